@@ -1,0 +1,70 @@
+# Two commands do everything on a fresh machine: `make run` and `make test`.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+UV_VERSION := 0.13.8
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/uv
+PORT ?= 3000
+export VIRTUAL_ENV := $(abspath $(VENV))
+export UV_LINK_MODE := copy
+
+.PHONY: help run test test-fast lint format bench ui lock docs clean
+
+help: ## Show what each target does
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/ -/'
+
+# --- set-up: each stamp is older than what it depends on exactly when the step must run again ------------------
+
+$(UV):
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed; set PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+$(VENV)/run.stamp: $(UV) pyproject.toml requirements/run.txt hatch_build.py $(shell find frontend -type f -not -path '*/node_modules/*' 2>/dev/null)
+	$(UV) pip install --quiet --require-hashes -r requirements/run.txt
+	$(UV) pip install --quiet --no-deps --reinstall-package llama-async-proxy --editable .
+	@touch $@
+
+$(VENV)/dev.stamp: $(VENV)/run.stamp requirements/dev.txt
+	$(UV) pip install --quiet --require-hashes -r requirements/dev.txt
+	@touch $@
+
+# --- everyday -----------------------------------------------------------------------------------------------
+
+run: $(VENV)/run.stamp ## Install, make a demo model when there is none, serve on http://127.0.0.1:3000
+	@$(BIN)/llama-async-proxy demo --if-empty --data-dir .data
+	$(BIN)/llama-async-proxy serve --data-dir .data --port $(PORT)
+
+test: $(VENV)/dev.stamp ## Install everything the tests need, then run every test
+	@tests/setup.sh
+	$(MAKE) --no-print-directory lint
+	$(BIN)/python -m pytest
+
+test-fast: $(VENV)/dev.stamp ## Tests without engine, browser and Node
+	$(BIN)/python -m pytest -m "not engine and not browser and not node"
+
+lint: $(VENV)/dev.stamp ## ruff and mypy strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/dev.stamp ## Let ruff format and fix
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/dev.stamp ## Run every benchmark script
+	@for script in bench/*.py; do echo "== $$script"; $(BIN)/python $$script; done
+
+ui: $(VENV)/run.stamp ## Development server of the web UI on http://127.0.0.1:5173, against a service on port 3000
+	cd frontend && npm ci --ignore-scripts --no-audit --no-fund && npm run dev
+
+lock: $(UV) ## Re-make the locked requirements from pyproject.toml
+	$(UV) pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 pyproject.toml -o requirements/run.txt
+	$(UV) pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 --group dev -c requirements/run.txt -o requirements/dev.txt
+
+clean: ## Remove what the other targets made, except .data
+	rm -rf $(VENV) .cache src/llama_async_proxy/web frontend/node_modules

@@ -1,0 +1,1 @@
+"""Running models: a contract, and the engines that keep it."""

@@ -1,0 +1,153 @@
+"""What happened, as typed events, and a bounded fan-out to whoever listens.
+
+Publishing never blocks and never fails because of a listener: each subscription owns a bounded queue
+and, when it is full, loses its oldest event and counts the loss. Events that state a fact ("this model
+is ready now") are self-contained, so a listener that lost one is corrected by the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from llama_async_proxy.records import (
+    EngineEventType,
+    EngineState,
+    LogLine,
+    Model,
+    ModelRuntime,
+    RequestRecord,
+    Sample,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCreated:
+    model: Model
+
+
+@dataclass(frozen=True, slots=True)
+class ModelUpdated:
+    model: Model
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDeleted:
+    model: Model
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRuntimeChanged:
+    """Status or load progress of one model. `previous` tells a status change from mere progress."""
+
+    runtime: ModelRuntime
+    previous: ModelRuntime
+
+
+@dataclass(frozen=True, slots=True)
+class EngineChanged:
+    type: EngineEventType
+    state: EngineState
+    error: str | None = None
+    model_id: int | None = None
+    """The model whose process it concerns, for CLOSED and ERROR."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScanProgressed:
+    done: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class ScanFinished:
+    scanned: int
+    updated: int
+    total: int
+    failed: int
+
+
+@dataclass(frozen=True, slots=True)
+class SampleTaken:
+    sample: Sample
+
+
+@dataclass(frozen=True, slots=True)
+class LogWritten:
+    line: LogLine
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFinished:
+    record: RequestRecord
+
+
+@dataclass(frozen=True, slots=True)
+class SettingsChanged:
+    names: tuple[str, ...]
+    """Dotted names of the settings that have a new value."""
+
+
+Event: TypeAlias = (
+    ModelCreated
+    | ModelUpdated
+    | ModelDeleted
+    | ModelRuntimeChanged
+    | EngineChanged
+    | ScanProgressed
+    | ScanFinished
+    | SampleTaken
+    | LogWritten
+    | RequestFinished
+    | SettingsChanged
+)
+
+
+class Subscription:
+    """An ordered, bounded view of the events of some types; iterate it in one task."""
+
+    def __init__(self, types: tuple[type, ...], limit: int) -> None:
+        self.types = types
+        self.dropped = 0
+        """Events lost because this listener was slow."""
+        self._queue: deque[Event] = deque(maxlen=limit)
+        self._ready = asyncio.Event()
+
+    def put(self, event: Event) -> None:
+        if len(self._queue) == self._queue.maxlen:
+            self.dropped += 1
+        self._queue.append(event)
+        self._ready.set()
+
+    async def __aiter__(self) -> AsyncIterator[Event]:
+        while True:
+            while self._queue:
+                yield self._queue.popleft()
+            self._ready.clear()
+            await self._ready.wait()
+
+
+class EventBus:
+    """Owned by the event loop's thread; other threads go through `loop.call_soon_threadsafe`."""
+
+    def __init__(self) -> None:
+        self._subscriptions: set[Subscription] = set()
+
+    def publish(self, event: Event) -> None:
+        for subscription in self._subscriptions:
+            if isinstance(event, subscription.types):
+                subscription.put(event)
+
+    @contextmanager
+    def subscribe(self, *types: type, limit: int = 1024) -> Iterator[Subscription]:
+        """Events published from now on, of the given classes; at most `limit` waiting."""
+        subscription = Subscription(types, limit)
+        self._subscriptions.add(subscription)
+        try:
+            yield subscription
+        finally:
+            self._subscriptions.discard(subscription)

@@ -1,0 +1,363 @@
+"""Frozen data that crosses rooms. No behaviour beyond trivial derived facts.
+
+Units are part of the name where a bare number could be misread: `_ms` milliseconds (timestamps: since
+the Unix epoch, UTC), `_s` seconds, `_bytes` bytes, `_percent` 0-100. None always means "not known".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from types import MappingProxyType
+from typing import TypeAlias
+
+OptionValue: TypeAlias = str | int | float | bool
+"""A value of one engine option. True/False select the positive/negative form of a switch."""
+
+NO_OPTIONS: Mapping[str, OptionValue] = MappingProxyType({})
+
+
+# --- models -------------------------------------------------------------------------------------
+
+
+class ModelKind(StrEnum):
+    """What a model is for; the header decides."""
+
+    CHAT = "chat"
+    EMBEDDING = "embedding"
+    RERANK = "rerank"
+
+
+class ModelOrigin(StrEnum):
+    SCANNED = "scanned"
+    REGISTERED = "registered"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFacts:
+    """What one GGUF header says, read without touching the tensors."""
+
+    architecture: str
+    kind: ModelKind
+    name: str | None = None
+    description: str | None = None
+    version: str | None = None
+    quantization: str | None = None
+    """File type as people write it: "Q4_K_M", "F16"."""
+    parameter_count: int | None = None
+    context_length: int | None = None
+    """Tokens the model was trained for."""
+    embedding_length: int | None = None
+    block_count: int | None = None
+    has_chat_template: bool = False
+    metadata: Mapping[str, object] = field(default_factory=dict)
+    """Scalars and short arrays by GGUF key; long arrays appear as {"type": ..., "length": n}. JSON-safe."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFile:
+    """One model on disk: a file, or all shards of a split one."""
+
+    path: str
+    """Real path of the file (split: of its first shard)."""
+    size_bytes: int
+    """All shards together."""
+    mtime_ns: int
+    """Newest of the shards; with path and size the cache key of `facts`."""
+    facts: ModelFacts
+    shards: tuple[str, ...] = ()
+    """Real paths in order; empty when the model is one file."""
+    mmproj_path: str | None = None
+    """Companion multimodal projector found next to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class BrokenFile:
+    """A file that looks like a model and is none; `reason` is for people."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One registered model: what is stored, not whether it runs (see ModelRuntime)."""
+
+    id: int
+    """Never reused."""
+    slug: str
+    """Stable text id for REST, Socket.IO ack and the UI; set once."""
+    name: str
+    """Display name; unique ignoring case."""
+    path: str
+    origin: ModelOrigin
+    facts: ModelFacts
+    size_bytes: int
+    mtime_ns: int
+    shards: tuple[str, ...] = ()
+    mmproj_path: str | None = None
+    description: str | None = None
+    """Given by a person; falls back to the header's."""
+    version: str | None = None
+    family: str | None = None
+    quantization: str | None = None
+    context_size: int | None = None
+    """Tokens asked for when this model is loaded; None leaves it to the engine."""
+    options: Mapping[str, OptionValue] = NO_OPTIONS
+    """Engine options of this model only, by long flag name without dashes."""
+    aliases: tuple[str, ...] = ()
+    is_favorite: bool = False
+    is_pinned: bool = False
+    created_at_ms: int = 0
+    updated_at_ms: int = 0
+    last_used_at_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDraft:
+    """A model about to be registered. None leaves the fact to the header."""
+
+    file: ModelFile
+    origin: ModelOrigin
+    name: str | None = None
+    """Default: the file's stem; made unique with -2, -3 ... for scanned files, a Conflict for registered ones."""
+    description: str | None = None
+    version: str | None = None
+    family: str | None = None
+    quantization: str | None = None
+    context_size: int | None = None
+    options: Mapping[str, OptionValue] = NO_OPTIONS
+
+
+class ModelStatus(StrEnum):
+    UNLOADED = "unloaded"
+    QUEUED = "queued"
+    LOADING = "loading"
+    READY = "ready"
+    SLEEPING = "sleeping"
+    STOPPING = "stopping"
+    FAILED = "failed"
+
+    @property
+    def in_use(self) -> bool:
+        """True while a process exists or is about to."""
+        return self not in (ModelStatus.UNLOADED, ModelStatus.FAILED)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadProgress:
+    stage: str
+    """What the engine does now: "starting", "text_model", "warmup" ... as it reports it."""
+    fraction: float
+    """0.0 to 1.0 of the stage."""
+    started_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a model's process answers HTTP/1.1."""
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRuntime:
+    """Live state of one model in the engine. A model the engine never heard of is UNLOADED."""
+
+    model_id: int
+    status: ModelStatus = ModelStatus.UNLOADED
+    endpoint: Endpoint | None = None
+    """Set exactly while status is READY, SLEEPING or STOPPING."""
+    pid: int | None = None
+    progress: LoadProgress | None = None
+    """Set while LOADING."""
+    error: str | None = None
+    """Why it is FAILED."""
+    exit_code: int | None = None
+    log_tail: tuple[str, ...] = ()
+    loaded_at_ms: int | None = None
+    load_duration_ms: int | None = None
+    context_size: int | None = None
+    """Tokens per slot, as the engine reports."""
+    slots: int | None = None
+    rss_bytes: int | None = None
+    """Resident memory of the process when last measured."""
+    gpu_bytes: int | None = None
+    restarts: int = 0
+    """Automatic restarts since the last healthy minute."""
+    options: Mapping[str, OptionValue] = NO_OPTIONS
+    """What it was started with."""
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchSpec:
+    """All an engine needs to run one model."""
+
+    model_id: int
+    alias: str
+    """The name the child answers to; what `model` in its responses shows."""
+    path: str
+    kind: ModelKind
+    options: Mapping[str, OptionValue] = NO_OPTIONS
+    """Effective options by long flag name without dashes ("ctx-size": 4096). Only what somebody set."""
+    mmproj_path: str | None = None
+    load_timeout_s: float = 600.0
+
+
+# --- engine -------------------------------------------------------------------------------------
+
+
+class EngineStatus(StrEnum):
+    IDLE = "idle"
+    """Stopped on purpose; loads are refused."""
+    RUNNING = "running"
+    """Ready to load on demand; no child needed."""
+    ERROR = "error"
+    """Nothing that can run models was found, or it broke."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineState:
+    status: EngineStatus
+    kind: str
+    """"workers" with a binary, "embedded" for the wheel, "router"."""
+    binary: str | None = None
+    version: str | None = None
+    error: str | None = None
+    started_at_ms: int | None = None
+
+
+class EngineEventType(StrEnum):
+    STARTED = "started"
+    STOPPED = "stopped"
+    CLOSED = "closed"
+    """A child exited without being asked."""
+    ERROR = "error"
+
+
+# --- machine ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class GpuSample:
+    index: int
+    name: str
+    vendor: str
+    """"nvidia", "amd", "intel", "apple"."""
+    usage_percent: float | None = None
+    memory_used_bytes: int | None = None
+    memory_total_bytes: int | None = None
+    temperature_c: float | None = None
+    power_w: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RequestCounters:
+    """HTTP requests on /api, /v1 and the native routes since the service started."""
+
+    total: int = 0
+    active: int = 0
+    errors: int = 0
+    """Answers with status 500 and above, and broken streams."""
+    average_response_ms: float | None = None
+    """Mean over the last minute; None without traffic."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """The machine and the service at one moment."""
+
+    timestamp_ms: int
+    cpu_percent: float
+    cpu_cores: int
+    load_average: tuple[float, float, float] | None
+    """1, 5 and 15 minutes; None where the platform has none."""
+    memory_used_bytes: int
+    memory_total_bytes: int
+    memory_available_bytes: int
+    swap_used_bytes: int
+    swap_total_bytes: int
+    disk_used_bytes: int
+    disk_total_bytes: int
+    disk_free_bytes: int
+    gpus: tuple[GpuSample, ...] = ()
+    models_loaded: int = 0
+    models_memory_bytes: int = 0
+    """RSS of all model processes."""
+    requests: RequestCounters = RequestCounters()
+    uptime_s: float = 0.0
+
+    @property
+    def memory_percent(self) -> float:
+        return 100.0 * self.memory_used_bytes / self.memory_total_bytes if self.memory_total_bytes else 0.0
+
+    @property
+    def swap_percent(self) -> float:
+        return 100.0 * self.swap_used_bytes / self.swap_total_bytes if self.swap_total_bytes else 0.0
+
+    @property
+    def disk_percent(self) -> float:
+        return 100.0 * self.disk_used_bytes / self.disk_total_bytes if self.disk_total_bytes else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryPoint:
+    """Means over one bucket of stored samples; `requests` is the count in the bucket."""
+
+    timestamp_ms: int
+    """Start of the bucket."""
+    cpu_percent: float
+    memory_percent: float
+    disk_percent: float
+    swap_percent: float
+    gpu_percent: float | None
+    gpu_memory_used_bytes: int | None
+    gpu_memory_total_bytes: int | None
+    requests: int
+    response_ms: float | None
+
+
+# --- logs and requests --------------------------------------------------------------------------
+
+
+class LogLevel(StrEnum):
+    DEBUG = "debug"
+    INFO = "info"
+    WARN = "warn"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    timestamp_ms: int
+    level: LogLevel
+    source: str
+    """"service", or "model:<slug>" for a child's output."""
+    message: str
+    id: int | None = None
+    """Row id once stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestRecord:
+    """One inference request from arrival to end. Times are durations in ms from arrival."""
+
+    id: str
+    arrived_at_ms: int
+    client: str
+    route: str
+    model: str
+    """The model's slug, or the name asked for when it resolved to nothing."""
+    status: int
+    streamed: bool
+    queued_ms: float | None = None
+    load_ms: float | None = None
+    first_token_ms: float | None = None
+    total_ms: float = 0.0
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    cached_tokens: int | None = None
+    tokens_per_second: float | None = None
+    error: str | None = None

@@ -1,0 +1,333 @@
+"""Every setting, declared once. The command line, the environment, the configuration file, the docs and the
+UI derive from SETTINGS; nothing else in the project knows a default.
+
+Precedence at start: command line > environment > file > default. A change at run time is written to the file
+and, if the setting is live, holds at once whatever the start said; at the next start CLI and environment win
+again (`Settings.overridden`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from llama_async_proxy.errors import InvalidInput
+
+Value: TypeAlias = str | int | float | bool | tuple[str, ...] | None
+
+ENV_PREFIX = "LLAMA_ASYNC_PROXY_"
+
+
+class Source(StrEnum):
+    DEFAULT = "default"
+    FILE = "file"
+    ENVIRONMENT = "environment"
+    COMMAND_LINE = "command line"
+    RUNTIME = "runtime"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting.
+
+    `name` is the attribute of Settings. `file_key` is its dotted place in llama-server-config.json; `aliases` are
+    other dotted names clients use for the same thing. `env` are environment names beside ENV_PREFIX + NAME.
+    `flag` is the CLI flag, None for a setting that has none.
+    """
+
+    name: str
+    type: type
+    default: Value
+    help: str
+    file_key: str
+    flag: str | None = None
+    env: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
+    minimum: float | None = None
+    maximum: float | None = None
+    restart: bool = False
+    """True: a change takes effect at the next start."""
+    is_path: bool = False
+
+    @property
+    def env_names(self) -> tuple[str, ...]:
+        return (ENV_PREFIX + self.name.upper(), *self.env)
+
+
+SETTINGS: tuple[Setting, ...] = (
+    # Where the service listens.
+    Setting("host", str, "127.0.0.1", "Address to listen on. Anything but loopback needs --insecure-no-auth.",
+            "server.host", "--host", restart=True),
+    Setting("port", int, 3000, "TCP port to listen on.", "server.port", "--port", env=("PORT",), minimum=1,
+            maximum=65535, restart=True),
+    Setting("insecure_no_auth", bool, False, "Allow listening beyond loopback although there is no authentication.",
+            "server.insecureNoAuth", "--insecure-no-auth", restart=True),
+    Setting("allowed_hosts", tuple, (), "Host names browsers may use besides loopback ones and the listen address.",
+            "server.allowedHosts", "--allowed-host"),
+    Setting("allowed_origins", tuple, (), "Web origins other than our own that may call us (CORS). Empty: none.",
+            "server.allowedOrigins", "--allowed-origin"),
+    # Places.
+    Setting("data_dir", str, "", "Directory of database, configuration, presets and logs. Default: the user's data directory.",
+            "server.dataDir", "--data-dir", restart=True, is_path=True),
+    Setting("models_dir", str, "", "Directory scanned for GGUF models. Default: models/ in the data directory.",
+            "basePath", "--models-dir", aliases=("baseModelsPath", "llama.modelsDir"), is_path=True),
+    # The engine.
+    Setting("engine", str, "auto", "auto: llama-server if one is found, else the built-in one. workers: llama-server is "
+            "required. embedded: the built-in one. router: llama-server's own router.", "llama.engine", "--engine",
+            choices=("auto", "workers", "embedded", "router"), restart=True),
+    Setting("llama_server", str, "", "Path of the llama-server binary. Default: search PATH and common places.",
+            "serverPath", "--llama-server", aliases=("llama.serverPath",), is_path=True),
+    Setting("engine_host", str, "localhost", "Host of the router engine; stored for other engines.", "host"),
+    Setting("engine_port", int, 8134, "Port of the router engine; stored for other engines.", "port",
+            aliases=("llama.port",), minimum=1, maximum=65535),
+    Setting("max_models", int, 4, "Most models loaded at once; 0: no limit.", "maxModels", "--max-models",
+            aliases=("llama.maxModels", "maxModelsLoaded"), minimum=0, maximum=1000),
+    Setting("load_on_request", bool, True, "Load a model when a request names it.", "autoLoadModels"),
+    Setting("load_timeout_s", float, 600.0, "Longest a model may take to become ready, in seconds.", "llama.loadTimeout",
+            "--load-timeout", minimum=1, maximum=86400),
+    Setting("idle_ttl_s", float, 0.0, "Unload a model unused for this many seconds; 0: never.", "llama.idleTtl",
+            "--idle-ttl", minimum=0, maximum=31536000),
+    Setting("drain_s", float, 10.0, "How long an unload waits for running requests, in seconds.", "llama.drain", minimum=0,
+            maximum=3600),
+    # Engine options for every model. -1: the flag is not passed, the engine decides.
+    Setting("ctx_size", int, -1, "Context window in tokens; -1: the engine decides.", "ctx_size", "--ctx-size",
+            aliases=("ctxSize",), minimum=-1, maximum=1 << 31),
+    Setting("batch_size", int, -1, "Logical batch size in tokens; -1: the engine decides.", "batch_size", "--batch-size",
+            minimum=-1, maximum=1 << 31),
+    Setting("threads", int, -1, "CPU threads per model; -1: the engine decides.", "threads", "--threads", minimum=-1,
+            maximum=4096),
+    Setting("gpu_layers", int, -1, "Layers to offload to the GPU; -1: the engine decides.", "gpu_layers", "--gpu-layers",
+            minimum=-1, maximum=100000),
+    # The data path.
+    Setting("connect_timeout_s", float, 5.0, "Longest to wait for a model's process to accept a connection.",
+            "inference.connectTimeout", minimum=0.1, maximum=3600),
+    Setting("first_token_timeout_s", float, 600.0, "Longest to wait for the first byte of an answer.",
+            "inference.firstTokenTimeout", minimum=1, maximum=86400),
+    Setting("idle_timeout_s", float, 600.0, "Longest silence between two pieces of a streamed answer.",
+            "inference.idleTimeout", minimum=1, maximum=86400),
+    Setting("max_body_mib", int, 256, "Largest request body accepted on the inference routes, in MiB.",
+            "inference.maxBodyMiB", minimum=1, maximum=65536),
+    # Monitoring and feeds.
+    Setting("sample_watched_s", float, 1.0, "Seconds between samples while someone watches.", "monitor.watchedInterval",
+            minimum=0.05, maximum=3600),
+    Setting("sample_idle_s", float, 10.0, "Seconds between samples otherwise, and between stored ones.",
+            "monitor.idleInterval", minimum=0.05, maximum=3600),
+    Setting("metrics_broadcast_s", float, 10.0, "Seconds between metrics:update broadcasts while clients are connected.",
+            "monitor.broadcastInterval", minimum=0.05, maximum=3600),
+    Setting("metrics_broadcast_idle_s", float, 60.0, "The same without clients.", "monitor.broadcastIdleInterval",
+            minimum=0.05, maximum=3600),
+    # Logs.
+    Setting("log_level", str, "info", "Least severe level that is logged.", "logging.level", "--log-level",
+            aliases=("logLevel",), choices=("debug", "info", "warn", "error")),
+    Setting("log_max_mib", int, 10, "Size at which the log file is rotated, in MiB.", "logging.maxSizeMiB", minimum=1,
+            maximum=10240),
+    Setting("log_max_files", int, 7, "Rotated log files that are kept.", "logging.maxFiles", minimum=0, maximum=1000),
+    Setting("log_max_rows", int, 200_000, "Log lines kept in the database.", "logging.maxRows", minimum=1000,
+            maximum=100_000_000),
+)  # fmt: skip
+
+BY_NAME: Mapping[str, Setting] = {s.name: s for s in SETTINGS}
+BY_FILE_KEY: Mapping[str, Setting] = {key: s for s in SETTINGS for key in (s.file_key, *s.aliases)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Effective values. Field names equal Setting.name; defaults come from SETTINGS through `resolve`."""
+
+    host: str
+    port: int
+    insecure_no_auth: bool
+    allowed_hosts: tuple[str, ...]
+    allowed_origins: tuple[str, ...]
+    data_dir: Path
+    models_dir: Path
+    engine: str
+    llama_server: str
+    engine_host: str
+    engine_port: int
+    max_models: int
+    load_on_request: bool
+    load_timeout_s: float
+    idle_ttl_s: float
+    drain_s: float
+    ctx_size: int
+    batch_size: int
+    threads: int
+    gpu_layers: int
+    connect_timeout_s: float
+    first_token_timeout_s: float
+    idle_timeout_s: float
+    max_body_mib: int
+    sample_watched_s: float
+    sample_idle_s: float
+    metrics_broadcast_s: float
+    metrics_broadcast_idle_s: float
+    log_level: str
+    log_max_mib: int
+    log_max_files: int
+    log_max_rows: int
+    sources: Mapping[str, Source] = dataclasses.field(default_factory=dict)
+    """Where each value came from, by name."""
+
+    def is_set(self, name: str) -> bool:
+        """True when somebody set it, anywhere."""
+        return self.sources[name] is not Source.DEFAULT
+
+    @property
+    def database_path(self) -> Path:
+        return self.data_dir / "service.db"
+
+    @property
+    def config_path(self) -> Path:
+        return self.data_dir / CONFIG_FILE_NAME
+
+    @property
+    def logs_dir(self) -> Path:
+        return self.data_dir / "logs"
+
+    @property
+    def presets_dir(self) -> Path:
+        return self.data_dir / "presets"
+
+
+CONFIG_FILE_NAME = "llama-server-config.json"
+
+
+def check(setting: Setting, value: Any, spelled: str | None = None) -> Value:
+    """The value as its proper type. Raises InvalidInput naming the field as the caller `spelled` it."""
+    field = spelled or setting.name
+    if setting.type is bool:
+        if not isinstance(value, bool):
+            raise InvalidInput(field, f"must be true or false, not {value!r}")
+        return value
+    if setting.type is tuple:
+        if not isinstance(value, list | tuple) or not all(isinstance(v, str) for v in value):
+            raise InvalidInput(field, "must be a list of strings")
+        return tuple(value)
+    if setting.type is str:
+        return _check_string(setting, value, field)
+    return _check_number(setting, value, field)
+
+
+def _check_string(setting: Setting, value: Any, field: str) -> str:
+    if not isinstance(value, str):
+        raise InvalidInput(field, f"must be a string, not {type(value).__name__}")
+    if "\0" in value:
+        raise InvalidInput(field, "must not contain a NUL character")
+    if setting.choices and value not in setting.choices:
+        raise InvalidInput(field, f"must be one of {', '.join(setting.choices)}, not {value!r}")
+    if setting.is_path and value and not Path(value).is_absolute():
+        raise InvalidInput(field, f"must be an absolute path, not {value!r}")
+    return value
+
+
+def _check_number(setting: Setting, value: Any, field: str) -> int | float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+        raise InvalidInput(field, f"must be a number, not {value!r}")
+    if setting.type is int and value != int(value):
+        raise InvalidInput(field, f"must be a whole number, not {value!r}")
+    low, high = setting.minimum, setting.maximum
+    if (low is not None and value < low) or (high is not None and value > high):
+        raise InvalidInput(field, f"must be between {low:g} and {high:g}, not {value:g}")
+    return int(value) if setting.type is int else float(value)
+
+
+def parse(setting: Setting, text: str, spelled: str) -> Value:
+    """The value written as text, as in the environment. Raises InvalidInput."""
+    if setting.type is bool:
+        lowered = text.strip().lower()
+        if lowered not in _BOOLEANS:
+            raise InvalidInput(spelled, f"must be true or false, not {text!r}")
+        return _BOOLEANS[lowered]
+    if setting.type is tuple:
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    if setting.type is str:
+        # A path typed in a shell may be relative or start with ~; the file and the API demand absolute ones.
+        resolved = str(Path(text).expanduser().absolute()) if setting.is_path and text else text
+        return check(setting, resolved, spelled)
+    try:
+        number = float(text)
+    except ValueError:
+        raise InvalidInput(spelled, f"must be a number, not {text!r}") from None
+    return check(setting, number, spelled)
+
+
+_BOOLEANS = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+
+
+def resolve(
+    *,
+    command_line: Mapping[str, Value],
+    environment: Mapping[str, str],
+    file: Mapping[str, Any],
+    default_data_dir: Path,
+) -> Settings:
+    """Effective settings. `command_line` holds parsed values by name, `file` the configuration file's JSON object.
+
+    Raises InvalidInput naming the flag, variable or key at fault.
+    """
+    values: dict[str, Any] = {}
+    sources: dict[str, Source] = {}
+    for setting in SETTINGS:
+        values[setting.name], sources[setting.name] = _resolve_one(setting, command_line, environment, file)
+    data_dir = Path(values["data_dir"] or default_data_dir)
+    values["data_dir"] = data_dir
+    values["models_dir"] = Path(values["models_dir"] or data_dir / "models")
+    return Settings(**values, sources=sources)
+
+
+def _resolve_one(
+    setting: Setting, command_line: Mapping[str, Value], environment: Mapping[str, str], file: Mapping[str, Any]
+) -> tuple[Value, Source]:
+    if command_line.get(setting.name) is not None:
+        return command_line[setting.name], Source.COMMAND_LINE
+    for name in setting.env_names:
+        if environment.get(name):
+            return parse(setting, environment[name], name), Source.ENVIRONMENT
+    for key in (setting.file_key, *setting.aliases):
+        found, value = lookup(file, key)
+        if found and value is not None:
+            return check(setting, value, key), Source.FILE
+    return setting.default, Source.DEFAULT
+
+
+def lookup(file: Mapping[str, Any], key: str) -> tuple[bool, Any]:
+    """(found, value) of a dotted key in a nested JSON object."""
+    node: Any = file
+    for part in key.split("."):
+        if not isinstance(node, Mapping) or part not in node:
+            return False, None
+        node = node[part]
+    return True, node
+
+
+def data_dir_of(command_line: Mapping[str, Value], environment: Mapping[str, str], default: Path) -> Path:
+    """The data directory alone, which must be known before the file in it can be read."""
+    value, _ = _resolve_one(BY_NAME["data_dir"], command_line, environment, {})
+    return Path(str(value)) if value else default
+
+
+def updated(current: Settings, changes: Mapping[str, Any]) -> Settings:
+    """`current` with validated `changes` (by file key or alias) applied. Raises InvalidInput; then nothing changed."""
+    values: dict[str, Any] = {}
+    for key, value in changes.items():
+        setting = BY_FILE_KEY.get(key)
+        if setting is None:
+            raise InvalidInput(key, "is not a setting")
+        checked = check(setting, value, key)
+        values[setting.name] = _effective(current, setting, checked)
+    sources = {**current.sources, **dict.fromkeys(values, Source.RUNTIME)}
+    return dataclasses.replace(current, **values, sources=sources)
+
+
+def _effective(current: Settings, setting: Setting, value: Value) -> Any:
+    if setting.name == "models_dir":
+        return Path(str(value)) if value else current.data_dir / "models"
+    if setting.name == "data_dir":
+        return Path(str(value)) if value else current.data_dir
+    return value

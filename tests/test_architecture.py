@@ -1,0 +1,95 @@
+"""The rooms of docs/architecture.md, who may import whom, and that nothing lies about unreached."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "src" / "llama_async_proxy"
+LEAVES = {"errors", "records", "events", "settings"}
+ENGINE_ROOMS = {"gguf", "engines", "inference", "presets", "monitor", "store"}
+PURE = ("gguf", "presets", "inference/policy.py", "inference/names.py", "inference/sse.py", "inference/usage.py")
+ALLOWED = {
+    **dict.fromkeys(LEAVES, LEAVES),
+    **dict.fromkeys(ENGINE_ROOMS, LEAVES),
+    "operations": LEAVES | ENGINE_ROOMS,
+    "client": {"records"},
+    # The composition root hands the doors what they need; from the rooms below they use types and pure functions.
+    "doors": LEAVES | ENGINE_ROOMS | {"operations"},
+    "app": LEAVES | ENGINE_ROOMS | {"operations", "doors"},
+    "cli": LEAVES | ENGINE_ROOMS | {"app", "client", "operations"},
+    "__main__": {"cli"},
+    "__init__": set(),
+}
+ENTRY_POINTS = ("cli", "client", "engines.embedded", "store.migrations")
+FILES = sorted(p for p in PACKAGE.rglob("*.py") if "migrations/versions" not in p.as_posix())
+LIBRARIES = {  # library -> rooms or files that may import it
+    "fastapi": ("doors", "app.py"),
+    "starlette": ("doors", "app.py"),
+    "pydantic": ("doors",),
+    "socketio": ("doors", "app.py"),
+    "engineio": ("doors", "app.py"),
+    "sqlalchemy": ("store",),
+    "alembic": ("store",),
+    "psutil": ("monitor", "engines/process.py"),
+    "pynvml": ("monitor",),
+    "subprocess": ("engines/process.py", "engines/discovery.py", "cli.py"),
+    "xllamacpp": ("engines/embedded.py",),
+}
+IMPURE = {"asyncio", "logging", "time", "threading", "socket", "subprocess", "datetime", "random"}
+
+
+def imports(path: Path) -> list[str]:
+    """Absolute dotted names of everything a file imports."""
+    names: list[str] = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            base = node.module or ""
+            names += [f"{base}.{alias.name}" if base == PACKAGE.name else base for alias in node.names]
+    return names
+
+
+def relative(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix()
+
+
+@pytest.mark.parametrize("path", FILES, ids=relative)
+def test_imports_point_downwards(path: Path) -> None:
+    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    rooms = {n.split(".")[1] for n in imports(path) if n.startswith(f"{PACKAGE.name}.")} - {"__version__"}
+    assert rooms <= ALLOWED[room] | {room}
+
+
+@pytest.mark.parametrize("path", FILES, ids=relative)
+def test_libraries_stay_in_their_rooms(path: Path) -> None:
+    strays = {
+        library
+        for library in {name.split(".")[0] for name in imports(path)} & LIBRARIES.keys()
+        if not relative(path).startswith(LIBRARIES[library])
+    }
+    assert not strays
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if relative(p).startswith(PURE)], ids=relative)
+def test_pure_rooms_have_no_clock_log_or_loop(path: Path) -> None:
+    assert not {name.split(".")[0] for name in imports(path)} & IMPURE
+
+
+def test_every_module_is_reached() -> None:
+    # A fresh interpreter: other tests may have imported the orphan already.
+    entries = ", ".join(f"llama_async_proxy.{e}" for e in ENTRY_POINTS)
+    program = f"import sys, {entries}; print(*sys.modules)"
+    loaded = set(subprocess.check_output([sys.executable, "-c", program], text=True).split())
+    # app and what it builds is imported by the commands that need it, so that `--help` stays fast.
+    program = "import sys, llama_async_proxy.app; print(*sys.modules)"
+    loaded |= set(subprocess.check_output([sys.executable, "-c", program], text=True).split())
+    dotted = {".".join((PACKAGE.name, *p.relative_to(PACKAGE).with_suffix("").parts)) for p in FILES}
+    modules = {m.removesuffix(".__init__") for m in dotted} - {f"{PACKAGE.name}.__main__"}
+    assert modules - loaded == set()
