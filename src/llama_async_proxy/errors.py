@@ -61,9 +61,7 @@ class NotFound(ServiceError):
     rest_code = "NOT_FOUND"
     openai_type = "not_found_error"
 
-    def __init__(
-        self, resource: str, identifier: object, message: str = "", *, similar: tuple[str, ...] = ()
-    ) -> None:
+    def __init__(self, resource: str, identifier: object, message: str = "", *, similar: tuple[str, ...] = ()) -> None:
         super().__init__(message or f"{resource.capitalize()} not found")
         self.resource = resource
         self.identifier = identifier

@@ -1,0 +1,100 @@
+"""The settings in force, and the one way to change them: validate all, write the file, swap, tell."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llama_async_proxy.errors import InvalidInput
+from llama_async_proxy.events import EventBus, SettingsChanged
+from llama_async_proxy.settings import BY_FILE_KEY, SETTINGS, Settings, Source, updated
+from llama_async_proxy.store import config_file
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigurationChange:
+    """What an update did. Names are those of settings.SETTINGS."""
+
+    changed: tuple[str, ...]
+    restart_required: bool
+    overridden: tuple[str, ...]
+    """Settings that the command line or the environment will set again at the next start."""
+    warnings: tuple[str, ...]
+
+
+class Configuration:
+    """Holds the effective Settings of the running service. Owned by the event loop."""
+
+    def __init__(self, settings: Settings, bus: EventBus) -> None:
+        self._settings = settings
+        self._started_with = settings
+        self._bus = bus
+        self._lock = asyncio.Lock()
+
+    @property
+    def settings(self) -> Settings:
+        return self._settings
+
+    @property
+    def started_with(self) -> Settings:
+        """The settings this process started with: where it really listens."""
+        return self._started_with
+
+    def getter(self) -> Callable[[], Settings]:
+        """A callable for rooms that need live settings but not this object."""
+        return lambda: self._settings
+
+    async def update(self, changes: Mapping[str, Any]) -> ConfigurationChange:
+        """Apply `changes`, by dotted file key or alias. All or nothing.
+
+        Raises InvalidInput naming the first bad key; PermissionDenied or StoreUnavailable when the file cannot be
+        written, and then nothing changed.
+        """
+        async with self._lock:
+            new = updated(self._settings, changes)
+            changed = tuple(s.name for s in SETTINGS if getattr(new, s.name) != getattr(self._settings, s.name))
+            by_file_key = {BY_FILE_KEY[key].file_key: value for key, value in changes.items()}
+            await asyncio.to_thread(config_file.merge_write, new.config_path, by_file_key)
+            self._settings = new
+        if changed:
+            self._bus.publish(SettingsChanged(changed))
+        return ConfigurationChange(
+            changed=changed,
+            restart_required=any(s.restart for s in SETTINGS if s.name in changed),
+            overridden=self._overridden(changed),
+            warnings=_warnings(new, changed),
+        )
+
+    def _overridden(self, changed: tuple[str, ...]) -> tuple[str, ...]:
+        outranking = (Source.COMMAND_LINE, Source.ENVIRONMENT)
+        return tuple(name for name in changed if self._started_with.sources[name] in outranking)
+
+
+def _warnings(settings: Settings, changed: tuple[str, ...]) -> tuple[str, ...]:
+    """A path that does not exist yet is saved, with a warning: it may be a disk that is mounted later."""
+    found = []
+    if "models_dir" in changed and not settings.models_dir.is_dir():
+        found.append(f"basePath: {settings.models_dir} is not a directory (yet)")
+    if "llama_server" in changed and settings.llama_server and not Path(settings.llama_server).is_file():
+        found.append(f"serverPath: {settings.llama_server} does not exist (yet)")
+    return tuple(found)
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"server": {"port": 1}} -> {"server.port": 1}, down to the keys that are settings.
+
+    Raises InvalidInput for a key that is neither a setting nor a group of settings.
+    """
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        dotted = f"{prefix}{key}"
+        if dotted in BY_FILE_KEY:
+            flat[dotted] = value
+        elif isinstance(value, Mapping) and any(known.startswith(f"{dotted}.") for known in BY_FILE_KEY):
+            flat.update(flatten(value, f"{dotted}."))
+        else:
+            raise InvalidInput(dotted, "is not a setting")
+    return flat

@@ -1,0 +1,75 @@
+"""The engine as a whole: state, start, stop, restart."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from llama_async_proxy.errors import Conflict
+from llama_async_proxy.operations.services import Services
+from llama_async_proxy.records import EngineState, EngineStatus
+
+_RESTART_PAUSE_S = 2.0
+"""Documented to clients: a restart stops, waits two seconds, starts."""
+
+
+@dataclass(frozen=True, slots=True)
+class GetEngine:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class StartEngine:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class StopEngine:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class RestartEngine:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class EngineView:
+    state: EngineState
+    host: str
+    port: int
+    """Where inference is answered."""
+
+    @property
+    def url(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+
+def view(services: Services) -> EngineView:
+    settings = services.configuration.started_with
+    return EngineView(services.engine.state, settings.host, settings.port)
+
+
+async def get_engine(services: Services, _: GetEngine) -> EngineView:
+    return view(services)
+
+
+async def start_engine(services: Services, _: StartEngine) -> EngineView:
+    await services.engine.start()
+    return view(services)
+
+
+async def stop_engine(services: Services, _: StopEngine) -> EngineView:
+    """Unloads everything; loads and inference fail until a start. Raises Conflict when already stopped."""
+    if services.engine.state.status is EngineStatus.IDLE:
+        raise Conflict("The engine is not running.")
+    await services.engine.stop()
+    return view(services)
+
+
+async def restart_engine(services: Services, _: RestartEngine) -> EngineView:
+    await services.engine.stop()
+    await asyncio.sleep(_RESTART_PAUSE_S)
+    await services.engine.start()
+    return view(services)

@@ -1,0 +1,89 @@
+"""Is it well? How is it doing?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llama_async_proxy.errors import StoreUnavailable
+from llama_async_proxy.operations.engine import EngineView
+from llama_async_proxy.operations.engine import view as engine_view
+from llama_async_proxy.operations.services import Services
+from llama_async_proxy.records import EngineStatus, ModelStatus, RequestCounters, Sample
+from llama_async_proxy.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class GetHealth:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Healthy: the engine runs or was stopped on purpose, and the database answers."""
+
+    healthy: bool
+    problems: tuple[str, ...]
+    checked_at_ms: int
+    uptime_s: float
+    engine: EngineView
+    models_loaded: int
+    sample: Sample
+
+
+@dataclass(frozen=True, slots=True)
+class GetStatus:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceStatus:
+    started_at_ms: int
+    uptime_s: float
+    settings: Settings
+    connected_clients: int
+    messages_per_second: float
+    models_registered: int
+    models_loaded: int
+    models_loading: int
+    models_failed: int
+    requests: RequestCounters
+
+
+def _count(services: Services, *statuses: ModelStatus) -> int:
+    return sum(runtime.status in statuses for runtime in services.engine.runtimes())
+
+
+async def get_health(services: Services, _: GetHealth) -> Health:
+    now_ms = services.now_ms()
+    engine = engine_view(services)
+    problems = []
+    if engine.state.status is EngineStatus.ERROR:
+        problems.append(f"engine: {engine.state.error or 'unknown error'}")
+    try:
+        await services.store.check()
+    except StoreUnavailable as exc:
+        problems.append(f"database: {exc}")
+    return Health(
+        healthy=not problems,
+        problems=tuple(problems),
+        checked_at_ms=now_ms,
+        uptime_s=(now_ms - services.started_at_ms) / 1000,
+        engine=engine,
+        models_loaded=_count(services, ModelStatus.READY, ModelStatus.SLEEPING),
+        sample=await services.sampler.now(),
+    )
+
+
+async def get_status(services: Services, _: GetStatus) -> ServiceStatus:
+    return ServiceStatus(
+        started_at_ms=services.started_at_ms,
+        uptime_s=(services.now_ms() - services.started_at_ms) / 1000,
+        settings=services.configuration.started_with,
+        connected_clients=services.connections.clients,
+        messages_per_second=services.connections.messages_per_second,
+        models_registered=len(services.store.models.all()),
+        models_loaded=_count(services, ModelStatus.READY, ModelStatus.SLEEPING),
+        models_loading=_count(services, ModelStatus.QUEUED, ModelStatus.LOADING),
+        models_failed=_count(services, ModelStatus.FAILED),
+        requests=services.requests.snapshot(),
+    )

@@ -1,0 +1,76 @@
+"""The machine now and before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llama_async_proxy.errors import InvalidInput
+from llama_async_proxy.operations.services import Services
+from llama_async_proxy.records import HistoryPoint, Sample
+
+RESOLUTIONS_S = {"1m": 60, "5m": 300, "15m": 900, "1h": 3600}
+
+
+@dataclass(frozen=True, slots=True)
+class GetMetrics:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Metrics:
+    sample: Sample
+
+
+@dataclass(frozen=True, slots=True)
+class GetSamples:
+    """Stored samples, newest first; times in ms since the epoch, both inclusive."""
+
+    limit: int = 100
+    start_ms: int | None = None
+    end_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    samples: tuple[Sample, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GetHistory:
+    hours: float = 24
+    resolution: str = "5m"
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    start_ms: int
+    end_ms: int
+    resolution: str
+    points: tuple[HistoryPoint, ...]
+    """Oldest first; buckets without samples are absent."""
+
+
+_MOST_SAMPLES = 2000
+
+
+async def get_metrics(services: Services, _: GetMetrics) -> Metrics:
+    return Metrics(await services.sampler.now())
+
+
+async def get_samples(services: Services, request: GetSamples) -> Samples:
+    if not 1 <= request.limit <= _MOST_SAMPLES:
+        raise InvalidInput("limit", f"must be between 1 and {_MOST_SAMPLES}")
+    return Samples(
+        await services.store.metrics.recent(limit=request.limit, start_ms=request.start_ms, end_ms=request.end_ms)
+    )
+
+
+async def get_history(services: Services, request: GetHistory) -> History:
+    if not 1 <= request.hours <= 168:
+        raise InvalidInput("hours", f"must be between 1 and 168, not {request.hours:g}")
+    if request.resolution not in RESOLUTIONS_S:
+        raise InvalidInput("resolution", f"must be one of {', '.join(RESOLUTIONS_S)}, not {request.resolution!r}")
+    end_ms = services.now_ms()
+    start_ms = end_ms - int(request.hours * 3_600_000)
+    points = await services.store.metrics.history(start_ms, end_ms, resolution_s=RESOLUTIONS_S[request.resolution])
+    return History(start_ms, end_ms, request.resolution, points)

@@ -1,0 +1,304 @@
+"""Models: list, register, change, forget, scan, load, unload."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeAlias
+
+from llama_async_proxy.errors import Conflict, InvalidInput, NotFound
+from llama_async_proxy.events import (
+    ModelCreated,
+    ModelDeleted,
+    ModelUpdated,
+    ScanFinished,
+    ScanProgressed,
+)
+from llama_async_proxy.gguf.reader import GgufError
+from llama_async_proxy.inference.names import NameIndex
+from llama_async_proxy.operations.scan import read_model_file, scan_directories
+from llama_async_proxy.operations.services import Services
+from llama_async_proxy.records import (
+    NO_OPTIONS,
+    BrokenFile,
+    Model,
+    ModelDraft,
+    ModelFile,
+    ModelOrigin,
+    ModelRuntime,
+    OptionValue,
+)
+
+ModelRef: TypeAlias = int | str
+"""A model's id, or anything a request may call it: slug, name, alias, file name."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelView:
+    """A model and how it is doing now."""
+
+    model: Model
+    runtime: ModelRuntime
+
+
+@dataclass(frozen=True, slots=True)
+class ListModels:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class ModelList:
+    models: tuple[ModelView, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GetModel:
+    id: ModelRef
+
+
+@dataclass(frozen=True, slots=True)
+class NewModel:
+    path: str
+    name: str | None = None
+    description: str | None = None
+    version: str | None = None
+    family: str | None = None
+    quantization: str | None = None
+    context_size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CreateModels:
+    """All of them or none."""
+
+    models: tuple[NewModel, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateModel:
+    """Fields left at None keep their value."""
+
+    id: ModelRef
+    name: str | None = None
+    description: str | None = None
+    context_size: int | None = None
+    quantization: str | None = None
+    family: str | None = None
+    options: Mapping[str, OptionValue] | None = None
+    aliases: tuple[str, ...] | None = None
+    is_favorite: bool | None = None
+    is_pinned: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteModel:
+    id: ModelRef
+
+
+@dataclass(frozen=True, slots=True)
+class DeletedModel:
+    id: int
+    slug: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoadModel:
+    id: ModelRef
+    options: Mapping[str, OptionValue] = field(default_factory=lambda: NO_OPTIONS)
+    """Engine options of this load only; they outrank every other source."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnloadModel:
+    id: ModelRef
+
+
+@dataclass(frozen=True, slots=True)
+class ScanModels:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class ScanReport:
+    scanned: int
+    """New models."""
+    updated: int
+    """Known models whose file changed."""
+    total: int
+    """Models registered now."""
+    failed: tuple[BrokenFile, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DiscoverModels:
+    """Look without registering. No paths: the models directory."""
+
+    paths: tuple[str, ...] = ()
+    recursive: bool = True
+    include_patterns: tuple[str, ...] = ("*.gguf", "*.bin")
+    exclude_patterns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Discovery:
+    found: tuple[ModelFile, ...]
+    scanned_paths: tuple[str, ...]
+    failed: tuple[BrokenFile, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CleanUpModels:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class CleanUpReport:
+    deleted: tuple[DeletedModel, ...]
+
+
+def find(services: Services, ref: ModelRef) -> Model:
+    """The model a caller means. Raises NotFound naming close matches."""
+    models = services.store.models.all()
+    if isinstance(ref, int):
+        return services.store.models.get(ref)
+    index = NameIndex.of(models)
+    model = index.resolve(ref)
+    if model is None:
+        raise NotFound("model", ref, "Model not found", similar=index.similar(ref))
+    return model
+
+
+def view(services: Services, model: Model) -> ModelView:
+    return ModelView(model, services.engine.runtime(model.id))
+
+
+async def list_models(services: Services, _: ListModels) -> ModelList:
+    return ModelList(tuple(view(services, model) for model in services.store.models.all()))
+
+
+async def get_model(services: Services, request: GetModel) -> ModelView:
+    return view(services, find(services, request.id))
+
+
+async def create_models(services: Services, request: CreateModels) -> ModelList:
+    if not request.models:
+        raise InvalidInput("models", "must not be empty")
+    drafts = [await asyncio.to_thread(_draft, new, f"models[{i}]") for i, new in enumerate(request.models)]
+    created = await services.store.models.add_many(drafts)
+    for model in created:
+        services.bus.publish(ModelCreated(model))
+    return ModelList(tuple(view(services, model) for model in created))
+
+
+def _draft(new: NewModel, field_name: str) -> ModelDraft:
+    path = Path(new.path)
+    where = f"{field_name}.path"
+    if not path.is_absolute():
+        raise InvalidInput(where, f"must be an absolute path, not {new.path!r}")
+    try:
+        file = read_model_file(path)
+    except GgufError as exc:
+        raise InvalidInput(where, f"{path} is not a usable GGUF file: {exc}") from exc
+    except (OSError, ValueError) as exc:
+        raise InvalidInput(where, f"cannot read {path}: {exc}") from exc
+    return ModelDraft(
+        file=file,
+        origin=ModelOrigin.REGISTERED,
+        name=new.name,
+        description=new.description,
+        version=new.version,
+        family=new.family,
+        quantization=new.quantization,
+        context_size=new.context_size,
+    )
+
+
+async def update_model(services: Services, request: UpdateModel) -> ModelView:
+    model = find(services, request.id)
+    changes = {
+        name: value for name in UpdateModel.__slots__ if name != "id" and (value := getattr(request, name)) is not None
+    }
+    if not changes:
+        return view(services, model)
+    model = await services.store.models.update(model.id, **changes)
+    services.bus.publish(ModelUpdated(model))
+    return view(services, model)
+
+
+async def delete_model(services: Services, request: DeleteModel) -> DeletedModel:
+    """Forgets the row, never the file. Raises Conflict while the model is in use."""
+    model = find(services, request.id)
+    if services.engine.runtime(model.id).status.in_use:
+        raise Conflict(f"Model {model.name!r} is in use; unload it first.")
+    await services.store.models.delete(model.id)
+    services.bus.publish(ModelDeleted(model))
+    return DeletedModel(model.id, model.slug, model.name)
+
+
+async def load_model(services: Services, request: LoadModel) -> ModelView:
+    """Answers when the model is ready. Idempotent; callers of one model share one load."""
+    model = find(services, request.id)
+    runtime = await services.residency.load(model, request.options)
+    return ModelView(services.store.models.get(model.id), runtime)
+
+
+async def unload_model(services: Services, request: UnloadModel) -> ModelView:
+    """Raises Conflict when there is nothing to unload."""
+    model = find(services, request.id)
+    if not services.engine.runtime(model.id).status.in_use:
+        raise Conflict(f"Model {model.name!r} is not loaded.")
+    return ModelView(model, await services.residency.unload(model))
+
+
+async def scan_models(services: Services, _: ScanModels) -> ScanReport:
+    """Registers new files of the models directory and refreshes changed ones."""
+    root = services.configuration.settings.models_dir
+    known = {model.path: model for model in services.store.models.all()}
+    loop = asyncio.get_running_loop()
+
+    def progress(done: int, total: int) -> None:
+        loop.call_soon_threadsafe(services.bus.publish, ScanProgressed(done, total))
+
+    if not await asyncio.to_thread(root.is_dir):
+        raise InvalidInput("basePath", f"models directory {root} does not exist; create it or set another")
+    result = await asyncio.to_thread(scan_directories, (root,), known=known, progress=progress)
+    added = updated = 0
+    for file in result.found:
+        existing = known.get(file.path)
+        if existing is None:
+            model = await services.store.models.add(ModelDraft(file=file, origin=ModelOrigin.SCANNED))
+            services.bus.publish(ModelCreated(model))
+            added += 1
+        else:
+            services.bus.publish(ModelUpdated(await services.store.models.refresh(existing.id, file)))
+            updated += 1
+    total = len(services.store.models.all())
+    services.bus.publish(ScanFinished(added, updated, total, len(result.broken)))
+    return ScanReport(added, updated, total, result.broken)
+
+
+async def discover_models(services: Services, request: DiscoverModels) -> Discovery:
+    paths = request.paths or (str(services.configuration.settings.models_dir),)
+    roots = tuple(Path(path) for path in paths)
+    for i, root in enumerate(roots):
+        if not root.is_absolute() or not await asyncio.to_thread(root.is_dir):
+            raise InvalidInput(f"paths[{i}]", f"{root} is not an existing directory given as an absolute path")
+    result = await asyncio.to_thread(
+        scan_directories,
+        roots,
+        recursive=request.recursive,
+        include=request.include_patterns,
+        exclude=request.exclude_patterns,
+    )
+    return Discovery(result.found, paths, result.broken)
+
+
+async def clean_up_models(services: Services, _: CleanUpModels) -> CleanUpReport:
+    """Forgets models whose file is gone, but for those in use."""
+    models = services.store.models.all()
+    exists = await asyncio.to_thread(lambda: {model.id: Path(model.path).exists() for model in models})
+    gone = [m for m in models if not exists[m.id] and not services.engine.runtime(m.id).status.in_use]
+    return CleanUpReport(tuple([await delete_model(services, DeleteModel(model.id)) for model in gone]))

@@ -1,0 +1,30 @@
+"""What operations work with: the rooms below, built and joined by the composition root."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from llama_async_proxy.engines.contract import Engine
+from llama_async_proxy.events import EventBus
+from llama_async_proxy.inference.residency import Residency
+from llama_async_proxy.monitor.connections import ConnectionMeter
+from llama_async_proxy.monitor.requests import RequestMeter
+from llama_async_proxy.monitor.sampler import Sampler
+from llama_async_proxy.operations.configuration import Configuration
+from llama_async_proxy.store.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    configuration: Configuration
+    store: Store
+    engine: Engine
+    residency: Residency
+    sampler: Sampler
+    requests: RequestMeter
+    connections: ConnectionMeter
+    bus: EventBus
+    now_ms: Callable[[], int]
+    """Wall clock, milliseconds since the Unix epoch."""
+    started_at_ms: int

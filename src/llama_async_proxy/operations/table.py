@@ -1,0 +1,91 @@
+"""The table of operations: everything the service can be asked to do, read top to bottom.
+
+Every door derives from it: an operation's input is a frozen dataclass any door can build from its own wire shape, its
+output another that any door can render. `effect` tells a reader (and a later permission check) what it may change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Generic, TypeVar
+
+from llama_async_proxy.operations import config, engine, health, metrics, models
+from llama_async_proxy.operations.services import Services
+
+Input = TypeVar("Input")
+Output = TypeVar("Output")
+
+
+class Effect(StrEnum):
+    READ = "read"
+    RUN = "run"
+    """Starts or stops processes."""
+    WRITE = "write"
+    """Changes what is stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operation(Generic[Input, Output]):
+    name: str
+    effect: Effect
+    input: type[Input]
+    output: type[Output]
+    run: Callable[[Services, Input], Awaitable[Output]]
+
+
+MODELS_LIST = Operation("models.list", Effect.READ, models.ListModels, models.ModelList, models.list_models)
+MODELS_GET = Operation("models.get", Effect.READ, models.GetModel, models.ModelView, models.get_model)
+MODELS_CREATE = Operation("models.create", Effect.WRITE, models.CreateModels, models.ModelList, models.create_models)
+MODELS_UPDATE = Operation("models.update", Effect.WRITE, models.UpdateModel, models.ModelView, models.update_model)
+MODELS_DELETE = Operation("models.delete", Effect.WRITE, models.DeleteModel, models.DeletedModel, models.delete_model)
+MODELS_LOAD = Operation("models.load", Effect.RUN, models.LoadModel, models.ModelView, models.load_model)
+MODELS_UNLOAD = Operation("models.unload", Effect.RUN, models.UnloadModel, models.ModelView, models.unload_model)
+MODELS_SCAN = Operation("models.scan", Effect.WRITE, models.ScanModels, models.ScanReport, models.scan_models)
+MODELS_DISCOVER = Operation(
+    "models.discover", Effect.READ, models.DiscoverModels, models.Discovery, models.discover_models
+)
+MODELS_CLEANUP = Operation(
+    "models.cleanup", Effect.WRITE, models.CleanUpModels, models.CleanUpReport, models.clean_up_models
+)
+ENGINE_GET = Operation("engine.get", Effect.READ, engine.GetEngine, engine.EngineView, engine.get_engine)
+ENGINE_START = Operation("engine.start", Effect.RUN, engine.StartEngine, engine.EngineView, engine.start_engine)
+ENGINE_STOP = Operation("engine.stop", Effect.RUN, engine.StopEngine, engine.EngineView, engine.stop_engine)
+ENGINE_RESTART = Operation("engine.restart", Effect.RUN, engine.RestartEngine, engine.EngineView, engine.restart_engine)
+METRICS_GET = Operation("metrics.get", Effect.READ, metrics.GetMetrics, metrics.Metrics, metrics.get_metrics)
+METRICS_SAMPLES = Operation("metrics.samples", Effect.READ, metrics.GetSamples, metrics.Samples, metrics.get_samples)
+METRICS_HISTORY = Operation("metrics.history", Effect.READ, metrics.GetHistory, metrics.History, metrics.get_history)
+CONFIG_GET = Operation("config.get", Effect.READ, config.GetConfig, config.ConfigView, config.get_config)
+CONFIG_UPDATE = Operation(
+    "config.update", Effect.WRITE, config.UpdateConfig, config.ConfigUpdated, config.update_config
+)
+HEALTH_GET = Operation("health.get", Effect.READ, health.GetHealth, health.Health, health.get_health)
+STATUS_GET = Operation("status.get", Effect.READ, health.GetStatus, health.ServiceStatus, health.get_status)
+
+OPERATIONS: Mapping[str, Operation[Any, Any]] = {
+    operation.name: operation
+    for operation in (
+        MODELS_LIST,
+        MODELS_GET,
+        MODELS_CREATE,
+        MODELS_UPDATE,
+        MODELS_DELETE,
+        MODELS_LOAD,
+        MODELS_UNLOAD,
+        MODELS_SCAN,
+        MODELS_DISCOVER,
+        MODELS_CLEANUP,
+        ENGINE_GET,
+        ENGINE_START,
+        ENGINE_STOP,
+        ENGINE_RESTART,
+        METRICS_GET,
+        METRICS_SAMPLES,
+        METRICS_HISTORY,
+        CONFIG_GET,
+        CONFIG_UPDATE,
+        HEALTH_GET,
+        STATUS_GET,
+    )
+}
