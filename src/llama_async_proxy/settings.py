@@ -72,13 +72,13 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("allowed_origins", tuple, (), "Web origins other than our own that may call us (CORS). Empty: none.",
             "server.allowedOrigins", "--allowed-origin"),
     # Places.
-    Setting("data_dir", str, "", "Directory of database, configuration, presets and logs. Default: the user's data directory.",
+    Setting("data_dir", str, "", "Directory of everything the service stores. Default: the user's data directory.",
             "server.dataDir", "--data-dir", restart=True, is_path=True),
     Setting("models_dir", str, "", "Directory scanned for GGUF models. Default: models/ in the data directory.",
             "basePath", "--models-dir", aliases=("baseModelsPath", "llama.modelsDir"), is_path=True),
     # The engine.
-    Setting("engine", str, "auto", "auto: llama-server if one is found, else the built-in one. workers: llama-server is "
-            "required. embedded: the built-in one. router: llama-server's own router.", "llama.engine", "--engine",
+    Setting("engine", str, "auto", "auto: llama-server if found, else the built-in engine. workers: llama-server is required. "
+            "embedded: the built-in one. router: llama-server's own router.", "llama.engine", "--engine",
             choices=("auto", "workers", "embedded", "router"), restart=True),
     Setting("llama_server", str, "", "Path of the llama-server binary. Default: search PATH and common places.",
             "serverPath", "--llama-server", aliases=("llama.serverPath",), is_path=True),
@@ -97,12 +97,12 @@ SETTINGS: tuple[Setting, ...] = (
     # Engine options for every model. -1: the flag is not passed, the engine decides.
     Setting("ctx_size", int, -1, "Context window in tokens; -1: the engine decides.", "ctx_size", "--ctx-size",
             aliases=("ctxSize",), minimum=-1, maximum=1 << 31),
-    Setting("batch_size", int, -1, "Logical batch size in tokens; -1: the engine decides.", "batch_size", "--batch-size",
-            minimum=-1, maximum=1 << 31),
+    Setting("batch_size", int, -1, "Logical batch size in tokens; -1: the engine decides.", "batch_size",
+            "--batch-size", minimum=-1, maximum=1 << 31),
     Setting("threads", int, -1, "CPU threads per model; -1: the engine decides.", "threads", "--threads", minimum=-1,
             maximum=4096),
-    Setting("gpu_layers", int, -1, "Layers to offload to the GPU; -1: the engine decides.", "gpu_layers", "--gpu-layers",
-            minimum=-1, maximum=100000),
+    Setting("gpu_layers", int, -1, "Layers to offload to the GPU; -1: the engine decides.", "gpu_layers",
+            "--gpu-layers", minimum=-1, maximum=100000),
     # The data path.
     Setting("connect_timeout_s", float, 5.0, "Longest to wait for a model's process to accept a connection.",
             "inference.connectTimeout", minimum=0.1, maximum=3600),
@@ -117,7 +117,7 @@ SETTINGS: tuple[Setting, ...] = (
             minimum=0.05, maximum=3600),
     Setting("sample_idle_s", float, 10.0, "Seconds between samples otherwise, and between stored ones.",
             "monitor.idleInterval", minimum=0.05, maximum=3600),
-    Setting("metrics_broadcast_s", float, 10.0, "Seconds between metrics:update broadcasts while clients are connected.",
+    Setting("metrics_broadcast_s", float, 10.0, "Seconds between metrics:update broadcasts with clients.",
             "monitor.broadcastInterval", minimum=0.05, maximum=3600),
     Setting("metrics_broadcast_idle_s", float, 60.0, "The same without clients.", "monitor.broadcastIdleInterval",
             minimum=0.05, maximum=3600),
