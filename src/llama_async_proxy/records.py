@@ -18,6 +18,11 @@ OptionValue: TypeAlias = str | int | float | bool
 NO_OPTIONS: Mapping[str, OptionValue] = MappingProxyType({})
 
 
+def no_options() -> Mapping[str, OptionValue]:
+    """Default factory: dataclasses take an unhashable default for a mutable one."""
+    return NO_OPTIONS
+
+
 # --- models -------------------------------------------------------------------------------------
 
 
@@ -104,7 +109,7 @@ class Model:
     quantization: str | None = None
     context_size: int | None = None
     """Tokens asked for when this model is loaded; None leaves it to the engine."""
-    options: Mapping[str, OptionValue] = NO_OPTIONS
+    options: Mapping[str, OptionValue] = field(default_factory=no_options)
     """Engine options of this model only, by long flag name without dashes."""
     aliases: tuple[str, ...] = ()
     is_favorite: bool = False
@@ -127,7 +132,7 @@ class ModelDraft:
     family: str | None = None
     quantization: str | None = None
     context_size: int | None = None
-    options: Mapping[str, OptionValue] = NO_OPTIONS
+    options: Mapping[str, OptionValue] = field(default_factory=no_options)
 
 
 class ModelStatus(StrEnum):
@@ -187,7 +192,7 @@ class ModelRuntime:
     gpu_bytes: int | None = None
     restarts: int = 0
     """Automatic restarts since the last healthy minute."""
-    options: Mapping[str, OptionValue] = NO_OPTIONS
+    options: Mapping[str, OptionValue] = field(default_factory=no_options)
     """What it was started with."""
 
 
@@ -200,7 +205,7 @@ class LaunchSpec:
     """The name the child answers to; what `model` in its responses shows."""
     path: str
     kind: ModelKind
-    options: Mapping[str, OptionValue] = NO_OPTIONS
+    options: Mapping[str, OptionValue] = field(default_factory=no_options)
     """Effective options by long flag name without dashes ("ctx-size": 4096). Only what somebody set."""
     mmproj_path: str | None = None
     load_timeout_s: float = 600.0

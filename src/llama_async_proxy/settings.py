@@ -12,6 +12,7 @@ import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -77,8 +78,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("models_dir", str, "", "Directory scanned for GGUF models. Default: models/ in the data directory.",
             "basePath", "--models-dir", aliases=("baseModelsPath", "llama.modelsDir"), is_path=True),
     # The engine.
-    Setting("engine", str, "auto", "auto: llama-server if found, else the built-in engine. workers: llama-server is required. "
-            "embedded: the built-in one. router: llama-server's own router.", "llama.engine", "--engine",
+    Setting("engine", str, "auto", "auto: llama-server if found, else the built-in engine. workers: llama-server is "
+            "required. embedded: the built-in one. router: llama-server's own router.", "llama.engine", "--engine",
             choices=("auto", "workers", "embedded", "router"), restart=True),
     Setting("llama_server", str, "", "Path of the llama-server binary. Default: search PATH and common places.",
             "serverPath", "--llama-server", aliases=("llama.serverPath",), is_path=True),
@@ -88,12 +89,12 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("max_models", int, 4, "Most models loaded at once; 0: no limit.", "maxModels", "--max-models",
             aliases=("llama.maxModels", "maxModelsLoaded"), minimum=0, maximum=1000),
     Setting("load_on_request", bool, True, "Load a model when a request names it.", "autoLoadModels"),
-    Setting("load_timeout_s", float, 600.0, "Longest a model may take to become ready, in seconds.", "llama.loadTimeout",
-            "--load-timeout", minimum=1, maximum=86400),
+    Setting("load_timeout_s", float, 600.0, "Longest a model may take to become ready, in seconds.",
+            "llama.loadTimeout", "--load-timeout", minimum=1, maximum=86400),
     Setting("idle_ttl_s", float, 0.0, "Unload a model unused for this many seconds; 0: never.", "llama.idleTtl",
             "--idle-ttl", minimum=0, maximum=31536000),
-    Setting("drain_s", float, 10.0, "How long an unload waits for running requests, in seconds.", "llama.drain", minimum=0,
-            maximum=3600),
+    Setting("drain_s", float, 10.0, "How long an unload waits for running requests, in seconds.", "llama.drain",
+            minimum=0, maximum=3600),
     # Engine options for every model. -1: the flag is not passed, the engine decides.
     Setting("ctx_size", int, -1, "Context window in tokens; -1: the engine decides.", "ctx_size", "--ctx-size",
             aliases=("ctxSize",), minimum=-1, maximum=1 << 31),
@@ -304,6 +305,16 @@ def lookup(file: Mapping[str, Any], key: str) -> tuple[bool, Any]:
             return False, None
         node = node[part]
     return True, node
+
+
+def is_loopback(host: str) -> bool:
+    """True for addresses that only this machine can reach."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def data_dir_of(command_line: Mapping[str, Value], environment: Mapping[str, str], default: Path) -> Path:

@@ -21,7 +21,6 @@ from llama_async_proxy.inference.names import NameIndex
 from llama_async_proxy.operations.scan import read_model_file, scan_directories
 from llama_async_proxy.operations.services import Services
 from llama_async_proxy.records import (
-    NO_OPTIONS,
     BrokenFile,
     Model,
     ModelDraft,
@@ -29,6 +28,7 @@ from llama_async_proxy.records import (
     ModelOrigin,
     ModelRuntime,
     OptionValue,
+    no_options,
 )
 
 ModelRef: TypeAlias = int | str
@@ -107,7 +107,7 @@ class DeletedModel:
 @dataclass(frozen=True, slots=True)
 class LoadModel:
     id: ModelRef
-    options: Mapping[str, OptionValue] = field(default_factory=lambda: NO_OPTIONS)
+    options: Mapping[str, OptionValue] = field(default_factory=no_options)
     """Engine options of this load only; they outrank every other source."""
 
 

@@ -1,0 +1,349 @@
+"""The command line: argv -> Settings -> one command.
+
+Heavy imports stay inside the commands that need them, so that `--help` and the demo model cost nothing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from platformdirs import user_data_path
+
+from llama_async_proxy import __version__
+from llama_async_proxy.errors import InvalidInput, ServiceError
+from llama_async_proxy.gguf.demo import write_demo_model
+from llama_async_proxy.settings import (
+    CONFIG_FILE_NAME,
+    SETTINGS,
+    Setting,
+    Settings,
+    Value,
+    data_dir_of,
+    is_loopback,
+    parse,
+    resolve,
+)
+from llama_async_proxy.store import config_file
+
+_USAGE_ERROR = 2
+_FAILURE = 1
+_DEMO_NAME = "demo.gguf"
+
+_DESCRIPTION = "Finds GGUF models, runs llama.cpp for them, proxies inference to it, shows it all live in a browser."
+_EPILOG = """\
+first steps:
+  llama-async-proxy demo                 write a small model to try things with
+  llama-async-proxy serve                then open http://127.0.0.1:3000
+  llama-async-proxy doctor               when something does not work
+
+Every setting can also be given in the environment (LLAMA_ASYNC_PROXY_PORT=8080) or in llama-server-config.json in
+the data directory; the command line wins over the environment, the environment over the file.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status: 0 fine, 1 it failed, 2 it was asked wrongly."""
+    arguments = _parser().parse_args(argv)
+    command: Callable[[argparse.Namespace], int] = arguments.command
+    try:
+        return command(arguments)
+    except InvalidInput as exc:
+        return _complain(str(exc), _USAGE_ERROR)
+    except ServiceError as exc:
+        return _complain(str(exc) + (f"\n{exc.details}" if exc.details else ""), _FAILURE)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _complain(message: str, status: int) -> int:
+    print(f"llama-async-proxy: {message}", file=sys.stderr)
+    return status
+
+
+# --- arguments ------------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="llama-async-proxy",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"llama-async-proxy {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_serve(commands)
+    _add_models(commands)
+    _add_demo(commands)
+    _add_doctor(commands)
+    return parser
+
+
+def _add_serve(commands: Any) -> None:
+    serve = commands.add_parser("serve", help="run the service", description="Run the service until Ctrl+C or SIGTERM.")
+    _add_settings(serve, SETTINGS)
+    serve.set_defaults(command=_serve)
+
+
+def _add_models(commands: Any) -> None:
+    models = commands.add_parser(
+        "models",
+        help="list, scan, load and unload models of a running service",
+        description="Ask a running service about its models.",
+    )
+    actions = models.add_subparsers(title="actions", required=True, metavar="ACTION")
+    for name, help_text in (
+        ("list", "every registered model and its state"),
+        ("scan", "look for new and changed files in the models directory"),
+        ("load", "load a model and wait until it is ready"),
+        ("unload", "stop a model"),
+    ):
+        action = actions.add_parser(name, help=help_text, description=help_text.capitalize() + ".")
+        if name in ("load", "unload"):
+            action.add_argument("model", help="slug, name or file name")
+        action.add_argument("--url", help="address of the service (default: from the settings)")
+        action.add_argument("--json", action="store_true", help="print the answer as JSON")
+        _add_settings(action, _named("host", "port", "data_dir"))
+        action.set_defaults(command=_models, action=name)
+
+
+def _add_demo(commands: Any) -> None:
+    demo = commands.add_parser(
+        "demo",
+        help="write a small demo chat model",
+        description="Write a demo chat model that streams readable nonsense at a watchable speed: to try things, "
+        "not for answers.",
+    )
+    demo.add_argument(
+        "path", nargs="?", type=Path, help=f"file to write (default: {_DEMO_NAME} in the models directory)"
+    )
+    demo.add_argument("--if-empty", action="store_true", help="do nothing when the models directory holds a model")
+    demo.add_argument("--force", action="store_true", help="overwrite an existing file")
+    _add_settings(demo, _named("data_dir", "models_dir"))
+    demo.set_defaults(command=_demo)
+
+
+def _add_doctor(commands: Any) -> None:
+    doctor = commands.add_parser(
+        "doctor",
+        help="check this machine and say what to do",
+        description="Check engine, versions, ports, directories, GPU and database, and where each setting came from.",
+    )
+    doctor.add_argument("--json", action="store_true", help="print the findings as JSON")
+    _add_settings(doctor, SETTINGS)
+    doctor.set_defaults(command=_doctor)
+
+
+def _named(*names: str) -> tuple[Setting, ...]:
+    return tuple(s for s in SETTINGS if s.name in names)
+
+
+def _add_settings(parser: argparse.ArgumentParser, settings: Sequence[Setting]) -> None:
+    for setting in settings:
+        if setting.flag is None:
+            continue
+        if setting.type is bool:
+            parser.add_argument(setting.flag, dest=setting.name, action="store_true", default=None, help=setting.help)
+        elif setting.type is tuple:
+            parser.add_argument(setting.flag, dest=setting.name, action="append", metavar="NAME", help=setting.help)
+        else:
+            parser.add_argument(setting.flag, dest=setting.name, metavar=_metavar(setting), help=_help(setting))
+
+
+def _metavar(setting: Setting) -> str:
+    if setting.choices:
+        return "{" + ",".join(setting.choices) + "}"
+    if setting.is_path:
+        return "PATH"
+    return {str: "TEXT", int: "N", float: "SECONDS"}[setting.type]
+
+
+def _help(setting: Setting) -> str:
+    if setting.default in ("", None) or "Default:" in setting.help:
+        return setting.help
+    return f"{setting.help} (default: {setting.default})"
+
+
+def _settings(arguments: argparse.Namespace) -> Settings:
+    """Effective settings of this call. Raises InvalidInput naming the flag, variable or key at fault."""
+    given: dict[str, Value] = {}
+    for setting in SETTINGS:
+        value = getattr(arguments, setting.name, None)
+        if value is None:
+            continue
+        if isinstance(value, str):
+            value = parse(setting, value, setting.flag or setting.name)
+        given[setting.name] = tuple(value) if isinstance(value, list) else value
+    default_data_dir = user_data_path("llama-async-proxy", appauthor=False)
+    data_dir = data_dir_of(given, os.environ, default_data_dir)
+    file = config_file.read(data_dir / CONFIG_FILE_NAME)
+    return resolve(command_line=given, environment=os.environ, file=file, default_data_dir=default_data_dir)
+
+
+# --- serve ----------------------------------------------------------------------------------------
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    settings = _settings(arguments)
+    if settings.engine == "router":
+        raise InvalidInput("--engine", "the router engine is not available yet; use auto, workers or embedded")
+    if not is_loopback(settings.host) and not settings.insecure_no_auth:
+        raise InvalidInput(
+            "--host",
+            f"{settings.host} can be reached from other machines and this service has no authentication; keep "
+            "127.0.0.1 behind a reverse proxy or a tunnel, or add --insecure-no-auth if you accept that",
+        )
+    from llama_async_proxy import app
+
+    return app.run(settings)
+
+
+# --- models ---------------------------------------------------------------------------------------
+
+
+def _models(arguments: argparse.Namespace) -> int:
+    base = arguments.url or _service_url(_settings(arguments))
+    name = urllib.parse.quote(getattr(arguments, "model", ""), safe="")
+    method, path = {
+        "list": ("GET", "/api/models"),
+        "scan": ("POST", "/api/models/scan"),
+        "load": ("POST", f"/api/models/{name}/load"),
+        "unload": ("POST", f"/api/models/{name}/unload"),
+    }[arguments.action]
+    answer = _call(base, method, path)
+    if arguments.json:
+        print(json.dumps(answer["data"], indent=2))
+    else:
+        print(_RENDER[arguments.action](answer["data"]))
+    return 0
+
+
+def _service_url(settings: Settings) -> str:
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"http://{host}:{settings.port}"
+
+
+def _call(base: str, method: str, path: str) -> Any:
+    """The JSON answer of the running service. Raises ServiceError with the service's own sentence."""
+    if not base.startswith(("http://", "https://")):
+        raise InvalidInput("--url", f"must start with http:// or https://, not {base!r}")
+    request = urllib.request.Request(base.rstrip("/") + path, method=method, data=b"{}" if method == "POST" else None)  # noqa: S310
+    request.add_header("Content-Type", "application/json")
+    try:
+        with urllib.request.urlopen(request) as response:  # noqa: S310
+            return json.load(response)
+    except urllib.error.HTTPError as exc:
+        raise _remote_error(exc) from exc
+    except (OSError, json.JSONDecodeError) as exc:
+        raise ServiceError(f"no service answers at {base} ({exc}); start it with: llama-async-proxy serve") from exc
+
+
+def _remote_error(exc: urllib.error.HTTPError) -> ServiceError:
+    try:
+        error = json.load(exc)["error"]
+        message, details = str(error["message"]), error.get("details")
+    except (ValueError, KeyError, TypeError):
+        return ServiceError(f"the service answered {exc.code} {exc.reason}")
+    return ServiceError(message, details=details)
+
+
+def _render_models(data: Any) -> str:
+    if not data["models"]:
+        return "No models yet: put .gguf files in the models directory and run: llama-async-proxy models scan"
+    rows = [("MODEL", "STATE", "SIZE", "ARCHITECTURE", "QUANTIZATION")]
+    rows += [
+        (m["id"], m["status"], _size(m["size"]), m["family"], m.get("quantization") or "-") for m in data["models"]
+    ]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def _render_scan(data: Any) -> str:
+    lines = [f"{data['scanned']} new, {data['updated']} changed, {data['total']} in all"]
+    lines += [f"not usable: {broken['path']}: {broken['reason']}" for broken in data["failed"]]
+    return "\n".join(lines)
+
+
+def _render_state(data: Any) -> str:
+    return f"{data['id']}: {data['status']}"
+
+
+_RENDER: dict[str, Callable[[Any], str]] = {
+    "list": _render_models,
+    "scan": _render_scan,
+    "load": _render_state,
+    "unload": _render_state,
+}
+
+
+def _size(size_bytes: float) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size_bytes < 1024:
+            return f"{size_bytes:.3g} {unit}"
+        size_bytes /= 1024
+    return f"{size_bytes:.3g} TiB"
+
+
+# --- demo -----------------------------------------------------------------------------------------
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    path: Path = arguments.path or _settings(arguments).models_dir / _DEMO_NAME
+    if arguments.if_empty and _has_model(path.parent):
+        return 0
+    if path.exists() and not arguments.force:
+        raise InvalidInput("path", f"{path} exists already; add --force to overwrite it")
+    started = time.perf_counter()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_demo_model(path)
+    except OSError as exc:
+        raise ServiceError(f"cannot write the demo model to {path}: {exc.strerror or exc}") from exc
+    print(f"Wrote the demo model to {path} in {time.perf_counter() - started:.1f} s.")
+    return 0
+
+
+def _has_model(directory: Path) -> bool:
+    return directory.is_dir() and any(directory.rglob("*.gguf"))
+
+
+# --- doctor ---------------------------------------------------------------------------------------
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from llama_async_proxy.operations.doctor import Finding, Level, examine
+
+    settings = _settings(arguments)
+    findings = asyncio.run(examine(settings))
+    if arguments.json:
+        print(json.dumps([finding.as_json() for finding in findings], indent=2))
+        return 0
+    marks = {Level.OK: "ok  ", Level.WARNING: "warn", Level.PROBLEM: "FAIL"}
+
+    def show(finding: Finding) -> str:
+        advice = f"\n       -> {finding.advice}" if finding.advice else ""
+        return f"{marks[finding.level]}  {finding.subject}: {finding.found}{advice}"
+
+    print("\n".join(show(finding) for finding in findings))
+    print("\nSettings (value, where it came from):")
+    for setting in SETTINGS:
+        value, source = getattr(settings, setting.name), settings.sources[setting.name]
+        print(f"  {setting.name:<26} {_shown(value):<40} {source}")
+    return _FAILURE if any(finding.level is Level.PROBLEM for finding in findings) else 0
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, tuple):
+        return ", ".join(value) or "-"
+    return "-" if value in ("", None) else str(value)
