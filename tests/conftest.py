@@ -1,0 +1,68 @@
+"""Fixtures shared by every room: real model files, the real engines, the real service."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from support.models import write_chat, write_embedding, write_rerank, write_slow_chat
+from support.service import LLAMA_SERVER, RunningService
+
+
+@pytest.fixture(scope="session")
+def llama_server() -> Path:
+    if not LLAMA_SERVER.is_file():
+        pytest.skip(f"no llama-server at {LLAMA_SERVER}: run tests/setup.sh")
+    return LLAMA_SERVER
+
+
+@pytest.fixture(scope="session")
+def model_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with one model of each kind: chat.gguf, slow.gguf, embed.gguf, rerank.gguf."""
+    directory = tmp_path_factory.mktemp("models")
+    write_chat(directory / "chat.gguf")
+    write_slow_chat(directory / "slow.gguf")
+    write_embedding(directory / "embed.gguf")
+    write_rerank(directory / "rerank.gguf")
+    return directory
+
+
+@pytest.fixture
+def models_dir(model_files: Path, tmp_path: Path) -> Path:
+    """A copy a test may change."""
+    return Path(shutil.copytree(model_files, tmp_path / "models"))
+
+
+ServiceFactory = Callable[..., RunningService]
+
+
+@pytest.fixture
+def start_service(tmp_path: Path, llama_server: Path) -> Iterator[ServiceFactory]:
+    """Start real services with arguments of the test's choice; all are stopped at its end."""
+    running: list[RunningService] = []
+
+    def start(*arguments: str, models_dir: Path | None = None, **options: object) -> RunningService:
+        service = RunningService(
+            tmp_path, "--llama-server", str(llama_server), *arguments, models_dir=models_dir, **options
+        )
+        running.append(service)
+        service.start()
+        return service
+
+    yield start
+    for service in running:
+        service.__exit__()
+
+
+@pytest.fixture(scope="module")
+def service(
+    tmp_path_factory: pytest.TempPathFactory, model_files: Path, llama_server: Path
+) -> Iterator[RunningService]:
+    """A real service with one model of each kind, shared by the tests of a module."""
+    directory = tmp_path_factory.mktemp("service")
+    models = Path(shutil.copytree(model_files, directory / "models"))
+    with RunningService(directory, "--llama-server", str(llama_server), models_dir=models) as running:
+        running.wait_for_models(4)
+        yield running
