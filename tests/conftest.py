@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from support.models import write_chat, write_embedding, write_rerank, write_slow_chat
+
 from support.service import LLAMA_SERVER, RunningService
 
 
@@ -21,6 +21,8 @@ def llama_server() -> Path:
 @pytest.fixture(scope="session")
 def model_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with one model of each kind: chat.gguf, slow.gguf, embed.gguf, rerank.gguf."""
+    from support.models import write_chat, write_embedding, write_rerank, write_slow_chat
+
     directory = tmp_path_factory.mktemp("models")
     write_chat(directory / "chat.gguf")
     write_slow_chat(directory / "slow.gguf")
