@@ -2,6 +2,7 @@
 
     ServiceError
     ├── InvalidInput         the caller sent something wrong; names the field
+    │   └── TooLarge             more than a limit of ours allows
     ├── NotFound             no such model, preset, conversation ...
     ├── Conflict             it exists already, or is in use
     ├── PermissionDenied     the operating system or a rule of ours forbids it
@@ -52,6 +53,10 @@ class InvalidInput(ServiceError):
     def __init__(self, field: str, problem: str, *, details: str | None = None) -> None:
         super().__init__(f"{field}: {problem}" if field else problem, details=details)
         self.field = field
+
+
+class TooLarge(InvalidInput):
+    status = 413
 
 
 class NotFound(ServiceError):
