@@ -1,0 +1,69 @@
+"""How an error is written for the clients of each API. Pure.
+
+OPENAI is also llama-server's own shape: {"error": {"code": 404, "message": ..., "type": ...}}. An unknown model has
+OpenAI's string code "model_not_found", which its clients look for.
+"""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+
+import msgspec
+
+from llama_async_proxy.errors import NotFound, ServiceError
+
+
+class Dialect(Enum):
+    OPENAI = auto()
+    RESPONSES = auto()
+    """OpenAI's Responses: the same bodies, typed events."""
+    ANTHROPIC = auto()
+
+
+_ANTHROPIC_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    504: "timeout_error",
+}
+"""https://docs.anthropic.com/en/api/errors; every other status is an api_error."""
+
+
+def error_body(dialect: Dialect, error: ServiceError) -> bytes:
+    """The JSON body of an error answer."""
+    return msgspec.json.encode(_error(dialect, error))
+
+
+def error_event(dialect: Dialect, error: ServiceError) -> bytes:
+    """The same as a server-sent event, for a stream whose status has already left."""
+    content = _error(dialect, error)
+    if dialect is Dialect.RESPONSES:
+        # Its clients raise on "error"; readers of the typed events look at "type".
+        content = {"type": "error", "code": str(error.status), "message": _message(error), "param": None, **content}
+    name = b"" if dialect is Dialect.OPENAI else b"event: error\n"
+    return b"%bdata: %b\n\n" % (name, msgspec.json.encode(content))
+
+
+def _error(dialect: Dialect, error: ServiceError) -> dict[str, object]:
+    if dialect is Dialect.ANTHROPIC:
+        kind = _ANTHROPIC_TYPES.get(error.status, "api_error")
+        return {"type": "error", "error": {"type": kind, "message": _message(error)}}
+    unknown_model = isinstance(error, NotFound) and error.resource == "model"
+    inner: dict[str, object] = {
+        "code": "model_not_found" if unknown_model else error.status,
+        "message": _message(error),
+        "type": error.openai_type,
+    }
+    if unknown_model:
+        inner["param"] = "model"
+    return {"error": inner}
+
+
+def _message(error: ServiceError) -> str:
+    """Details are part of the sentence here: these clients show nothing else."""
+    if isinstance(error, NotFound) and error.details:
+        return f"{error.message} {error.details}"
+    return error.message
