@@ -66,5 +66,8 @@ lock: $(UV) ## Re-make the locked requirements from pyproject.toml
 	$(UV) pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 pyproject.toml -o requirements/run.txt
 	$(UV) pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 --group dev -c requirements/run.txt -o requirements/dev.txt
 
+docs: $(VENV)/dev.stamp ## Rewrite the generated pages of docs/
+	$(BIN)/python docs/generate.py
+
 clean: ## Remove what the other targets made, except .data
 	rm -rf $(VENV) .cache src/llama_async_proxy/web frontend/node_modules

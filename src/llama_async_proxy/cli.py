@@ -54,7 +54,7 @@ the data directory; the command line wins over the environment, the environment 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0 fine, 1 it failed, 2 it was asked wrongly."""
-    arguments = _parser().parse_args(argv)
+    arguments = build_parser().parse_args(argv)
     command: Callable[[argparse.Namespace], int] = arguments.command
     try:
         return command(arguments)
@@ -74,7 +74,8 @@ def _complain(message: str, status: int) -> int:
 # --- arguments ------------------------------------------------------------------------------------
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line; docs derive from it."""
     parser = argparse.ArgumentParser(
         prog="llama-async-proxy",
         description=_DESCRIPTION,
