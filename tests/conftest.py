@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from support.service import LLAMA_SERVER, RunningService
+from support.service import LLAMA_SERVER, RunningService, ServiceFactory
 
 
 @pytest.fixture(scope="session")
@@ -35,9 +35,6 @@ def model_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def models_dir(model_files: Path, tmp_path: Path) -> Path:
     """A copy a test may change."""
     return Path(shutil.copytree(model_files, tmp_path / "models"))
-
-
-ServiceFactory = Callable[..., RunningService]
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -148,3 +148,6 @@ class RunningService:
                 raise AssertionError(f"still {value!r} after {timeout} s:\n{self.output}")
             time.sleep(0.05)
         return value
+
+
+ServiceFactory = Callable[..., RunningService]
