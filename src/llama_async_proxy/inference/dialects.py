@@ -10,7 +10,7 @@ from enum import Enum, auto
 
 import msgspec
 
-from llama_async_proxy.errors import NotFound, ServiceError
+from llama_async_proxy.errors import NotFound, ServiceError, UpstreamFailed
 
 
 class Dialect(Enum):
@@ -45,6 +45,33 @@ def error_event(dialect: Dialect, error: ServiceError) -> bytes:
         content = {"type": "error", "code": str(error.status), "message": _message(error), "param": None, **content}
     name = b"" if dialect is Dialect.OPENAI else b"event: error\n"
     return b"%bdata: %b\n\n" % (name, msgspec.json.encode(content))
+
+
+def relayed_error_event(dialect: Dialect, body: bytes) -> tuple[bytes, str]:
+    """An engine's error answer as a server-sent event, and its message.
+
+    OpenAI's clients get the engine's own object; anything that is not one becomes an error of ours.
+    """
+    try:
+        answer = _ENGINE_ERROR.decode(body)
+    except msgspec.DecodeError:
+        failure = UpstreamFailed(f"The model's process answered: {body[:200].decode('utf-8', 'replace')}")
+        return error_event(dialect, failure), failure.message
+    message = answer.error.message
+    if dialect is Dialect.ANTHROPIC:
+        return error_event(dialect, UpstreamFailed(message)), message
+    return b"data: %b\n\n" % b" ".join(body.splitlines()), message
+
+
+class _EngineError(msgspec.Struct):
+    message: str
+
+
+class _EngineAnswer(msgspec.Struct):
+    error: _EngineError
+
+
+_ENGINE_ERROR = msgspec.json.Decoder(_EngineAnswer)
 
 
 def _error(dialect: Dialect, error: ServiceError) -> dict[str, object]:

@@ -29,12 +29,15 @@ class Refusal:
 
 
 def evictions(target: int, residents: Iterable[Resident], max_models: int) -> tuple[int, ...] | Refusal:
-    """Ids of the models to unload before `target` may be loaded, in order; `max_models` 0 is no limit."""
-    others = [resident for resident in residents if resident.model_id != target]
-    excess = len(others) + 1 - max_models
-    if max_models == 0 or excess <= 0:
+    """Ids of the models to unload before `target` may be loaded, in order; `max_models` 0 is no limit.
+
+    A resident target needs no place: nothing leaves for it, even while there are too many.
+    """
+    present = tuple(residents)
+    excess = len(present) + 1 - max_models
+    if max_models == 0 or excess <= 0 or any(resident.model_id == target for resident in present):
         return ()
-    movable = [resident for resident in others if not resident.pinned]
+    movable = [resident for resident in present if not resident.pinned]
     if len(movable) < excess:
         return Refusal(final=True)
     idle = sorted((r for r in movable if not r.busy), key=lambda r: (r.last_used_s, r.model_id))

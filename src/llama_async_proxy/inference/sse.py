@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 CONTENT_TYPE = b"text/event-stream"
 COMMENT_LOADING = b": loading\n\n"
 """A line no client shows; it tells the connection is alive."""
 
 
-def is_event_stream(headers: list[tuple[bytes, bytes]]) -> bool:
+def is_event_stream(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     return any(name == b"content-type" and value.startswith(CONTENT_TYPE) for name, value in headers)
 
 

@@ -1,0 +1,73 @@
+"""What one inference request did and cost, from its arrival to its end."""
+
+from __future__ import annotations
+
+import secrets
+import time
+
+from llama_async_proxy.inference.residency import Lease
+from llama_async_proxy.inference.usage import UsageCapture
+from llama_async_proxy.records import RequestRecord
+
+
+class Account:
+    """Written to while the request runs; `record` sums it up."""
+
+    def __init__(self, client: str, route: str) -> None:
+        self.id = secrets.token_hex(8)
+        self.model = ""
+        self.status = 0
+        """As sent to the client."""
+        self.streamed = False
+        self.error: str | None = None
+        self._client = client
+        self._route = route
+        self._arrived_at_ms = time.time_ns() // 1_000_000
+        self._arrived_s = time.perf_counter()
+        self._lease: Lease | None = None
+        self._first_s: float | None = None
+        self._last_s = 0.0
+        self._usage = UsageCapture()
+
+    def leased(self, lease: Lease) -> None:
+        self._lease = lease
+
+    def received(self, chunk: bytes) -> None:
+        """Count a piece of the engine's answer."""
+        self._last_s = time.perf_counter()
+        if self._first_s is None:
+            self._first_s = self._last_s
+        self._usage.feed(chunk)
+
+    def record(self) -> RequestRecord:
+        """The request as it stands now, which is its end."""
+        usage = self._usage.usage()
+        lease = self._lease
+        return RequestRecord(
+            id=self.id,
+            arrived_at_ms=self._arrived_at_ms,
+            client=self._client,
+            route=self._route,
+            model=self.model,
+            status=self.status,
+            streamed=self.streamed,
+            queued_ms=_ms(lease.queued_s) if lease else None,
+            load_ms=_ms(lease.load_s) if lease else None,
+            first_token_ms=_ms(self._first_s - self._arrived_s) if self.streamed and self._first_s else None,
+            total_ms=1000.0 * (time.perf_counter() - self._arrived_s),
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
+            cached_tokens=usage.cached_tokens,
+            tokens_per_second=usage.tokens_per_second or self._measured_rate(usage.completion_tokens),
+            error=self.error,
+        )
+
+    def _measured_rate(self, tokens: int | None) -> float | None:
+        """For streams of engines that tell the count but not the time; the first token marks the start."""
+        if not self.streamed or tokens is None or tokens < 2 or self._first_s is None or self._last_s <= self._first_s:
+            return None
+        return (tokens - 1) / (self._last_s - self._first_s)
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else 1000.0 * seconds

@@ -1,0 +1,68 @@
+"""The registered models as OpenAI's and Anthropic's model lists show them. Pure.
+
+One object serves both: their keys do not overlap in meaning. `status` and `meta` are what llama-server's router adds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+
+from llama_async_proxy.records import Model, ModelRuntime, ModelStatus
+
+_STATUS: Mapping[ModelStatus, str] = {
+    ModelStatus.QUEUED: "loading",
+    ModelStatus.LOADING: "loading",
+    ModelStatus.READY: "loaded",
+    ModelStatus.STOPPING: "loaded",
+    ModelStatus.SLEEPING: "sleeping",
+}
+"""Ours to the router's; everything else is "unloaded"."""
+
+
+def model_list(models: Iterable[tuple[Model, ModelRuntime]]) -> dict[str, object]:
+    entries = [entry(model, runtime) for model, runtime in models]
+    return {
+        "object": "list",
+        "data": entries,
+        "has_more": False,
+        "first_id": entries[0]["id"] if entries else None,
+        "last_id": entries[-1]["id"] if entries else None,
+    }
+
+
+def entry(model: Model, runtime: ModelRuntime) -> dict[str, object]:
+    created_s = model.created_at_ms // 1000
+    return {
+        "id": model.slug,
+        "object": "model",
+        "type": "model",
+        "created": created_s,
+        "created_at": datetime.fromtimestamp(created_s, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "owned_by": "llamacpp",
+        "display_name": model.name,
+        "aliases": list(model.aliases),
+        "status": _status(runtime),
+        "meta": _meta(model, runtime),
+    }
+
+
+def _status(runtime: ModelRuntime) -> dict[str, object]:
+    status: dict[str, object] = {"value": _STATUS.get(runtime.status, "unloaded")}
+    if runtime.status is ModelStatus.FAILED:
+        status |= {"failed": True, "exit_code": runtime.exit_code}
+    return status
+
+
+def _meta(model: Model, runtime: ModelRuntime) -> dict[str, object]:
+    """`n_ctx` is the context of the running process, None while there is none; the rest is the file's."""
+    return {
+        "n_ctx": runtime.context_size,
+        "n_ctx_train": model.facts.context_length,
+        "n_embd": model.facts.embedding_length,
+        "n_params": model.facts.parameter_count,
+        "size": model.size_bytes,
+        "ftype": model.quantization or model.facts.quantization,
+        "architecture": model.facts.architecture,
+        "kind": model.facts.kind.value,
+    }

@@ -1,0 +1,118 @@
+"""Handing one answer to its client: the engine's bytes as they come, or an error in whatever form still fits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from llama_async_proxy.errors import Overloaded, ServiceError
+from llama_async_proxy.inference import sse
+from llama_async_proxy.inference.account import Account
+from llama_async_proxy.inference.dialects import Dialect, error_body, error_event, relayed_error_event
+from llama_async_proxy.inference.upstream import Response
+
+Header = tuple[bytes, bytes]
+HOP_BY_HOP = frozenset(
+    (b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade")
+)
+_EARLY_HEADERS: Sequence[Header] = (
+    (b"content-type", sse.CONTENT_TYPE),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+)
+_MAX_ERROR_BODY = 64 * 1024
+
+
+class Reply(Protocol):
+    """The client's end of a request. Both calls wait while the client reads more slowly than we write."""
+
+    async def start(self, status: int, headers: Sequence[Header]) -> None: ...
+    async def write(self, chunk: bytes, *, more: bool) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """What a streaming client sees while its model loads."""
+
+    hold_s: float = 5.0
+    """Its head is held back that long, so that most failures still get a status of their own."""
+    comment_s: float = 3.0
+    """After that it has a 200 and gets a comment this often: silent connections are cut by many proxies."""
+
+
+def for_client(headers: Iterable[Header]) -> list[Header]:
+    """The engine's headers without those of its own connection, its name and its CORS, which are ours to say."""
+    return [
+        (name, value)
+        for name, value in headers
+        if name not in HOP_BY_HOP and name != b"server" and not name.startswith(b"access-control-")
+    ]
+
+
+class Delivery:
+    def __init__(self, reply: Reply, dialect: Dialect, account: Account) -> None:
+        self._reply = reply
+        self._dialect = dialect
+        self._account = account
+        self._has_started = False
+        self._last = b""
+        """End of what was written, to know whether an event is open."""
+
+    async def keep_company(self, patience: Patience) -> None:
+        """While the client waits: nothing at first, then a stream of comments, until cancelled."""
+        await asyncio.sleep(patience.hold_s)
+        await self._start(200, _EARLY_HEADERS)
+        while True:
+            await self._write(sse.COMMENT_LOADING)
+            await asyncio.sleep(patience.comment_s)
+
+    async def relay(self, response: Response) -> None:
+        """Pass on a whole answer. Raises what the response raises; `fail` then says so to the client."""
+        if self._has_started and not (response.status == 200 and sse.is_event_stream(response.headers)):
+            await self._relay_as_event(response)
+            return
+        if not self._has_started:
+            await self._start(response.status, for_client(response.headers))
+        ended = False
+        while not ended:
+            chunk = await response.read()
+            self._account.received(chunk)
+            ended = response.ended
+            await self._write(chunk, more=not ended)
+
+    async def _relay_as_event(self, response: Response) -> None:
+        """The head of a stream has left already, but the engine answered with an error."""
+        body = b""
+        while not response.ended and len(body) < _MAX_ERROR_BODY:
+            body += await response.read()
+        event, self._account.error = relayed_error_event(self._dialect, body)
+        await self._write(event, more=False)
+
+    async def fail(self, error: ServiceError) -> None:
+        """Tell the client, if its answer can still carry it; else it stays incomplete, for the caller to cut off."""
+        self._account.error = error.message
+        if not self._has_started:
+            body = error_body(self._dialect, error)
+            await self._start(error.status, _error_headers(error, body))
+            await self._write(body, more=False)
+        elif self._account.streamed:
+            await self._write(sse.closing(self._last) + error_event(self._dialect, error), more=False)
+
+    async def _start(self, status: int, headers: Sequence[Header]) -> None:
+        self._account.status = status
+        self._account.streamed = sse.is_event_stream(headers)
+        await self._reply.start(status, headers)
+        self._has_started = True
+
+    async def _write(self, chunk: bytes, *, more: bool = True) -> None:
+        await self._reply.write(chunk, more=more)
+        self._last = chunk
+
+
+def _error_headers(error: ServiceError, body: bytes) -> list[Header]:
+    headers = [(b"content-type", b"application/json; charset=utf-8"), (b"content-length", b"%d" % len(body))]
+    if isinstance(error, Overloaded):
+        headers.append((b"retry-after", b"%d" % error.retry_after_s))
+    return headers

@@ -1,0 +1,56 @@
+"""Breaking off a coroutine from outside with a reason, as asyncio.timeout does with TimeoutError."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+
+
+class Interruption:
+    """An `async with` block that raises `reason` when `trip(reason)` is called, or when `watch` returns one."""
+
+    def __init__(self, watch: Callable[[], Awaitable[Exception]]) -> None:
+        self._watch = watch
+        self._reason: Exception | None = None
+        self._is_armed = True
+        self._task: asyncio.Task[object]
+        self._watcher: asyncio.Task[None]
+
+    async def __aenter__(self) -> Interruption:
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("only a task can be interrupted")
+        self._task = task
+        self._cancels_before = task.cancelling()
+        self._watcher = asyncio.create_task(self._trip_when_watch_returns())
+        return self
+
+    def trip(self, reason: Exception) -> None:
+        """Make the block raise `reason`. Does nothing the second time, or once disarmed."""
+        if self._is_armed:
+            self._is_armed = False
+            self._reason = reason
+            self._task.cancel()
+
+    def disarm(self) -> None:
+        """From now on nothing interrupts: the work is done."""
+        self._is_armed = False
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.disarm()
+        ours_alone = self._reason is not None and self._task.uncancel() <= self._cancels_before
+        await ended(self._watcher)
+        if self._reason is not None and ours_alone and kind is asyncio.CancelledError:
+            raise self._reason from None
+
+    async def _trip_when_watch_returns(self) -> None:
+        self.trip(await self._watch())
+
+
+async def ended(task: asyncio.Task[None]) -> None:
+    """Cancel `task` and wait for its end."""
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

@@ -1,0 +1,155 @@
+"""One inference request from its parsed head and body to the last byte of its answer, whatever server it came through.
+
+Bytes pass verbatim in both directions; only headers that belong to one connection, to us or to the engine's own CORS
+are dropped. A client that leaves cancels everything below it, down to the engine's socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from llama_async_proxy.errors import ServiceError, Unavailable
+from llama_async_proxy.inference.account import Account
+from llama_async_proxy.inference.delivery import HOP_BY_HOP, Delivery, Header, Patience, Reply
+from llama_async_proxy.inference.interruption import Interruption, ended
+from llama_async_proxy.inference.names import Names, choose
+from llama_async_proxy.inference.residency import Lease, Residency
+from llama_async_proxy.inference.routes import Headers, Route, parameters
+from llama_async_proxy.inference.upstream import Timeouts, UpstreamClient, UpstreamRequest
+from llama_async_proxy.records import Model, RequestRecord
+from llama_async_proxy.settings import Settings
+
+CLIENT_GONE = 499
+"""The status recorded for a client that left, as nginx writes it; nobody receives it."""
+_LOG = logging.getLogger(__name__)
+_NOT_FOR_THE_ENGINE = HOP_BY_HOP | {
+    *(b"host", b"content-length", b"expect"),  # written anew for the engine's connection
+    *(b"authorization", b"proxy-authorization", b"x-api-key", b"cookie"),  # secrets meant for us
+    *(b"origin", b"referer"),  # the engine would answer any origin with its consent
+    b"accept-encoding",  # a compressed stream could neither be counted nor end with an error event
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    route: Route
+    method: str
+    query: bytes
+    headers: Headers
+    body: bytes
+    client: str
+    """Address of the peer, for the record."""
+
+
+class ClientGone(Exception):
+    """The client closed its connection before its answer was complete."""
+
+
+class Proxy:
+    def __init__(
+        self,
+        *,
+        names: Names,
+        residency: Residency,
+        client: UpstreamClient,
+        settings: Callable[[], Settings],
+        finished: Callable[[RequestRecord], None],
+        patience: Patience = Patience(),  # noqa: B008 - frozen
+    ) -> None:
+        """`finished` gets one record per request, when its last byte has left or it has failed."""
+        self._names = names
+        self._residency = residency
+        self._client = client
+        self._settings = settings
+        self._finished = finished
+        self._patience = patience
+
+    async def handle(self, request: Request, reply: Reply, gone: Callable[[], Awaitable[None]]) -> None:
+        """Answer `request`. `gone` returns when the client has closed its connection.
+
+        Raises nothing for what clients and engines do. An answer that broke off and can carry no error is left without
+        its last byte: the caller closes the connection then, which is how HTTP says so.
+        """
+        account = Account(request.client, request.route.path)
+        delivery = Delivery(reply, request.route.dialect, account)
+        try:
+            await self._serve(request, delivery, account, gone)
+        except ClientGone as error:
+            account.status, account.error = CLIENT_GONE, str(error)
+        except ServiceError as error:
+            await delivery.fail(error)
+        except asyncio.CancelledError:
+            account.error = "the service stopped"
+            raise
+        except Exception:  # a fault of ours: the client gets an answer, the log the trace
+            _LOG.exception("Inference request %s to %s failed", account.id, request.route.path)
+            await delivery.fail(ServiceError(f"Internal error; the service's log has it under {account.id}."))
+        finally:
+            self._finished(account.record())
+
+    async def refuse(self, request: Request, reply: Reply, error: ServiceError) -> None:
+        """Answer with `error`; the body of `request` need not have been read."""
+        account = Account(request.client, request.route.path)
+        try:
+            await Delivery(reply, request.route.dialect, account).fail(error)
+        finally:
+            self._finished(account.record())
+
+    async def _serve(
+        self, request: Request, delivery: Delivery, account: Account, gone: Callable[[], Awaitable[None]]
+    ) -> None:
+        asked = parameters(request.route, request.query, request.headers, request.body)
+        account.model = asked.model or ""
+        model = choose(self._names.index, asked.model, () if asked.model else self._residency.loaded())
+        account.model = model.slug
+
+        async def client_gone() -> Exception:
+            await gone()
+            return ClientGone("the client closed its connection")
+
+        async with Interruption(client_gone) as interruption, self._leased(model, delivery, asked.stream) as lease:
+            account.leased(lease)
+            lease.on_revoke(lambda: interruption.trip(Unavailable(f"Model {model.slug!r} was unloaded.")))
+            async with self._client.request(lease.endpoint, _for_engine(request), self._timeouts()) as response:
+                await delivery.relay(response)
+                # Not later: some servers report a finished exchange as a gone client.
+                interruption.disarm()
+
+    @asynccontextmanager
+    async def _leased(self, model: Model, delivery: Delivery, stream: bool) -> AsyncIterator[Lease]:
+        """A lease on `model`; a streaming client is kept company until it is granted."""
+        if not stream or self._residency.is_ready(model):
+            async with self._residency.lease(model) as lease:
+                yield lease
+            return
+        company = asyncio.create_task(delivery.keep_company(self._patience))
+        try:
+            async with self._residency.lease(model) as lease:
+                await ended(company)
+                yield lease
+        finally:
+            await ended(company)
+
+    def _timeouts(self) -> Timeouts:
+        settings = self._settings()
+        return Timeouts(settings.connect_timeout_s, settings.first_token_timeout_s, settings.idle_timeout_s)
+
+
+def _for_engine(request: Request) -> UpstreamRequest:
+    target = request.route.path.encode()
+    return UpstreamRequest(
+        request.method,
+        target + b"?" + request.query if request.query else target,
+        _kept(request.headers),
+        request.body,
+    )
+
+
+def _kept(headers: Headers) -> list[Header]:
+    """A client's headers without those that are not for the engine, nor those its Connection header names."""
+    named = {token.strip().lower() for name, value in headers if name == b"connection" for token in value.split(b",")}
+    return [(name, value) for name, value in headers if name not in _NOT_FOR_THE_ENGINE and name not in named]
