@@ -1,0 +1,150 @@
+/**
+ * What travels on the namespace `/ui`. Sizes are bytes, times milliseconds since the Unix epoch unless the name says
+ * otherwise; `null` always means "not known".
+ */
+
+export type ModelKind = "chat" | "embedding" | "rerank";
+export type ModelStatus = "unloaded" | "queued" | "loading" | "ready" | "sleeping" | "stopping" | "failed";
+
+export interface LoadProgress {
+  /** What the engine does now, in its own words. */
+  stage: string;
+  /** 0 to 1 of the stage. */
+  fraction: number;
+  startedAtMs: number;
+}
+
+export interface UiModel {
+  id: number;
+  slug: string;
+  name: string;
+  path: string;
+  kind: ModelKind;
+  architecture: string;
+  parameterCount: number | null;
+  quantization: string | null;
+  sizeBytes: number;
+  /** Tokens the model was trained for. */
+  contextLength: number | null;
+  isFavorite: boolean;
+  status: ModelStatus;
+  progress: LoadProgress | null;
+  error: string | null;
+  logTail: string[];
+  loadedAtMs: number | null;
+  loadDurationMs: number | null;
+  /** Tokens per slot while loaded. */
+  contextSize: number | null;
+  slots: number | null;
+  rssBytes: number | null;
+  pid: number | null;
+  restarts: number;
+  lastUsedAtMs: number | null;
+}
+
+export interface UiGpu {
+  index: number;
+  name: string;
+  vendor: string;
+  /** Percent. */
+  usage: number | null;
+  memoryUsed: number | null;
+  memoryTotal: number | null;
+  /** Degrees Celsius. */
+  temperature: number | null;
+  /** Watts. */
+  power: number | null;
+}
+
+export interface UiSample {
+  t: number;
+  /** Percent of all cores. */
+  cpu: number;
+  memoryUsed: number;
+  memoryTotal: number;
+  swapUsed: number;
+  swapTotal: number;
+  diskUsed: number;
+  diskTotal: number;
+  gpus: UiGpu[];
+  modelsLoaded: number;
+  modelsMemory: number;
+  requestsTotal: number;
+  requestsActive: number;
+  /** Mean of the last minute. */
+  responseMs: number | null;
+  uptimeS: number;
+}
+
+export interface UiEngine {
+  status: "idle" | "running" | "error";
+  kind: string;
+  binary: string | null;
+  version: string | null;
+  error: string | null;
+  startedAtMs: number | null;
+  serviceVersion: string;
+  modelsDir: string;
+  url: string;
+}
+
+export interface UiRequest {
+  id: string;
+  t: number;
+  route: string;
+  model: string;
+  /** HTTP status. */
+  status: number;
+  streamed: boolean;
+  firstTokenMs: number | null;
+  totalMs: number;
+  promptTokens: number | null;
+  completionTokens: number | null;
+  tokensPerSecond: number | null;
+  error: string | null;
+}
+
+export type ModelItem = { kind: "upsert"; model: UiModel } | { kind: "remove"; id: number };
+
+/** Per topic: the snapshot's data and one item of a delta. */
+export interface Topics {
+  models: { data: { models: UiModel[] }; item: ModelItem };
+  metrics: { data: { samples: UiSample[] }; item: UiSample };
+  engine: { data: { engine: UiEngine }; item: UiEngine };
+  requests: { data: { records: UiRequest[] }; item: UiRequest };
+}
+export type Topic = keyof Topics;
+
+export interface Snapshot<T extends Topic = Topic> {
+  topic: T;
+  seq: number;
+  data: Topics[T]["data"];
+}
+
+export interface Delta<T extends Topic = Topic> {
+  topic: T;
+  seq: number;
+  items: Topics[T]["item"][];
+  /** How many items were lost before these because this client was slow. */
+  dropped: number;
+}
+
+/** Operations a client may call, with their inputs. */
+export interface Operations {
+  "models.scan": Record<string, never>;
+  "models.load": { id: number };
+  "models.unload": { id: number };
+  "engine.start": Record<string, never>;
+  "engine.stop": Record<string, never>;
+  "engine.restart": Record<string, never>;
+}
+export type Operation = keyof Operations;
+
+export interface CallError {
+  code: string;
+  message: string;
+  field?: string;
+  details?: string;
+}
+
+export type CallResult = { ok: true; data: unknown } | { ok: false; error: CallError };
