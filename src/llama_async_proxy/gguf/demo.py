@@ -2,7 +2,11 @@
 
 It is a real llama model whose weights are made, not learned. Each step of its text has a token of its own, an
 embedding that says only "I am at this step", and an output matrix that holds the odds of the next step. All other
-weights are zero: they cost time, which sets the speed, but change nothing, and they are a hole in the file.
+weights are zero: they cost time but change nothing, and they are a hole in the file.
+
+The pace is set by depth: hundreds of very small blocks. Each of their thousands of operations costs a
+synchronisation of the threads, or a kernel's launch, which differs far less between machines than arithmetic or
+memory do. A long prompt passes them once, so that its tokens stay cheap, and the weights stay small.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ from itertools import pairwise
 from math import log, sqrt
 from pathlib import Path
 
-from llama_async_proxy.gguf.ggml import F16, F32
+from llama_async_proxy.gguf.ggml import F16, F32, Q8_0
 from llama_async_proxy.gguf.stories import OPENINGS, PARAGRAPHS
 from llama_async_proxy.gguf.vocabulary import CHATML, END, Vocabulary
 from llama_async_proxy.gguf.writer import Metadata, TensorData, write_gguf
@@ -25,22 +29,25 @@ FOLLOWERS = 8
 """Paragraphs that may come after one. With more, each would be so unlikely that samplers drop it (min-p 0.05)."""
 CERTAINTY = 40.0
 """Logit of a certain step, over 0 for an impossible one: at temperature 2 there are still 20 between them."""
+ROW_ELEMENTS = 64
+"""Widths are multiples of it, as quantized rows and SIMD kernels like them."""
+HEAD_ELEMENTS = 64
 START_STATE = 0
 """The state of every token that is no step of the text: after it comes an opening."""
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
-    """Sizes of the model. Its speed follows from `layers` and `feed_forward`: their weights are read for each token."""
+class Depth:
+    """What the model does besides talking, which makes it slow."""
 
-    embedding: int
-    """More than there are steps; a multiple of `head`."""
-    layers: int
+    blocks: int
+    """At most 512, llama.cpp's limit."""
     feed_forward: int
-    head: int = 64
+    """Elements between the two halves of a block; a multiple of 32."""
 
 
-DEMO_SHAPE = Shape(embedding=1024, layers=4, feed_forward=3072)
+DEMO_DEPTH = Depth(blocks=500, feed_forward=160)
+"""30-100 tokens/s on two cores."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +56,20 @@ class Text:
 
     openings: Sequence[str] = OPENINGS
     paragraphs: Sequence[str] = PARAGRAPHS
-    mean_paragraphs: float = 2.0
-    """Mean number of them in an answer. From about 30 on it goes on until a limit ends it, since common samplers
-    then drop the unlikely end."""
+    mean_tokens: float = 80.0
+    """Mean length of an answer; at least an opening and a paragraph. From about 1,000 on an answer goes on until a
+    limit ends it, since common samplers drop the end when it is that unlikely."""
 
 
-def write_demo_model(path: Path, *, name: str = "Demo", text: Text | None = None, shape: Shape = DEMO_SHAPE) -> None:
+def write_demo_model(path: Path, *, name: str = "Demo", text: Text | None = None, depth: Depth = DEMO_DEPTH) -> None:
     """Writes the demo model. Raises OSError; `path` then is as it was."""
     chain = _Chain(text or Text())
-    if chain.states > shape.embedding:
-        raise ValueError(f"the text has {chain.states} states, more than the embedding's {shape.embedding}")
-    metadata = {**_metadata(name, shape), **chain.vocabulary.metadata(), "tokenizer.chat_template": CHATML}
-    write_gguf(path, metadata, [*chain.tensors(shape.embedding), *_idle_tensors(shape)])
+    metadata = {
+        **_metadata(name, chain.width, depth),
+        **chain.vocabulary.metadata(),
+        "tokenizer.chat_template": CHATML,
+    }
+    write_gguf(path, metadata, [*chain.tensors(), *_idle_tensors(chain.width, depth)])
 
 
 class _Chain:
@@ -73,8 +82,10 @@ class _Chain:
         steps = [step for part in (*openings, *paragraphs) for step in part]
         self.vocabulary = Vocabulary([*steps, *_plain_words(steps)])
         self._state = {self.vocabulary.id(step): number for number, step in enumerate(steps, START_STATE + 1)}
-        self.states = len(steps) + 1
-        self._odds = dict(self._transitions(openings, paragraphs, 1.0 / text.mean_paragraphs))
+        self.width = (len(steps) // ROW_ELEMENTS + 1) * ROW_ELEMENTS
+        """Of the hidden state, in elements: one for each state of the chain, and some to spare."""
+        wanted = (text.mean_tokens - _mean_length(openings)) / _mean_length(paragraphs)
+        self._odds = dict(self._transitions(openings, paragraphs, 1.0 / max(wanted, 1.0)))
 
     def _transitions(
         self, openings: list[list[str]], paragraphs: list[list[str]], end_odds: float
@@ -93,9 +104,9 @@ class _Chain:
             ends = {token(END): end_odds if nexts else 1.0}
             yield self._state[token(paragraph[-1])], ends | dict.fromkeys(nexts, (1.0 - end_odds) / (len(nexts) or 1))
 
-    def tensors(self, width: int) -> list[TensorData]:
+    def tensors(self) -> list[TensorData]:
         """Embedding, final norm and output; the hidden state between them is one hot by the chain's state."""
-        size = len(self.vocabulary)
+        size, width = len(self.vocabulary), self.width
         embedding, output = bytearray(2 * size * width), bytearray(2 * size * width)
         for token in range(size):
             struct.pack_into("<e", embedding, 2 * (token * width + self._state.get(token, START_STATE)), 1.0)
@@ -128,51 +139,54 @@ def _steps(text: str, used: set[str]) -> list[str]:
     return pieces
 
 
+def _mean_length(parts: Sequence[Sequence[str]]) -> float:
+    return sum(map(len, parts)) / len(parts)
+
+
 def _plain_words(steps: Sequence[str]) -> list[str]:
     """The words in `steps`, bare and after a space, so that a prompt that uses them needs one token for each."""
     words = sorted(set(re.findall(r"[A-Za-z]+", " ".join(steps))))
     return [spelled for word in words for spelled in (word, f" {word}")]
 
 
-def _metadata(name: str, shape: Shape) -> Metadata:
+def _metadata(name: str, width: int, depth: Depth) -> Metadata:
+    # The architecture whose blocks may go without attention, so that only the first needs a cache.
+    one_head = [1] + [0] * (depth.blocks - 1)
     return {
-        "general.architecture": "llama",
+        "general.architecture": "deci",
         "general.type": "model",
         "general.name": name,
         "general.description": "Made by hand to show that everything works; it understands nothing.",
         "general.size_label": "demo",
         "general.license": "mit",
-        "general.file_type": 1,
+        "general.file_type": 7,
         "general.quantization_version": 2,
-        "llama.context_length": CONTEXT_LENGTH,
-        "llama.embedding_length": shape.embedding,
-        "llama.block_count": shape.layers,
-        "llama.feed_forward_length": shape.feed_forward,
-        "llama.attention.head_count": shape.embedding // shape.head,
-        # One shared head keeps the cache of a long context small.
-        "llama.attention.head_count_kv": 1,
-        "llama.attention.layer_norm_rms_epsilon": 1e-5,
-        "llama.rope.dimension_count": shape.head,
-        "llama.rope.freq_base": 10000.0,
+        "deci.context_length": CONTEXT_LENGTH,
+        "deci.embedding_length": width,
+        "deci.block_count": depth.blocks,
+        "deci.feed_forward_length": [depth.feed_forward] * depth.blocks,
+        "deci.attention.head_count": one_head,
+        "deci.attention.head_count_kv": one_head,
+        "deci.attention.key_length": HEAD_ELEMENTS,
+        "deci.attention.value_length": HEAD_ELEMENTS,
+        "deci.attention.layer_norm_rms_epsilon": 1e-5,
+        "deci.rope.dimension_count": HEAD_ELEMENTS,
+        "deci.rope.freq_base": 10000.0,
     }
 
 
-def _idle_tensors(shape: Shape) -> Iterator[TensorData]:
-    """The blocks: zero but for the norms. F32 because its speed depends least on the processor's extensions."""
-    width, inner, head = shape.embedding, shape.feed_forward, shape.head
-    for block in range(shape.layers):
-        for norm in ("attn_norm", "ffn_norm"):
-            yield TensorData(f"blk.{block}.{norm}.weight", (width,), F32, _ones(width))
-        for name, size in (
-            ("attn_q", (width, width)),
-            ("attn_k", (width, head)),
-            ("attn_v", (width, head)),
-            ("attn_output", (width, width)),
-            ("ffn_gate", (width, inner)),
-            ("ffn_up", (width, inner)),
-            ("ffn_down", (inner, width)),
-        ):
-            yield TensorData(f"blk.{block}.{name}.weight", size, F32)
+def _idle_tensors(width: int, depth: Depth) -> Iterator[TensorData]:
+    """The blocks: zero but for the norms. The zero biases are there for the operations they cause."""
+    inner = depth.feed_forward
+    yield TensorData("blk.0.attn_norm.weight", (width,), F32, _ones(width))
+    for name in ("attn_q", "attn_k", "attn_v"):
+        yield TensorData(f"blk.0.{name}.weight", (width, HEAD_ELEMENTS), Q8_0)
+    yield TensorData("blk.0.attn_output.weight", (HEAD_ELEMENTS, width), Q8_0)
+    for block in range(depth.blocks):
+        yield TensorData(f"blk.{block}.ffn_norm.weight", (width,), F32, _ones(width))
+        for name, size in (("ffn_gate", (width, inner)), ("ffn_up", (width, inner)), ("ffn_down", (inner, width))):
+            yield TensorData(f"blk.{block}.{name}.weight", size, Q8_0)
+            yield TensorData(f"blk.{block}.{name}.bias", size[1:], F32)
 
 
 def _ones(count: int) -> bytes:

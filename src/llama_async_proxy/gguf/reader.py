@@ -115,8 +115,8 @@ def has_magic(path: Path) -> bool:
         return file.read(len(MAGIC)) == MAGIC
 
 
-def read_header(path: Path, *, with_tensors: bool = True) -> Header:
-    """The header of the GGUF file, version 2 or 3, either byte order.
+def read_header(path: Path, *, with_tensors: bool = True, kept_elements: int = KEPT_ELEMENTS) -> Header:
+    """The header of the GGUF file, version 2 or 3, either byte order. Arrays longer than `kept_elements` are Omitted.
 
     Raises GgufError when it is not one or is damaged, OSError when it cannot be read.
     """
@@ -124,14 +124,15 @@ def read_header(path: Path, *, with_tensors: bool = True) -> Header:
     if not stat.S_ISREG(path.stat().st_mode):
         raise GgufError("is not a regular file")
     with path.open("rb", buffering=0) as file:
-        return _Parser(file).header(with_tensors=with_tensors)
+        return _Parser(file, kept_elements).header(with_tensors=with_tensors)
 
 
 class _Parser:
     """A window of bytes that moves through the file, and a position in it."""
 
-    def __init__(self, file: io.FileIO) -> None:
+    def __init__(self, file: io.FileIO, kept_elements: int) -> None:
         self._file = file
+        self._kept_elements = kept_elements
         self._file_size = os.fstat(file.fileno()).st_size
         self._end = min(self._file_size, MAX_HEADER_BYTES)
         self._base = 0
@@ -194,13 +195,13 @@ class _Parser:
         if kind == ValueType.STRING:
             return self._strings(self._count(f"elements of {key}", 8, most=MAX_HEADER_BYTES))
         length = self._count(f"elements of {key}", 1, most=MAX_HEADER_BYTES)
-        if length <= KEPT_ELEMENTS:
+        if length <= self._kept_elements:
             return self._numbers(kind, length, key)
         self._skip(struct.calcsize(self._code(kind, key)) * length)
         return Omitted(ValueType(kind), length)
 
     def _strings(self, length: int) -> Value:
-        if length > KEPT_ELEMENTS:
+        if length > self._kept_elements:
             self._hop(length)
             return Omitted(ValueType.STRING, length)
         return tuple(self._string(KEPT_STRING_BYTES, "an element") for _ in range(length))
