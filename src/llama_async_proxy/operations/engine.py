@@ -64,12 +64,18 @@ async def stop_engine(services: Services, _: StopEngine) -> EngineView:
     """Unloads everything; loads and inference fail until a start. Raises Conflict when already stopped."""
     if services.engine.state.status is EngineStatus.IDLE:
         raise Conflict("The engine is not running.")
-    await services.engine.stop()
+    await _stop(services)
     return view(services)
 
 
 async def restart_engine(services: Services, _: RestartEngine) -> EngineView:
-    await services.engine.stop()
+    await _stop(services)
     await asyncio.sleep(_RESTART_PAUSE_S)
     await services.engine.start()
     return view(services)
+
+
+async def _stop(services: Services) -> None:
+    # With its streams still open llama-server would take seconds to notice SIGTERM.
+    services.residency.break_off()
+    await services.engine.stop()

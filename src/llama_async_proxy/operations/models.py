@@ -17,7 +17,6 @@ from llama_async_proxy.events import (
     ScanProgressed,
 )
 from llama_async_proxy.gguf.reader import GgufError
-from llama_async_proxy.inference.names import NameIndex
 from llama_async_proxy.operations.scan import read_model_file, scan_directories
 from llama_async_proxy.operations.services import Services
 from llama_async_proxy.records import (
@@ -161,13 +160,12 @@ class CleanUpReport:
 
 def find(services: Services, ref: ModelRef) -> Model:
     """The model a caller means. Raises NotFound naming close matches."""
-    models = services.store.models.all()
     if isinstance(ref, int):
         return services.store.models.get(ref)
-    index = NameIndex.of(models)
+    index = services.names.index
     model = index.resolve(ref)
     if model is None:
-        raise NotFound("model", ref, "Model not found", similar=index.similar(ref))
+        raise NotFound("model", ref, similar=index.similar(ref))
     return model
 
 

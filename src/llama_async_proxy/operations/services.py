@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from llama_async_proxy.engines.contract import Engine
 from llama_async_proxy.events import EventBus
+from llama_async_proxy.inference.names import Names
 from llama_async_proxy.inference.residency import Residency
 from llama_async_proxy.monitor.connections import ConnectionMeter
 from llama_async_proxy.monitor.requests import RequestMeter
@@ -19,6 +20,7 @@ from llama_async_proxy.store.store import Store
 class Services:
     configuration: Configuration
     store: Store
+    names: Names
     engine: Engine
     residency: Residency
     sampler: Sampler

@@ -1,0 +1,235 @@
+"""The composition root: builds every part, joins them, starts and stops them in order. The only file that knows all."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import socketio
+import uvloop
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from llama_async_proxy.doors.inference import InferenceDoor
+from llama_async_proxy.doors.metering import MeteringMiddleware
+from llama_async_proxy.doors.rest import create_rest
+from llama_async_proxy.doors.security import SecurityMiddleware
+from llama_async_proxy.doors.server import Goodbye, Server, listen
+from llama_async_proxy.doors.sockets import Sockets
+from llama_async_proxy.doors.static import static_app
+from llama_async_proxy.engines.discovery import find_launcher
+from llama_async_proxy.engines.workers import WorkersEngine
+from llama_async_proxy.errors import EngineMissing, ServiceError
+from llama_async_proxy.events import EventBus, RequestFinished
+from llama_async_proxy.inference.names import Names
+from llama_async_proxy.inference.proxy import Proxy
+from llama_async_proxy.inference.residency import Residency
+from llama_async_proxy.inference.upstream import UpstreamClient
+from llama_async_proxy.monitor.connections import ConnectionMeter
+from llama_async_proxy.monitor.gpu import machine_gpus
+from llama_async_proxy.monitor.host import HostProbe
+from llama_async_proxy.monitor.logs import LogPipeline
+from llama_async_proxy.monitor.requests import RequestMeter
+from llama_async_proxy.monitor.sampler import Machine, Sampler, ServiceFacts
+from llama_async_proxy.operations.configuration import Configuration
+from llama_async_proxy.operations.launch import launch_spec
+from llama_async_proxy.operations.models import ScanModels, scan_models
+from llama_async_proxy.operations.services import Services
+from llama_async_proxy.records import LogLevel, ModelStatus, RequestRecord
+from llama_async_proxy.settings import Settings
+from llama_async_proxy.store.store import Store
+
+logger = logging.getLogger(__name__)
+
+WEB_DIR = Path(__file__).parent / "web"
+_RESTART_PAUSE_S = 1.0
+
+
+def run(settings: Settings) -> int:
+    """Serve until SIGINT or SIGTERM; returns the exit status. Raises ServiceError when it cannot start."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(listener) for listener in listen(settings.host, settings.port)]
+        uvloop.run(_serve(settings, sockets))
+    return 0
+
+
+async def _serve(settings: Settings, sockets: list[socket.socket]) -> None:
+    async with build(settings) as application:
+        server = Server(application.asgi, application.goodbye)
+        async with asyncio.TaskGroup() as tasks:
+            background = [tasks.create_task(_kept_running(task)) for task in application.background]
+            logger.info("Serving on %s", " and ".join(_url(listener) for listener in sockets))
+            await server.serve(sockets)
+            for task in background:
+                task.cancel()
+
+
+async def _kept_running(task: Callable[[], Awaitable[None]]) -> None:
+    """A fault in one of the background tasks must neither end the service nor pass in silence."""
+    while True:
+        try:
+            return await task()
+        except Exception:
+            logger.exception("A background task failed; it is started again")
+            await asyncio.sleep(_RESTART_PAUSE_S)
+
+
+# --- building -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    asgi: ASGIApp
+    services: Services
+    background: tuple[Callable[[], Awaitable[None]], ...]
+    """To be run while serving; they end when cancelled, or by themselves."""
+    goodbye: Goodbye
+
+
+@contextlib.asynccontextmanager
+async def build(settings: Settings) -> AsyncIterator[Application]:
+    """Everything but the server, started; stopped in reverse when the block ends. Raises ServiceError."""
+    started_at_ms = _now_ms()
+    bus = EventBus()
+    configuration = Configuration(settings, bus)
+    live = configuration.getter()
+    async with contextlib.AsyncExitStack() as stack:
+        store = await stack.enter_async_context(Store.open(settings))
+        logs = await stack.enter_async_context(_log_pipeline(settings, bus, store))
+        engine = await stack.enter_async_context(
+            WorkersEngine(bus, lambda: find_launcher(live().engine, live().llama_server), logs.write)
+        )
+        names = Names(store.models.all)
+        residency = Residency(
+            engine,
+            settings=live,
+            models=store.models.all,
+            spec_for=lambda model, options: launch_spec(live(), model, options),
+            bus=bus,
+            used=store.models.touch,
+        )
+        requests = RequestMeter()
+        machine = Machine(HostProbe(settings.data_dir), machine_gpus())
+        stack.callback(machine.close)
+        sampler = Sampler(
+            machine, lambda: _facts(engine, requests, started_at_ms), live, bus=bus, store=store.metrics.append
+        )
+        services = Services(
+            configuration=configuration,
+            store=store,
+            names=names,
+            engine=engine,
+            residency=residency,
+            sampler=sampler,
+            requests=requests,
+            connections=ConnectionMeter(time.monotonic),
+            bus=bus,
+            now_ms=_now_ms,
+            started_at_ms=started_at_ms,
+        )
+        upstream = UpstreamClient()
+        stack.callback(upstream.close)
+        sockets = Sockets(lambda: services)
+        proxy = Proxy(
+            names=names, residency=residency, client=upstream, settings=live, finished=lambda r: _record(services, r)
+        )
+        inference = InferenceDoor(proxy, names=names, runtime=engine.runtime, settings=live)
+        await _start_engine(engine)
+        yield Application(
+            asgi=_asgi(services, sockets, inference),
+            services=services,
+            background=(sampler.run, residency.run, sockets.run, lambda: _first_scan(services)),
+            goodbye=lambda hurry: _goodbye(services, sockets, hurry),
+        )
+
+
+def _log_pipeline(settings: Settings, bus: EventBus, store: Store) -> LogPipeline:
+    return LogPipeline(
+        bus,
+        store.logs.append,
+        settings.logs_dir,
+        max_bytes=settings.log_max_mib << 20,
+        max_files=settings.log_max_files,
+        level=LogLevel(settings.log_level),
+    )
+
+
+async def _start_engine(engine: WorkersEngine) -> None:
+    """A service without an engine still lists models, shows why, and can be given another path."""
+    try:
+        state = await engine.start()
+        logger.info("Models are run by %s, version %s", state.binary or "the built-in engine", state.version)
+    except EngineMissing as exc:
+        logger.error("No engine: %s", exc.message)  # noqa: TRY400 - the sentence says it all
+
+
+async def _first_scan(services: Services) -> None:
+    root = services.configuration.settings.models_dir
+    try:
+        if root == services.configuration.settings.data_dir / "models":
+            root.mkdir(parents=True, exist_ok=True)
+        report = await scan_models(services, ScanModels())
+    except (ServiceError, OSError) as exc:
+        logger.warning("The models directory was not scanned: %s", exc)
+        return
+    logger.info("%d models in %s", report.total, root)
+    for broken in report.failed:
+        logger.warning("Not a usable model: %s: %s", broken.path, broken.reason)
+
+
+def _facts(engine: WorkersEngine, requests: RequestMeter, started_at_ms: int) -> ServiceFacts:
+    loaded = [r for r in engine.runtimes() if r.status in (ModelStatus.READY, ModelStatus.SLEEPING)]
+    return ServiceFacts(
+        models_loaded=len(loaded),
+        models_memory_bytes=sum(r.rss_bytes or 0 for r in loaded),
+        requests=requests.snapshot(),
+        uptime_s=(_now_ms() - started_at_ms) / 1000,
+    )
+
+
+def _record(services: Services, record: RequestRecord) -> None:
+    services.store.requests.append(record)
+    services.bus.publish(RequestFinished(record))
+
+
+async def _goodbye(services: Services, sockets: Sockets, hurry: Callable[[], bool]) -> None:
+    """Running answers may end; then they are broken off, with an error their clients understand."""
+    if not hurry():
+        await services.residency.drain(services.configuration.settings.drain_s, hurry)
+    services.residency.break_off()
+    await sockets.close()
+
+
+# --- dispatch -------------------------------------------------------------------------------------
+
+
+def _asgi(services: Services, sockets: Sockets, inference: InferenceDoor) -> ASGIApp:
+    """security -> metering -> the door the path belongs to."""
+    live = services.configuration.getter()
+    rest = create_rest(lambda: services)
+    pages = static_app(WEB_DIR)
+
+    async def by_path(scope: Scope, receive: Receive, send: Send) -> None:
+        if inference.handles(scope):
+            return await inference(scope, receive, send)
+        path: str = scope["path"]
+        door = rest if path == "/api" or path.startswith("/api/") else pages
+        return await door(scope, receive, send)
+
+    inner = socketio.ASGIApp(sockets.server, by_path, socketio_path="socket.io")
+    with_sockets = socketio.ASGIApp(sockets.server, inner, socketio_path="llamaproxws")
+    return SecurityMiddleware(MeteringMiddleware(with_sockets, services.requests), live)
+
+
+def _url(listener: socket.socket) -> str:
+    host, port, *_ = listener.getsockname()
+    return f"http://[{host}]:{port}" if listener.family == socket.AF_INET6 else f"http://{host}:{port}"
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
