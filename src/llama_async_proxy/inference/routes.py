@@ -124,7 +124,7 @@ def model_in_query(query: bytes) -> str | None:
     """The value of `model` in a query string."""
     if b"model" not in query:
         return None
-    values = parse_qs(query.decode("latin-1"), encoding="utf-8", errors="replace").get("model", [None])
+    values = parse_qs(query.decode("utf-8", "replace")).get("model", [None])
     return _given(values[-1])
 
 

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import pytest
+
+from llama_async_proxy.inference import catalog
+from llama_async_proxy.records import ModelRuntime, ModelStatus
+from support.upstream import make_model
+
+MODEL = make_model(3, "tiny", name="Tiny", aliases=("t",), created_at_ms=1_700_000_000_999, quantization="Q8_0")
+
+
+def test_an_entry_serves_openai_and_anthropic_clients_at_once() -> None:
+    entry = catalog.entry(MODEL, ModelRuntime(3))
+    assert (entry["id"], entry["object"], entry["owned_by"], entry["created"]) == (
+        "tiny",
+        "model",
+        "llamacpp",
+        1_700_000_000,
+    )
+    assert (entry["type"], entry["display_name"], entry["created_at"]) == ("model", "Tiny", "2023-11-14T22:13:20Z")
+    assert entry["aliases"] == ["t"]
+
+
+@pytest.mark.parametrize(
+    ("status", "value"),
+    [
+        (ModelStatus.UNLOADED, "unloaded"),
+        (ModelStatus.LOADING, "loading"),
+        (ModelStatus.READY, "loaded"),
+        (ModelStatus.SLEEPING, "sleeping"),
+    ],
+)
+def test_the_status_has_the_routers_values(status: ModelStatus, value: str) -> None:
+    assert catalog.entry(MODEL, ModelRuntime(3, status))["status"] == {"value": value}
+
+
+def test_a_failed_model_says_how_it_ended() -> None:
+    entry = catalog.entry(MODEL, ModelRuntime(3, ModelStatus.FAILED, exit_code=-9))
+    assert entry["status"] == {"value": "unloaded", "failed": True, "exit_code": -9}
+
+
+def test_what_is_not_known_is_null() -> None:
+    meta = catalog.entry(MODEL, ModelRuntime(3))["meta"]
+    assert isinstance(meta, dict)
+    assert meta["n_ctx"] is None
+    assert (meta["n_ctx_train"], meta["n_params"], meta["size"], meta["ftype"]) == (2048, 1000, 1000, "Q8_0")
+
+
+def test_a_list_has_the_ends_anthropic_pages_by() -> None:
+    listed = catalog.model_list([(MODEL, ModelRuntime(3)), (make_model(4, "next"), ModelRuntime(4))])
+    assert (listed["object"], listed["first_id"], listed["last_id"], listed["has_more"]) == (
+        "list",
+        "tiny",
+        "next",
+        False,
+    )
+    assert catalog.model_list([])["first_id"] is None

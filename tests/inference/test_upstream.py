@@ -1,0 +1,337 @@
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+
+import pytest
+
+from llama_async_proxy.errors import DeadlineExceeded, UpstreamFailed
+from llama_async_proxy.inference.upstream import Timeouts, UpstreamClient, UpstreamRequest
+from llama_async_proxy.records import Endpoint
+from support.upstream import (
+    LAST_EVENTS,
+    Exchange,
+    Upstream,
+    answers,
+    breaks_off_after,
+    never_answers,
+    says,
+    streams,
+    token,
+)
+
+TIMEOUTS = Timeouts(connect_s=2.0, first_byte_s=5.0, idle_s=5.0)
+POST = UpstreamRequest("POST", b"/completion", ((b"content-type", b"application/json"),), b'{"n_predict":1}')
+GET = UpstreamRequest("GET", b"/props?x=1")
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[Upstream]:
+    async with Upstream().serving() as running:
+        yield running
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[UpstreamClient]:
+    client = UpstreamClient()
+    yield client
+    client.close()
+    await asyncio.sleep(0)
+
+
+async def fetch(client: UpstreamClient, upstream: Upstream, request: UpstreamRequest = POST) -> tuple[int, bytes]:
+    async with client.request(upstream.endpoint, request, TIMEOUTS) as response:
+        return response.status, b"".join([chunk async for chunk in response])
+
+
+async def test_a_request_arrives_as_it_was_given(client: UpstreamClient, upstream: Upstream) -> None:
+    assert await fetch(client, upstream) == (200, b'{"ok": true}')
+    [received] = upstream.requests
+    assert (received.method, received.target, received.body) == ("POST", "/completion", b'{"n_predict":1}')
+    assert received.headers == [
+        ("host", f"127.0.0.1:{upstream.endpoint.port}"),
+        ("content-type", "application/json"),
+        ("content-length", "15"),
+    ]
+
+
+async def test_a_large_body_arrives_whole(client: UpstreamClient, upstream: Upstream) -> None:
+    body = bytes(range(256)) * 40_000
+    await fetch(client, upstream, UpstreamRequest("POST", b"/completion", (), body))
+    assert upstream.requests[0].body == body
+
+
+async def test_a_get_has_no_body(client: UpstreamClient, upstream: Upstream) -> None:
+    await fetch(client, upstream, GET)
+    assert upstream.requests[0].header("content-length") is None
+
+
+async def test_headers_of_the_answer_keep_order_and_value(client: UpstreamClient, upstream: Upstream) -> None:
+    upstream.behaviour = says(
+        b"HTTP/1.1 201 Created\r\nX-B: 1\r\nX-A:  two words\r\nX-B: 3\r\nContent-Length: 0\r\n\r\n"
+    )
+    async with client.request(upstream.endpoint, POST, TIMEOUTS) as response:
+        assert response.status == 201
+        assert response.headers == [(b"x-b", b"1"), (b"x-a", b"two words"), (b"x-b", b"3"), (b"content-length", b"0")]
+        assert await response.read() == b""
+
+
+async def test_connections_of_whole_answers_are_kept(client: UpstreamClient, upstream: Upstream) -> None:
+    for _ in range(20):
+        await fetch(client, upstream)
+    assert upstream.connections == 1
+
+
+async def test_connections_of_streams_are_not(client: UpstreamClient, upstream: Upstream) -> None:
+    upstream.behaviour = streams(token("a"), *LAST_EVENTS)
+    for _ in range(3):
+        await fetch(client, upstream)
+    await upstream.until(lambda u: u.open == 0)
+    assert upstream.connections == 3
+
+
+async def test_a_burst_leaves_a_bounded_number_of_connections(client: UpstreamClient, upstream: Upstream) -> None:
+    arrived = 0
+    everyone = asyncio.Event()
+
+    async def together(exchange: Exchange) -> None:
+        nonlocal arrived
+        arrived += 1
+        if arrived == 50:
+            everyone.set()
+        await everyone.wait()
+        await answers({})(exchange)
+
+    upstream.behaviour = together
+    await asyncio.gather(*(fetch(client, upstream) for _ in range(50)))
+    await upstream.until(lambda u: u.open == 32)
+
+
+async def test_idle_connections_are_closed_before_the_engine_would(
+    client: UpstreamClient, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("llama_async_proxy.inference.upstream._KEEP_IDLE_S", 0.05)
+    await fetch(client, upstream)
+    await upstream.until(lambda u: u.open == 0)
+    await fetch(client, upstream)
+    assert upstream.connections == 2
+
+
+async def test_a_kept_connection_that_died_is_replaced_once(client: UpstreamClient, upstream: Upstream) -> None:
+    await fetch(client, upstream)
+
+    async def dies_on_the_kept_connection(exchange: Exchange) -> None:
+        if exchange.connection == 0:
+            await exchange.die()
+        else:
+            await answers({"second": True})(exchange)
+
+    upstream.behaviour = dies_on_the_kept_connection
+    assert await fetch(client, upstream) == (200, b'{"second": true}')
+    assert [request.connection for request in upstream.requests] == [0, 0, 1]
+
+
+async def test_a_new_connection_that_dies_is_not_tried_again(client: UpstreamClient, upstream: Upstream) -> None:
+    upstream.behaviour = Exchange.die
+    with pytest.raises(UpstreamFailed, match="without an answer"):
+        await fetch(client, upstream)
+    assert len(upstream.requests) == 1
+
+
+async def test_a_kept_connection_that_dies_after_the_first_byte_is_not_tried_again(
+    client: UpstreamClient, upstream: Upstream
+) -> None:
+    await fetch(client, upstream)
+    upstream.behaviour = says(b"HTTP/1.1 2", then_close=True)
+    with pytest.raises(UpstreamFailed):
+        await fetch(client, upstream)
+    assert len(upstream.requests) == 2
+
+
+async def test_what_came_before_a_break_is_read_before_the_error(client: UpstreamClient, upstream: Upstream) -> None:
+    upstream.behaviour = breaks_off_after(token("a"), token("b"))
+    received = b""
+    async with client.request(upstream.endpoint, POST, TIMEOUTS) as response:
+        while len(received) < len(token("a") + token("b")):
+            received += await response.read()
+        with pytest.raises(UpstreamFailed, match="broke off"):
+            await response.read()
+
+
+async def test_each_piece_is_read_when_it_arrives(client: UpstreamClient, upstream: Upstream) -> None:
+    may_go_on = asyncio.Semaphore(0)
+    upstream.behaviour = streams(token("a"), token("b"), before_each=lambda _: may_go_on.acquire())
+    async with client.request(upstream.endpoint, POST, TIMEOUTS) as response:
+        for expected in (token("a"), token("b")):
+            may_go_on.release()
+            assert await response.read() == expected
+        assert await response.read() == b""
+        assert response.ended
+
+
+async def test_leaving_early_closes_the_socket(client: UpstreamClient, upstream: Upstream) -> None:
+    upstream.behaviour = streams(*[token("a")] * 1000, before_each=lambda _: asyncio.sleep(0.01))
+    async with client.request(upstream.endpoint, POST, TIMEOUTS) as response:
+        await response.read()
+    await upstream.until(lambda u: u.cancelled == 1)
+
+
+async def test_a_cancelled_wait_for_the_answer_closes_the_socket(client: UpstreamClient, upstream: Upstream) -> None:
+    upstream.behaviour = never_answers
+    task = asyncio.create_task(fetch(client, upstream))
+    await upstream.until(lambda u: len(u.requests) == 1)
+    task.cancel()
+    await upstream.until(lambda u: u.cancelled == 1)
+
+
+async def test_a_slow_reader_holds_the_engine_back(client: UpstreamClient, upstream: Upstream) -> None:
+    sent = 0
+    total = 64 * 1024 * 1024
+
+    async def floods(exchange: Exchange) -> None:
+        nonlocal sent
+        await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % total)
+        while sent < total:
+            await exchange.send(b"x" * 65536)
+            sent += 65536
+
+    upstream.behaviour = floods
+    async with client.request(upstream.endpoint, POST, TIMEOUTS) as response:
+        before = -1
+        while before < sent:  # until the kernel's buffers and ours are full
+            before = sent
+            await asyncio.sleep(0.1)
+        assert sent < total / 2
+        assert response._buffered < 1024 * 1024
+        received = 0
+        while chunk := await response.read():
+            received += len(chunk)
+    assert received == total
+
+
+async def test_each_phase_has_its_own_limit(client: UpstreamClient, upstream: Upstream) -> None:
+    upstream.behaviour = never_answers
+    with pytest.raises(DeadlineExceeded, match="does not begin"):
+        async with client.request(upstream.endpoint, POST, Timeouts(2.0, 0.05, 5.0)):
+            pass
+    upstream.behaviour = streams(token("a"), token("b"), before_each=lambda n: asyncio.sleep(60 * n))
+    async with client.request(upstream.endpoint, POST, Timeouts(2.0, 5.0, 0.05)) as response:
+        assert await response.read() == token("a")
+        with pytest.raises(DeadlineExceeded, match="silent"):
+            await response.read()
+    await upstream.until(lambda u: u.cancelled == 2)
+
+
+async def test_a_long_answer_outlives_every_limit_while_it_moves(client: UpstreamClient, upstream: Upstream) -> None:
+    upstream.behaviour = streams(*[token("a")] * 12, before_each=lambda _: asyncio.sleep(0.02))
+    async with client.request(upstream.endpoint, POST, Timeouts(0.15, 0.15, 0.15)) as response:
+        chunks = [chunk async for chunk in response]
+    assert b"".join(chunks) == token("a") * 12
+
+
+async def test_nobody_listening_is_said_at_once(client: UpstreamClient) -> None:
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        endpoint = Endpoint("127.0.0.1", unused.getsockname()[1])
+        with pytest.raises(UpstreamFailed, match="cannot be reached"):
+            async with client.request(endpoint, POST, TIMEOUTS):
+                pass
+
+
+async def test_a_full_backlog_is_the_connect_phase(client: UpstreamClient) -> None:
+    with socket.socket() as deaf, socket.socket() as first, socket.socket() as second:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        for filler in (first, second):
+            filler.setblocking(False)
+            filler.connect_ex(deaf.getsockname())
+        with pytest.raises(DeadlineExceeded, match="accepted no connection"):
+            async with client.request(Endpoint(*deaf.getsockname()), POST, Timeouts(0.05, 1.0, 1.0)):
+                pass
+
+
+@pytest.mark.parametrize(
+    ("raw", "expected"),
+    [
+        (b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", (200, b"ok")),
+        (b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\nHTTP/1.1 404 No\r\nContent-Length: 2\r\n\r\nno", (404, b"no")),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", (204, b"")),
+        (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 9\r\n\r\n", (304, b"")),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n1\r\nc\r\n0\r\nX-T: 1\r\n\r\n",
+            (200, b"abc"),
+        ),
+    ],
+)
+async def test_framings(client: UpstreamClient, upstream: Upstream, raw: bytes, expected: tuple[int, bytes]) -> None:
+    upstream.behaviour = says(raw)
+    async with client.request(upstream.endpoint, POST, TIMEOUTS) as response:
+        assert (response.status, b"".join([chunk async for chunk in response])) == expected
+        assert not {name for name, _ in response.headers} & {b"link", b"x-t"}
+
+
+async def test_an_answer_may_end_with_its_connection(client: UpstreamClient, upstream: Upstream) -> None:
+    upstream.behaviour = says(b"HTTP/1.1 200 OK\r\n\r\nall of it", then_close=True)
+    assert await fetch(client, upstream) == (200, b"all of it")
+
+
+async def test_an_answer_with_a_length_may_not(client: UpstreamClient, upstream: Upstream) -> None:
+    upstream.behaviour = says(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nnot all", then_close=True)
+    with pytest.raises(UpstreamFailed, match="broke off"):
+        await fetch(client, upstream)
+
+
+async def test_a_head_request_ends_with_the_head(client: UpstreamClient, upstream: Upstream) -> None:
+    upstream.behaviour = answers({"a": 1})
+    async with client.request(upstream.endpoint, UpstreamRequest("HEAD", b"/props"), TIMEOUTS) as response:
+        assert dict(response.headers)[b"content-length"] == b"8"
+        assert await response.read() == b""
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"SSH-2.0-OpenSSH\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"y" * 400_000,
+    ],
+    ids=["other protocol", "bad length", "endless head"],
+)
+async def test_what_is_not_http_is_refused(client: UpstreamClient, upstream: Upstream, raw: bytes) -> None:
+    upstream.behaviour = says(raw)
+    with pytest.raises(UpstreamFailed, match="The model's process sent"):
+        await fetch(client, upstream)
+
+
+async def test_bytes_nobody_asked_for_never_reach_the_next_request(client: UpstreamClient, upstream: Upstream) -> None:
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
+    upstream.behaviour = says(answer + b"ok" + answer + b"XX")
+    assert await fetch(client, upstream) == (200, b"ok")
+    upstream.behaviour = answers({})
+    assert await fetch(client, upstream) == (200, b"{}")
+    assert upstream.connections == 2
+
+
+async def test_closing_breaks_off_what_runs(client: UpstreamClient, upstream: Upstream) -> None:
+    upstream.behaviour = never_answers
+    task = asyncio.create_task(fetch(client, upstream))
+    await upstream.until(lambda u: len(u.requests) == 1)
+    client.close()
+    with pytest.raises(UpstreamFailed):
+        await task
+    await upstream.until(lambda u: u.open == 0)
+
+
+async def test_connections_leave_nothing_behind(client: UpstreamClient, upstream: Upstream) -> None:
+    for behaviour in (answers({}), streams(token("a")), Exchange.die):
+        upstream.behaviour = behaviour
+        for _ in range(3):
+            with contextlib.suppress(UpstreamFailed):
+                await fetch(client, upstream)
+    client.close()
+    await upstream.until(lambda u: u.open == 0)
+    await asyncio.sleep(0)
+    assert not client._all
+    assert not client._idle

@@ -1,0 +1,65 @@
+"""An ASGI application on the real uvicorn, in the test's own loop, and a client that shows the raw bytes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+from typing import Any
+
+import uvicorn
+
+
+@contextlib.asynccontextmanager
+async def serving(app: Any) -> AsyncIterator[int]:
+    """Serve `app` as the service does; yields the port."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    config = uvicorn.Config(
+        app, http="httptools", loop="none", lifespan="off", log_config=None, server_header=False, date_header=False,
+        timeout_graceful_shutdown=1,
+    )  # fmt: skip
+    server = uvicorn.Server(config)
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    while not server.started:
+        await asyncio.sleep(0.001)
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        server.should_exit = True
+        await task
+
+
+class RawClient:
+    """One TCP connection that speaks HTTP byte by byte."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self.writer = writer
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def connected(cls, port: int) -> AsyncIterator[RawClient]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        try:
+            yield cls(reader, writer)
+        finally:
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+    async def post(self, path: str, body: bytes, *headers: str) -> None:
+        lines = [f"POST {path} HTTP/1.1", "host: localhost", f"content-length: {len(body)}", *headers]
+        self.writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
+        await self.writer.drain()
+
+    async def until(self, end: bytes, limit_s: float = 5.0) -> bytes:
+        """Everything received up to and including `end`."""
+        async with asyncio.timeout(limit_s):
+            return await self._reader.readuntil(end)
+
+    async def rest(self, limit_s: float = 5.0) -> bytes:
+        """Everything until the server closes."""
+        async with asyncio.timeout(limit_s):
+            return await self._reader.read()
