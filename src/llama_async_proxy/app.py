@@ -8,7 +8,7 @@ import logging
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import socketio
@@ -25,7 +25,7 @@ from llama_async_proxy.doors.static import static_app
 from llama_async_proxy.engines.discovery import find_launcher
 from llama_async_proxy.engines.workers import WorkersEngine
 from llama_async_proxy.errors import EngineMissing, ServiceError
-from llama_async_proxy.events import EventBus, RequestFinished
+from llama_async_proxy.events import EventBus, RequestFinished, SettingsChanged
 from llama_async_proxy.inference.names import Names
 from llama_async_proxy.inference.proxy import Proxy
 from llama_async_proxy.inference.residency import Residency
@@ -33,6 +33,7 @@ from llama_async_proxy.inference.upstream import UpstreamClient
 from llama_async_proxy.monitor.connections import ConnectionMeter
 from llama_async_proxy.monitor.gpu import machine_gpus
 from llama_async_proxy.monitor.host import HostProbe
+from llama_async_proxy.monitor.logfiles import LogFiles
 from llama_async_proxy.monitor.logs import LogPipeline
 from llama_async_proxy.monitor.requests import RequestMeter
 from llama_async_proxy.monitor.sampler import Machine, Sampler, ServiceFacts
@@ -143,7 +144,13 @@ async def build(settings: Settings) -> AsyncIterator[Application]:
         yield Application(
             asgi=_asgi(services, sockets, inference),
             services=services,
-            background=(sampler.run, residency.run, sockets.run, lambda: _first_scan(services)),
+            background=(
+                sampler.run,
+                residency.run,
+                sockets.run,
+                lambda: _follow_log_level(logs, services),
+                lambda: _first_scan(services),
+            ),
             goodbye=lambda hurry: _goodbye(services, sockets, hurry),
         )
 
@@ -152,11 +159,15 @@ def _log_pipeline(settings: Settings, bus: EventBus, store: Store) -> LogPipelin
     return LogPipeline(
         bus,
         store.logs.append,
-        settings.logs_dir,
-        max_bytes=settings.log_max_mib << 20,
-        max_files=settings.log_max_files,
-        level=LogLevel(settings.log_level),
+        LogFiles(settings.logs_dir, max_bytes=settings.log_max_mib << 20, max_files=settings.log_max_files),
+        LogLevel(settings.log_level),
     )
+
+
+async def _follow_log_level(logs: LogPipeline, services: Services) -> None:
+    with services.bus.subscribe(SettingsChanged) as changes:
+        async for _ in changes:
+            logs.level = LogLevel(services.configuration.settings.log_level)
 
 
 async def _start_engine(engine: WorkersEngine) -> None:

@@ -42,17 +42,15 @@ class Finding:
 
 async def examine(settings: Settings) -> tuple[Finding, ...]:
     """Every check, in the order a person would make them. Changes nothing."""
-    return tuple(
-        [
-            _versions(),
-            await asyncio.to_thread(_engine, settings),
-            _directory("data directory", settings.data_dir, "--data-dir"),
-            _directory("models directory", settings.models_dir, "--models-dir"),
-            await asyncio.to_thread(_models, settings.models_dir),
-            await asyncio.to_thread(_database, settings.database_path),
-            _port(settings),
-            await asyncio.to_thread(_gpus),
-        ]
+    return (
+        _versions(),
+        await asyncio.to_thread(_engine, settings),
+        _directory("data directory", settings.data_dir, "--data-dir"),
+        _directory("models directory", settings.models_dir, "--models-dir"),
+        await asyncio.to_thread(_models, settings.models_dir),
+        await asyncio.to_thread(_database, settings.database_path),
+        _port(settings),
+        await asyncio.to_thread(_gpus),
     )
 
 
