@@ -1,0 +1,176 @@
+"""Finding a program that can run models: a llama-server binary, or the built-in worker on the xllamacpp wheel.
+
+Blocking, for it runs `llama-server --version`: call it in a thread. No native code is loaded into this process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import re
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from llama_async_proxy.engines import leash
+from llama_async_proxy.engines.embedded import WHEEL_VERSION
+from llama_async_proxy.engines.process import describe_exit
+from llama_async_proxy.errors import EngineMissing
+
+BINARY_NAME = "llama-server"
+COMMON_PLACES = (
+    "/usr/local/bin",
+    "/usr/bin",
+    "/opt/homebrew/bin",
+    "/home/linuxbrew/.linuxbrew/bin",
+    "/opt/llama.cpp/bin",
+    "/opt/llama.cpp/build/bin",
+    "~/.local/bin",
+    "~/llama.cpp/build/bin",
+    "~/src/llama.cpp/build/bin",
+)
+VERSION_TIMEOUT_S = 10.0
+"""A first run from a slow disk, with GPU libraries to load, takes seconds."""
+SETTING_HINT = "Set --llama-server (serverPath) to a llama-server program, or to nothing to use the built-in engine"
+WHEEL_HINT = f"install llama-server (--llama-server PATH) or run pip install xllamacpp=={WHEEL_VERSION}"
+
+
+@dataclass(frozen=True, slots=True)
+class Launcher:
+    """How a model's process is started."""
+
+    kind: str
+    """"workers" for a llama-server binary, "embedded" for the built-in worker."""
+    argv: tuple[str, ...]
+    """Program and first arguments; llama-server's own arguments follow."""
+    version: str
+    binary: str | None = None
+    """Path of the llama-server binary."""
+
+
+def find_launcher(engine: str, llama_server: str) -> Launcher:
+    """The launcher for the settings `engine` ("auto", "workers" or "embedded") and `llama_server` (a path or "").
+
+    Raises EngineMissing with what is wrong and what to do.
+    """
+    if engine == "embedded":
+        return embedded_launcher()
+    if llama_server:
+        return binary_launcher(Path(llama_server))
+    problems = []
+    for path in _candidates():
+        try:
+            return binary_launcher(path)
+        except EngineMissing as exc:
+            problems.append(exc.message)
+    if engine == "auto":
+        try:
+            return embedded_launcher()
+        except EngineMissing as exc:
+            problems.append(exc.message)
+    else:
+        problems.append(f"No {BINARY_NAME} on PATH or in the usual places. {SETTING_HINT} (--engine embedded)")
+    raise EngineMissing(problems[0], details="\n".join(problems))
+
+
+def embedded_launcher() -> Launcher:
+    """The built-in worker. Raises EngineMissing when its wheel is absent or of another version."""
+    if importlib.util.find_spec("xllamacpp") is None:
+        machine = f"{platform.system()} {platform.machine()}"
+        raise EngineMissing(f"No {BINARY_NAME} was found and no xllamacpp wheel is installed ({machine}): {WHEEL_HINT}")
+    version = importlib.metadata.version("xllamacpp")
+    if version != WHEEL_VERSION:
+        raise EngineMissing(
+            f"xllamacpp {version} is installed, but only {WHEEL_VERSION} is known to work: {WHEEL_HINT}"
+        )
+    return Launcher("embedded", (sys.executable, "-m", "llama_async_proxy.engines.embedded"), version)
+
+
+def binary_launcher(path: Path) -> Launcher:
+    """The llama-server at `path`, after it was run once. Raises EngineMissing."""
+    _check_file(path)
+    version = _version(path)
+    argv: tuple[str, ...] = (str(path),)
+    if sys.platform == "linux":
+        argv = (sys.executable, "-I", "-S", str(Path(leash.__file__)), *argv)
+    return Launcher("workers", argv, version, str(path))
+
+
+def _candidates() -> Iterator[Path]:
+    """Existing files of the right name, PATH first, each once."""
+    seen: set[Path] = set()
+    on_path = shutil.which(BINARY_NAME)
+    places = (Path(place).expanduser() / BINARY_NAME for place in COMMON_PLACES)
+    for path in (Path(on_path).absolute(), *places) if on_path else places:
+        if path.is_file() and path.resolve() not in seen:
+            seen.add(path.resolve())
+            yield path
+
+
+def _check_file(path: Path) -> None:
+    try:
+        mode = path.stat().st_mode
+    except OSError as exc:
+        raise EngineMissing(f"{path}: {exc.strerror}. {SETTING_HINT}") from exc
+    if not stat.S_ISREG(mode):
+        raise EngineMissing(f"{path} is not a file. {SETTING_HINT}")
+    if not os.access(path, os.X_OK):
+        raise EngineMissing(f"{path} is not executable: run chmod +x {path}, or {SETTING_HINT}")
+
+
+def _version(path: Path) -> str:
+    code, output = _run_version(path)
+    if code is None:
+        raise EngineMissing(f"{path} did not answer --version within {VERSION_TIMEOUT_S:g} s. {SETTING_HINT}")
+    if code == -signal.SIGILL:
+        raise EngineMissing(f"{path} was built for another processor ({describe_exit(code)}). {SETTING_HINT}")
+    found = re.search(r"^version:\s*(.+?)\s*$", output, re.MULTILINE)
+    if code == 0 and found:
+        return found[1]
+    said = next((line.strip() for line in output.splitlines() if line.strip()), "it printed nothing")
+    if code != 0:
+        raise EngineMissing(f"{path} --version failed with {describe_exit(code)}: {said[:300]}. {SETTING_HINT}")
+    raise EngineMissing(f"{path} is no {BINARY_NAME}: --version names none ({said[:300]}). {SETTING_HINT}")
+
+
+def _run_version(path: Path) -> tuple[int | None, str]:
+    """(exit code, everything it printed); no code when it took too long."""
+    try:
+        process = subprocess.Popen(  # noqa: S603 - the program the user chose
+            [path, "--version"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    except OSError as exc:
+        reason = (
+            f"not a program for this machine ({platform.machine()})" if exc.errno == errno.ENOEXEC else exc.strerror
+        )
+        raise EngineMissing(f"{path} cannot be run: {reason}. {SETTING_HINT}") from exc
+    with process:
+        try:
+            output, _ = process.communicate(timeout=VERSION_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            # The whole group: something it started may hold the pipe open.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            return None, ""
+    return process.returncode, output.decode(errors="replace")
+
+
+def _why_not(exc: OSError) -> str:
+    if exc.errno == errno.ENOEXEC:
+        return f"it is no program for this machine ({platform.machine()})"
+    if exc.errno == errno.ENOENT:  # the file itself was seen a moment ago
+        return "the loader or interpreter it names is missing, so it was built for another system"
+    return exc.strerror or str(exc)

@@ -1,0 +1,99 @@
+"""llama-server on the xllamacpp wheel: `python -m llama_async_proxy.engines.embedded <llama-server arguments>`.
+
+The wheel has no argument parser in its Python interface, but its shared object exports the one of llama.cpp. Called
+through ctypes on the C++ struct inside a CommonParams object it understands every flag of llama-server, the
+LLAMA_ARG_* variables, --help and --version. That is a private interface, so exactly one version of the wheel is
+accepted. Exit codes are those of llama-server: 0 after SIGTERM or SIGINT, 1 for bad arguments or a failed load.
+
+Imports nothing of the package but the leash: one of these runs per model, so start-up time and memory count.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+from typing import TYPE_CHECKING
+
+from llama_async_proxy.engines.leash import tie_to_owner
+
+if TYPE_CHECKING:
+    from xllamacpp import CommonParams
+
+WHEEL_VERSION = "2026.10.11549"
+"""The version whose private interface was examined; pinned in the dependencies too."""
+
+PARSE_SYMBOL = "_Z19common_params_parseiPPcR13common_params13llama_examplePFviS0_E"
+"""bool common_params_parse(int, char **, common_params &, llama_example, void (*)(int, char **))"""
+EXAMPLE_SERVER = 12
+"""LLAMA_EXAMPLE_SERVER of enum llama_example: which flags the parser accepts."""
+LLAMA_SERVER_PORT = 8080
+"""Default of llama-server; the wheel's own is 0, any free port."""
+
+
+class Refused(Exception):
+    """The wheel or the arguments cannot be used; the message says why."""
+
+
+def main(argv: list[str]) -> int:
+    tie_to_owner()
+    try:
+        serve(argv)
+    except Refused as exc:
+        print(f"error: {exc}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def serve(argv: list[str]) -> None:
+    """Load the model and serve until a signal ends the process; never returns normally. Raises Refused."""
+    parameters = parse(argv)
+    # Python's handler would run only after the load, in which the wheel holds the interpreter lock.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    import xllamacpp
+
+    try:
+        server = xllamacpp.Server(parameters)  # its own HTTP listener; returns when the model is loaded
+    except (RuntimeError, ValueError) as exc:
+        raise Refused(str(exc)) from exc
+    # The destructor waits for running streams and can hang, so the process leaves without it: the kernel frees all.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: os._exit(0))
+    threading.Event().wait()
+    del server  # not reached; keeps the server referenced until here
+
+
+def parse(argv: list[str]) -> CommonParams:
+    """The parameters for `argv`. --help and its like print and exit 0. Raises Refused."""
+    try:
+        import xllamacpp
+        from xllamacpp import xllamacpp as extension
+    except ImportError as exc:
+        raise Refused(f"the xllamacpp wheel cannot be loaded on this machine ({exc}); install llama-server") from exc
+    if xllamacpp.__version__ != WHEEL_VERSION:
+        raise Refused(
+            f"xllamacpp {xllamacpp.__version__} is installed, but only {WHEEL_VERSION} is known to work: "
+            f"run pip install xllamacpp=={WHEEL_VERSION}"
+        )
+    parser = getattr(ctypes.CDLL(extension.__file__), PARSE_SYMBOL, None)
+    if parser is None:
+        raise Refused("this build of xllamacpp lacks llama.cpp's argument parser; install llama-server")
+    parser.restype = ctypes.c_bool
+    parser.argtypes = [ctypes.c_int, ctypes.POINTER(ctypes.c_char_p), ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p]
+    parameters = xllamacpp.CommonParams()
+    parameters.port = LLAMA_SERVER_PORT
+    arguments = ["llama-server", *argv]
+    array = (ctypes.c_char_p * (len(arguments) + 1))(*map(os.fsencode, arguments), None)
+    sys.stdout.flush()
+    struct = id(parameters) + object.__basicsize__  # it follows the header every Python object has
+    if not parser(len(arguments), array, struct, EXAMPLE_SERVER, None):
+        sys.exit(1)  # the parser has printed why
+    if not parameters.model.path:
+        raise Refused("--model is required: the built-in engine runs one model and has no router")
+    return parameters
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

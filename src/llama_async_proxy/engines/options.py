@@ -1,0 +1,185 @@
+"""The command line of a model's process, and the meaning of what it prints. Pure."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from llama_async_proxy.errors import InvalidInput
+from llama_async_proxy.records import Endpoint, LaunchSpec, LogLevel, ModelKind, OptionValue
+
+RESERVED = frozenset(
+    {
+        # How we reach the child and tell it apart.
+        *("host", "port", "reuse-port", "model", "alias", "mmproj-url"),
+        *("api-key", "api-key-file", "api-prefix", "ssl-key-file", "ssl-cert-file"),
+        # Another model than the one registered, or a router instead of a model.
+        *("model-url", "hf-repo", "hf-file", "hf-token", "docker-repo"),
+        *("models-dir", "models-preset", "models-max", "models-autoload", "no-models-autoload"),
+        # How we read its log.
+        *("log-jsonl", "log-disable", "log-colors"),
+        # It would print something and exit.
+        *("help", "usage", "version", "list-devices", "cache-list", "completion-bash"),
+    }
+)
+"""Options that are the engine's own business; refused from callers and kept out of a child's environment."""
+
+SYNONYMS = MappingProxyType({"embedding": "embeddings", "rerank": "reranking"})
+KIND_OPTIONS: Mapping[ModelKind, Mapping[str, OptionValue]] = MappingProxyType(
+    {ModelKind.CHAT: {}, ModelKind.EMBEDDING: {"embeddings": True}, ModelKind.RERANK: {"reranking": True}}
+)
+NO_NEGATIVE_FORM = frozenset({"metrics", "embeddings", "reranking"})
+"""Switches we set by ourselves that llama-server can only turn on: False leaves them out."""
+
+_KEY = re.compile(r"[a-z0-9][a-z0-9-]*")
+_FLAG_LIKE = re.compile(r"--?[A-Za-z]")
+
+CHILD_ENVIRONMENT = MappingProxyType(
+    {
+        # Makes a llama-server child report its state on stdout and end when its stdin does. Any number will do.
+        "LLAMA_SERVER_ROUTER_PORT": "1",
+        # By default any web page may read a llama-server's answers. A variable, as older builds refuse the flag.
+        "LLAMA_ARG_CORS_ORIGINS": "http://127.0.0.1",
+    }
+)
+
+
+def check_options(options: Mapping[str, OptionValue]) -> None:
+    """Raises InvalidInput naming the option that cannot be passed to a model's process."""
+    for key, value in options.items():
+        field = f"options.{key}"
+        if not _KEY.fullmatch(key):
+            raise InvalidInput(field, "must be a long option name without dashes, such as ctx-size")
+        if key in RESERVED:
+            raise InvalidInput(field, "is set by the engine and cannot be chosen")
+        if not isinstance(value, str | int | float):
+            raise InvalidInput(field, f"must be text, a number, true or false, not {type(value).__name__}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InvalidInput(field, f"must be a finite number, not {value}")
+        if isinstance(value, str) and "\0" in value:
+            raise InvalidInput(field, "must not contain a NUL character")
+        if isinstance(value, str) and _FLAG_LIKE.match(value):
+            # Given to a switch, which takes no value, it would be read as another option.
+            raise InvalidInput(field, f"must not begin like an option: {value!r}")
+
+
+def arguments(spec: LaunchSpec, endpoint: Endpoint) -> list[str]:
+    """llama-server's arguments for `spec`, listening on `endpoint`. Raises InvalidInput for an unfit option."""
+    check_options(spec.options)
+    chosen = {SYNONYMS.get(key, key): value for key, value in spec.options.items()}
+    companion: dict[str, OptionValue] = {"mmproj": spec.mmproj_path} if spec.mmproj_path else {}
+    merged = {"metrics": True, **KIND_OPTIONS[spec.kind], **companion, **chosen}
+    own = ["--host", endpoint.host, "--port", str(endpoint.port), "--model", spec.path, "--alias", spec.alias]
+    return own + [item for key, value in merged.items() for item in _flag(key, value)]
+
+
+def _flag(key: str, value: OptionValue) -> Iterator[str]:
+    if value is False:
+        if key not in NO_NEGATIVE_FORM:
+            yield f"--{key.removeprefix('no-')}" if key.startswith("no-") else f"--no-{key}"
+        return
+    yield f"--{key}"
+    if value is not True:
+        yield f"{value:.0f}" if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def child_environment(ours: Mapping[str, str]) -> dict[str, str]:
+    """The environment of a model's process: ours, less what would undo RESERVED."""
+    hidden = {f"LLAMA_ARG_{key.upper().replace('-', '_')}" for key in RESERVED} | {"LLAMA_API_KEY"}
+    return {**CHILD_ENVIRONMENT, **{name: text for name, text in ours.items() if name not in hidden}}
+
+
+# --- what it prints -----------------------------------------------------------------------------------
+
+TAIL_LINES = 40
+
+_LOG_LINE = re.compile(r"\d+\.\d\d\.\d{3}\.\d{3} ([IWEDT]) (.*)", re.DOTALL)
+_LEVELS = MappingProxyType(
+    {"I": LogLevel.INFO, "W": LogLevel.WARN, "E": LogLevel.ERROR, "D": LogLevel.DEBUG, "T": LogLevel.DEBUG}
+)
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+_PLAIN_ERROR = re.compile(
+    r"error\b|fatal\b|failed\b|terminate called|Traceback|.*(GGML_ASSERT|GGML_ABORT)", re.IGNORECASE
+)
+_PLAIN_WARNING = re.compile(r"warn(ing)?\b", re.IGNORECASE)
+_FUNCTION = re.compile(r"(?:\w+\s+)?[\w:()~]+: +")
+_PORT_TAKEN = re.compile(r"couldn't bind|address already in use", re.IGNORECASE)
+_HARMLESS = re.compile(r"ggml_\w+_init|no usable GPU|no \S*device", re.IGNORECASE)
+"""Errors that a build with a GPU backend logs on a machine without that GPU before it goes on without."""
+
+
+def parse_log_line(line: str) -> tuple[LogLevel, str]:
+    """Level and message of one line of a child's log; a line in no known format is its own message."""
+    text = _ANSI.sub("", line).rstrip()
+    if match := _LOG_LINE.fullmatch(text):
+        return _LEVELS[match[1]], re.sub(r"^(\w+) +", r"\1 ", match[2])
+    if _PLAIN_ERROR.match(text):
+        return LogLevel.ERROR, text
+    return (LogLevel.WARN if _PLAIN_WARNING.match(text) else LogLevel.INFO), text
+
+
+class LogDigest:
+    """What to keep of all that one child logs: its last lines, and the one that says why it failed."""
+
+    def __init__(self) -> None:
+        self._tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self._first_error = ""
+        self._first_harmless = ""
+        self.is_port_taken = False
+        """It could not listen where it was told to."""
+
+    def add(self, level: LogLevel, message: str) -> None:
+        self._tail.append(message)
+        self.is_port_taken = self.is_port_taken or bool(_PORT_TAKEN.search(message))
+        if level is LogLevel.ERROR:
+            if _HARMLESS.search(message):
+                self._first_harmless = self._first_harmless or message
+            else:
+                self._first_error = self._first_error or message
+
+    @property
+    def tail(self) -> tuple[str, ...]:
+        """Oldest first."""
+        return tuple(self._tail)
+
+    @property
+    def reason(self) -> str:
+        """The first error, for later ones follow from it, without the function that logged it; else the last line."""
+        if error := self._first_error or self._first_harmless:
+            return _FUNCTION.sub("", error, count=1)
+        return self._tail[-1] if self._tail else "it printed nothing"
+
+
+@dataclass(frozen=True, slots=True)
+class StateLine:
+    """What a child says about itself on stdout."""
+
+    state: str
+    """"loading", "ready", "sleeping"."""
+    stage: str | None = None
+    """What is being loaded, as the engine calls it."""
+    fraction: float = 0.0
+    """0.0 to 1.0 of the stage."""
+
+
+_STATE_PREFIX = "cmd_child_to_router:state:"
+
+
+def parse_state_line(line: str) -> StateLine | None:
+    """The state in a line of stdout; None when the line is something else."""
+    if not line.startswith(_STATE_PREFIX):
+        return None
+    try:
+        document = json.loads(line.removeprefix(_STATE_PREFIX))
+        state, payload = str(document["state"]), document.get("payload") or {}
+        value = payload.get("value", 0.0)
+        fraction = min(1.0, max(0.0, float(value))) if isinstance(value, int | float) else 0.0
+        stage = payload.get("current")
+        return StateLine(state, stage if isinstance(stage, str) else None, fraction)
+    except (ValueError, KeyError, AttributeError, TypeError):
+        return None

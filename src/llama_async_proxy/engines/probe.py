@@ -1,0 +1,86 @@
+"""Asking a model's process about itself: small GET requests on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from llama_async_proxy.records import Endpoint
+
+MAX_ANSWER = 4 << 20
+"""Bytes. /props carries the chat template, /slots the parameters of every slot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Properties:
+    """What a ready server says of itself; None where it does not say."""
+
+    context_size: int | None = None
+    """Tokens per slot."""
+    slots: int | None = None
+    path: str | None = None
+    """Of the model's file."""
+
+
+async def is_healthy(endpoint: Endpoint) -> bool:
+    """True when the server answers that its model is loaded."""
+    try:
+        status, _ = await _get(endpoint, "/health")
+    except (OSError, TimeoutError, ValueError):
+        return False
+    return status == 200
+
+
+async def properties(endpoint: Endpoint) -> Properties:
+    """All None for a server that has no /props."""
+    try:
+        status, body = await _get(endpoint, "/props")
+        document = json.loads(body) if status == 200 else {}
+    except (OSError, TimeoutError, ValueError):
+        return Properties()
+    if not isinstance(document, Mapping):
+        return Properties()
+    defaults = document.get("default_generation_settings")
+    path = document.get("model_path")
+    return Properties(
+        context_size=_count(defaults.get("n_ctx") if isinstance(defaults, Mapping) else None),
+        slots=_count(document.get("total_slots")),
+        path=path if isinstance(path, str) else None,
+    )
+
+
+async def is_busy(endpoint: Endpoint) -> bool:
+    """True while a request is being worked on; False when the server does not tell."""
+    try:
+        status, body = await _get(endpoint, "/slots")
+        slots = json.loads(body) if status == 200 else []
+    except TimeoutError:
+        return True  # the answer waits for the decoding step that is running
+    except (OSError, ValueError):
+        return False
+    return isinstance(slots, list) and any(isinstance(s, Mapping) and s.get("is_processing") is True for s in slots)
+
+
+async def _get(endpoint: Endpoint, path: str, timeout_s: float = 2.0) -> tuple[int, bytes]:
+    """(status, body). Raises OSError, TimeoutError, or ValueError for what is no HTTP."""
+    async with asyncio.timeout(timeout_s):
+        reader, writer = await asyncio.open_connection(endpoint.host, endpoint.port)
+        try:
+            # 1.0, so that the end of the connection is the end of the body.
+            writer.write(f"GET {path} HTTP/1.0\r\nHost: {endpoint.host}:{endpoint.port}\r\n\r\n".encode())
+            answer = bytearray()
+            while len(answer) < MAX_ANSWER and (data := await reader.read(65536)):
+                answer += data
+        finally:
+            writer.transport.abort()  # nothing is left to send, and nobody to wait for
+    head, _, body = bytes(answer).partition(b"\r\n\r\n")
+    version, _, rest = head.partition(b" ")
+    if not version.startswith(b"HTTP/1."):
+        raise ValueError("not an HTTP answer")
+    return int(rest[:3]), body
+
+
+def _count(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None
