@@ -11,17 +11,29 @@ _MAX_MESSAGE = 16_384
 """Characters. A model's output can be one endless line; a log page and a database row should not be."""
 
 _MASK = "***"
+_NAMES = (
+    *(f"api{joint}key" for joint in ("", "-", "_", " ")),
+    *(f"{kind}{joint}token" for kind in ("access", "auth", "refresh", "hf") for joint in "-_"),
+    "secret",
+    "password",
+    "passwd",
+)
+_PREFIXES = ("sk-", "hf_", "ghp_", "gho_", "ghs_", "ghu_", "xoxa-", "xoxb-", "xoxp-")
+"""What the keys of well-known services begin with."""
+_HINTS = (*_NAMES, *_PREFIXES, "authorization", "bearer", "key=", "token=", "://")
+"""Every secret that is found has one of these in its line; looking for them first makes the usual line cheap."""
 _VALUE = r"[^\s\"',;&)}\]]+"
 _SECRET = re.compile(
-    # Each alternative ends where its group "keep…" ends; what follows is the secret.
+    # What a named group matches stays; what follows the group is the secret.
     rf"""
       (?P<header>authorization["']?\s*[:=]\s*["']?(?:(?:bearer|basic|token)\s+)?){_VALUE}
     | (?P<bearer>\bbearer\s+)(?=\S*\d|\S{{20}})[\w.~+/=-]{{6,}}
-    | (?P<named>(?:api[-_ ]?key|(?:access|auth|refresh|hf)[-_]token|secret|password|passwd)["']?\s*[:=]\s*["']?){_VALUE}
-    | (?P<flag>--(?:api-key|hf-token)[ =])\S+
+    | (?P<quoted>(?:{"|".join(map(re.escape, _NAMES))})["']?\s*[:=]\s*")[^"\n]+(?=")
+    | (?P<named>(?:{"|".join(map(re.escape, _NAMES))})["']?\s*[:=]\s*["']?){_VALUE}
+    | (?P<flag>--(?:api-key|hf-token)[ ])\S+
     | (?P<query>[?&](?:key|token)=){_VALUE}
-    | (?P<userinfo>://[^\s/:@]+:)[^\s/@]+(?=@)
-    | (?P<prefix>\b(?:sk|hf|gh[opsu]|xox[abp])[-_])(?=[\w-]*\d)[\w-]{{16,}}
+    | (?P<userinfo>://[^\s/:@]*:)[^\s/@]+(?=@)
+    | (?P<prefix>\b(?:{"|".join(map(re.escape, _PREFIXES))}))(?=[\w-]*\d)[\w-]{{16,}}
     """,
     re.IGNORECASE | re.VERBOSE,
 )
@@ -35,6 +47,9 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 def mask(text: str) -> str:
     """`text` with API keys, bearer tokens and passwords replaced by ***."""
+    lowered = text.lower()
+    if not any(hint in lowered for hint in _HINTS):
+        return text
     return _SECRET.sub(lambda match: match[match.lastgroup or 0] + _MASK, text)
 
 
