@@ -1,0 +1,330 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import pytest
+
+from llama_async_proxy.errors import DeadlineExceeded, InvalidInput, LoadFailed, Overloaded
+from llama_async_proxy.events import EventBus
+from llama_async_proxy.inference.residency import Lease, Residency
+from llama_async_proxy.records import Model, ModelStatus
+from support.upstream import Upstream, UpstreamEngine, make_model, make_settings, make_spec
+
+
+class House:
+    """Models 1 to 4, their engine and residency, with the watching task running."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.settings = make_settings(**settings)
+        self.models = tuple(make_model(n, f"m{n}") for n in range(1, 5))
+        self.bus = EventBus()
+        self.used: list[int] = []
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[House]:
+        async with AsyncExitStack() as stack:
+            upstreams = {m.id: await stack.enter_async_context(Upstream().serving()) for m in self.models}
+            self.engine = UpstreamEngine(self.bus, upstreams)
+            self.residency = Residency(
+                self.engine,
+                settings=lambda: self.settings,
+                models=lambda: self.models,
+                spec_for=make_spec,
+                bus=self.bus,
+                used=lambda model_id, _: self.used.append(model_id),
+            )
+            watching = asyncio.create_task(self.residency.run())
+            yield self
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+
+    def model(self, model_id: int) -> Model:
+        return self.models[model_id - 1]
+
+    def pin(self, model_id: int) -> None:
+        self.models = tuple(make_model(m.id, m.slug, is_pinned=m.is_pinned or m.id == model_id) for m in self.models)
+
+    def status(self, model_id: int) -> ModelStatus:
+        return self.engine.runtime(model_id).status
+
+    async def use(self, model_id: int) -> None:
+        async with self.residency.lease(self.model(model_id)):
+            pass
+
+    def holding(self, model_id: int) -> Holder:
+        return Holder(self, model_id)
+
+
+class Holder:
+    """A request that runs until it is told to end, in a task of its own."""
+
+    def __init__(self, house: House, model_id: int) -> None:
+        self.lease: Lease | None = None
+        self._running = asyncio.Event()
+        self._may_end = asyncio.Event()
+        self.task = asyncio.create_task(self._hold(house, model_id))
+
+    async def _hold(self, house: House, model_id: int) -> None:
+        async with house.residency.lease(house.model(model_id)) as self.lease:
+            self.lease.on_revoke(self._may_end.set)
+            self._running.set()
+            await self._may_end.wait()
+
+    async def started(self) -> Holder:
+        async with asyncio.timeout(5):
+            await self._running.wait()
+        return self
+
+    @property
+    def is_running(self) -> bool:
+        return self._running.is_set()
+
+    async def end(self) -> None:
+        self._may_end.set()
+        await self.task
+
+
+async def settle() -> None:
+    """Let every task run as far as it can."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def test_a_request_loads_its_model_and_learns_where_it_answers() -> None:
+    async with House().running() as house, house.residency.lease(house.model(1)) as lease:
+        assert lease.endpoint == house.engine.upstreams[1].endpoint
+        assert lease.load_s is not None
+        assert house.used == [1]
+        assert house.residency.in_flight(1) == 1
+        assert house.residency.loaded() == (1,)
+    assert house.residency.in_flight(1) == 0
+
+
+async def test_a_ready_model_is_leased_at_once() -> None:
+    async with House().running() as house:
+        await house.use(1)
+        async with house.residency.lease(house.model(1)) as lease:
+            assert (lease.queued_s, lease.load_s) == (None, None)
+        assert house.engine.calls == [("load", 1)]
+
+
+async def test_many_requests_share_one_load() -> None:
+    async with House().running() as house:
+        house.engine.gate.clear()
+        requests = [asyncio.create_task(house.use(1)) for _ in range(10)]
+        await settle()
+        assert not any(request.done() for request in requests)
+        house.engine.gate.set()
+        await asyncio.gather(*requests)
+        assert house.engine.calls == [("load", 1)]
+
+
+async def test_the_least_recently_used_idle_model_makes_room() -> None:
+    async with House(max_models=2).running() as house:
+        await house.use(1)
+        await house.use(2)
+        await house.use(1)
+        await house.use(3)
+        assert house.engine.calls[2:] == [("unload", 2), ("load", 3)]
+        assert house.status(1) is ModelStatus.READY
+
+
+async def test_a_busy_model_is_never_evicted_and_the_next_request_waits_for_it() -> None:
+    async with House(max_models=1).running() as house:
+        first = await house.holding(1).started()
+        second = house.holding(2)
+        await settle()
+        assert not second.is_running
+        assert house.status(1) is ModelStatus.READY
+        await first.end()
+        await second.started()
+        assert house.status(1) is ModelStatus.UNLOADED
+        await second.end()
+
+
+async def test_waiting_requests_are_served_first_come_first_served() -> None:
+    async with House(max_models=1).running() as house:
+        first = await house.holding(1).started()
+        others = [house.holding(model_id) for model_id in (2, 3, 4)]
+        await settle()
+        await first.end()
+        for holder in others:
+            await holder.started()
+            await holder.end()
+        assert [model_id for call, model_id in house.engine.calls if call == "load"] == [1, 2, 3, 4]
+
+
+async def test_a_request_for_a_model_that_is_coming_up_does_not_queue_behind_others() -> None:
+    async with House(max_models=2).running() as house:
+        busy = await house.holding(1).started()
+        house.engine.gate.clear()
+        loading = house.holding(2)
+        await settle()
+        no_place = house.holding(3)
+        joining = house.holding(2)
+        await settle()
+        house.engine.gate.set()
+        await joining.started()
+        assert not no_place.is_running
+        for holder in (busy, loading, joining, no_place):
+            await holder.end()
+
+
+async def test_a_client_that_left_the_queue_starts_no_load() -> None:
+    async with House(max_models=1).running() as house:
+        first = await house.holding(1).started()
+        gone = house.holding(2)
+        await settle()
+        gone.task.cancel()
+        await asyncio.gather(gone.task, return_exceptions=True)
+        third = house.holding(3)
+        await first.end()
+        await third.started()
+        assert ("load", 2) not in house.engine.calls
+        assert house.residency.in_flight(2) == 0
+        await third.end()
+
+
+async def test_a_load_goes_on_when_the_client_that_began_it_leaves() -> None:
+    async with House().running() as house:
+        house.engine.gate.clear()
+        began, joined = house.holding(1), house.holding(1)
+        await settle()
+        began.task.cancel()
+        house.engine.gate.set()
+        await joined.started()
+        assert house.residency.in_flight(1) == 1
+        await joined.end()
+
+
+async def test_a_model_that_just_came_up_is_not_evicted_before_its_request_began() -> None:
+    async with House(max_models=1).running() as house:
+        house.engine.gate.clear()
+        first, second = house.holding(1), house.holding(2)
+        await settle()
+        house.engine.gate.set()
+        await first.started()
+        assert not second.is_running
+        await first.end()
+        await (await second.started()).end()
+
+
+async def test_a_place_that_a_crash_frees_is_noticed() -> None:
+    async with House(max_models=1).running() as house:
+        await house.residency.load(house.model(1))
+        house.engine.gate.clear()
+        house.engine._set(1, ModelStatus.LOADING)  # the engine restarts it by itself
+        waiting = house.holding(2)
+        await settle()
+        house.engine.crash(1)
+        house.engine.gate.set()
+        await (await waiting.started()).end()
+
+
+async def test_waiting_for_a_place_ends_after_the_load_timeout() -> None:
+    async with House(max_models=1, load_timeout_s=0.05).running() as house:
+        first = await house.holding(1).started()
+        with pytest.raises(DeadlineExceeded, match=r"'m2' waited 0\.05 s"):
+            await house.use(2)
+        await first.end()
+
+
+async def test_pinned_models_stay_and_say_so() -> None:
+    async with House(max_models=1).running() as house:
+        house.pin(1)
+        await house.use(1)
+        with pytest.raises(Overloaded, match="pinned"):
+            await house.use(2)
+
+
+async def test_a_failed_load_reaches_every_waiting_request_and_frees_the_place() -> None:
+    async with House(max_models=1).running() as house:
+        house.engine.failure = LoadFailed("out of memory", exit_code=1)
+        results = await asyncio.gather(*(house.use(1) for _ in range(3)), return_exceptions=True)
+        assert [str(result) for result in results] == ["out of memory"] * 3
+        house.engine.failure = None
+        await house.use(2)
+
+
+async def test_loading_on_request_can_be_off() -> None:
+    async with House(load_on_request=False).running() as house:
+        with pytest.raises(InvalidInput, match="'m1' is not loaded"):
+            await house.use(1)
+        await house.residency.load(house.model(1))
+        await house.use(1)
+
+
+async def test_a_request_joins_an_explicit_load_even_then() -> None:
+    async with House(load_on_request=False).running() as house:
+        house.engine.gate.clear()
+        loading = asyncio.create_task(house.residency.load(house.model(1)))
+        await settle()
+        request = house.holding(1)
+        house.engine.gate.set()
+        await (await request.started()).end()
+        assert (await loading).status is ModelStatus.READY
+
+
+async def test_unloading_waits_for_running_requests() -> None:
+    async with House(drain_s=5.0).running() as house:
+        request = await house.holding(1).started()
+        unloading = asyncio.create_task(house.residency.unload(house.model(1)))
+        await settle()
+        assert not unloading.done()
+        assert not house.residency.is_ready(house.model(1))
+        await request.end()
+        assert (await unloading).status is ModelStatus.UNLOADED
+
+
+async def test_unloading_breaks_requests_off_after_the_drain_time() -> None:
+    async with House(drain_s=0.05).running() as house:
+        request = await house.holding(1).started()
+        await house.residency.unload(house.model(1))
+        assert request.task.done()
+        assert house.status(1) is ModelStatus.UNLOADED
+
+
+async def test_a_request_during_an_unload_waits_and_loads_anew() -> None:
+    async with House(drain_s=5.0).running() as house:
+        old = await house.holding(1).started()
+        unloading = asyncio.create_task(house.residency.unload(house.model(1)))
+        await settle()
+        new = house.holding(1)
+        await settle()
+        assert not new.is_running
+        await old.end()
+        await unloading
+        await (await new.started()).end()
+        assert house.engine.calls == [("load", 1), ("unload", 1), ("load", 1)]
+
+
+async def test_breaking_off_ends_every_request() -> None:
+    async with House().running() as house:
+        holders = [await house.holding(model_id).started() for model_id in (1, 1, 2)]
+        house.residency.break_off()
+        await asyncio.gather(*(holder.task for holder in holders))
+
+
+async def test_models_unused_for_the_time_to_live_are_unloaded() -> None:
+    async with House(idle_ttl_s=0.1).running() as house:
+        house.pin(2)
+        await house.use(2)
+        busy = await house.holding(3).started()
+        await house.use(1)
+        async with asyncio.timeout(5):
+            while house.status(1) is not ModelStatus.UNLOADED:
+                await asyncio.sleep(0.01)
+        assert house.status(2) is ModelStatus.READY
+        assert house.status(3) is ModelStatus.READY
+        await busy.end()
+
+
+async def test_many_clients_many_models_one_place_each_gets_an_answer() -> None:
+    async with House(max_models=2).running() as house:
+        async with asyncio.timeout(10):
+            await asyncio.gather(*(house.use(n % 4 + 1) for n in range(200)))
+        assert len(house.residency.loaded()) <= 2
+        assert all(house.residency.in_flight(n) == 0 for n in range(1, 5))
