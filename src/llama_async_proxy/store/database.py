@@ -1,0 +1,155 @@
+"""The SQLite file: opening it, bringing it up to date, and saying in words what is wrong with it."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError
+
+from llama_async_proxy.errors import InvalidInput, StoreUnavailable
+from llama_async_proxy.store import migrations
+
+T = TypeVar("T")
+
+_READERS = 4
+"""Reads take milliseconds; more threads would only wait for the same disk."""
+_BUSY_TIMEOUT_S = 5
+"""How long to wait for another program, such as a backup, that holds the file."""
+
+_LOCKED = "The database {path} is locked by another program. Close what has it open and try again."
+_ADVICE = {
+    sqlite3.SQLITE_FULL: "The disk with the database {path} is full. Free some space.",
+    sqlite3.SQLITE_READONLY: "The database {path} cannot be written. Make the file and its directory writable, or "
+    "choose another directory with --data-dir.",
+    sqlite3.SQLITE_CANTOPEN: "The database {path} cannot be opened. Make it a readable file in a writable directory, "
+    "or choose another directory with --data-dir.",
+    sqlite3.SQLITE_PERM: "The database {path} may not be accessed. Give this user access to it, or choose another "
+    "directory with --data-dir.",
+    sqlite3.SQLITE_BUSY: _LOCKED,
+    sqlite3.SQLITE_LOCKED: _LOCKED,
+    sqlite3.SQLITE_CORRUPT: "The database {path} is damaged. Put a backup in its place, or move it away to start with "
+    "an empty one.",
+    sqlite3.SQLITE_NOTADB: "The file {path} is no database, or is damaged. Put a backup in its place, or move it away "
+    "to start with an empty one.",
+    sqlite3.SQLITE_IOERR: "The disk failed while the database {path} was read or written. Check the disk and the "
+    "system log.",
+}
+"""What is wrong and what to do, by SQLite's primary result code."""
+
+
+@contextmanager
+def our_errors(path: Path) -> Iterator[None]:
+    """The one place where foreign errors become ours: StoreUnavailable when the database cannot work now, InvalidInput
+    for a value no database can hold. Others, such as a broken constraint, are mistakes of ours and pass."""
+    try:
+        yield
+    except DBAPIError as exc:
+        # The low byte is the kind of error; what is above it only refines it.
+        advice = _ADVICE.get(getattr(exc.orig, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF)
+        if advice is None:
+            raise
+        raise StoreUnavailable(advice.format(path=path), details=str(exc.orig)) from exc
+    except UnicodeEncodeError as exc:
+        raise InvalidInput("", f"Text that is not valid Unicode cannot be stored: {exc.object[:80]!r}") from exc
+    except OverflowError as exc:
+        raise InvalidInput("", "A number of more than 64 bits cannot be stored.") from exc
+
+
+class Database:
+    """An open, current database: one engine that writes, one that only reads."""
+
+    def __init__(self, path: Path) -> None:
+        """Open `path`, creating or migrating it. Blocks. Raises StoreUnavailable."""
+        self.path = path
+        self.writing = _writing_engine(path)
+        self._reading = _engine(path, _prepare_reading)
+        self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="store-read")
+        try:
+            with our_errors(path):
+                self._bring_up_to_date()
+        except BaseException:
+            self.close()
+            raise
+
+    def _bring_up_to_date(self) -> None:
+        with self.writing.connect() as connection:
+            with connection.begin():
+                revision = _revision(connection, self.path)
+            if revision == migrations.HEAD:
+                return
+            with connection.begin():
+                migrations.upgrade(connection)
+
+    async def read(self, query: Callable[[Connection], T]) -> T:
+        """What `query` finds, run on a read-only connection in a thread. Raises StoreUnavailable."""
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self.read_now, query)
+
+    def read_now(self, query: Callable[[Connection], T]) -> T:
+        """The same in the calling thread, which blocks."""
+        with our_errors(self.path), self._reading.connect() as connection:
+            return query(connection)
+
+    def close(self) -> None:
+        """Blocks until running reads have ended."""
+        self._readers.shutdown(cancel_futures=True)
+        self._reading.dispose()
+        # Last, because SQLite empties the write-ahead log when the last connection closes, and that one must write.
+        self.writing.dispose()
+
+
+def _revision(connection: Connection, path: Path) -> str | None:
+    """The migration the file is at, None for an empty file. Raises StoreUnavailable for a file that is not ours."""
+    tables = set(connection.scalars(text("SELECT name FROM sqlite_master WHERE type = 'table'")))
+    if not tables:
+        return None
+    revision: str | None = None
+    if "alembic_version" in tables:
+        revision = connection.scalar(text("SELECT version_num FROM alembic_version"))
+    if revision is None:
+        raise StoreUnavailable(
+            f"The database {path} belongs to another program. Move it away, or choose another directory with "
+            "--data-dir."
+        )
+    if revision not in migrations.REVISIONS:
+        raise StoreUnavailable(
+            f"The database {path} was written by a newer version of this program (revision {revision}, this one knows "
+            f"{migrations.HEAD}). Install the newer version, or choose another directory with --data-dir."
+        )
+    return revision
+
+
+def _writing_engine(path: Path) -> Engine:
+    engine = _engine(path, _prepare_writing)
+    # At once for writing: a transaction that turns from reading to writing can fail in its middle. Without isolation
+    # level the sqlite3 module begins none itself, which would leave out statements that change the schema.
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+    return engine
+
+
+def _engine(path: Path, prepare: Callable[[sqlite3.Connection, object], None]) -> Engine:
+    engine = create_engine(
+        URL.create("sqlite", database=str(path)),
+        connect_args={"isolation_level": None, "timeout": _BUSY_TIMEOUT_S},
+        pool_size=_READERS,
+    )
+    event.listen(engine, "connect", prepare)
+    return engine
+
+
+def _prepare_writing(connection: sqlite3.Connection, _: object) -> None:
+    connection.execute("PRAGMA journal_mode = WAL")
+    # Our own death at any moment loses nothing; a power cut may take the last commits but damages nothing.
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def _prepare_reading(connection: sqlite3.Connection, _: object) -> None:
+    connection.execute("PRAGMA query_only = ON")

@@ -1,0 +1,31 @@
+"""How a database of an older version becomes one of this version. Importing this costs nothing; Alembic is loaded
+only by `upgrade`, because it takes longer than opening the database.
+
+A new migration is a script in versions/ plus its revision at the end of REVISIONS.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+REVISIONS = ("0001",)
+"""Oldest first. A database with any other revision was written by a newer version of this program."""
+HEAD = REVISIONS[-1]
+
+
+def upgrade(connection: Connection) -> None:
+    """Run what is missing up to HEAD, inside the caller's transaction: all of it or nothing."""
+    from alembic.operations import Operations
+    from alembic.runtime.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+
+    scripts = ScriptDirectory(Path(__file__).parent)
+    context = MigrationContext.configure(
+        connection, opts={"script": scripts, "fn": lambda revision, _: scripts._upgrade_revs(HEAD, revision)}
+    )
+    with Operations.context(context):
+        context.run_migrations()

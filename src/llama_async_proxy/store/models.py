@@ -1,0 +1,285 @@
+"""The registered models. All of them are kept in memory, so that reading is free; SQLite holds the copy that lasts."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import fields, replace
+from itertools import chain, count
+from pathlib import PurePath
+from types import MappingProxyType
+from typing import Any, TypedDict, Unpack
+
+from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
+
+from llama_async_proxy.errors import Conflict, InvalidInput, NotFound
+from llama_async_proxy.records import Model, ModelDraft, ModelFacts, ModelFile, ModelKind, ModelOrigin, OptionValue
+from llama_async_proxy.store.database import Database
+from llama_async_proxy.store.schema import models
+from llama_async_proxy.store.writer import Writer
+
+RESERVED_SLUGS = frozenset({"load", "unload", "sse"})
+"""They would hide routes such as /models/load."""
+MAX_NAME_LENGTH = 255
+_MAX_SLUG_LENGTH = 100
+_TOUCH_INTERVAL_MS = 10_000
+"""How exact `last_used_at_ms` is: a busy model answers hundreds of requests a second."""
+
+_SHARD = re.compile(r"-\d{5}-of-\d{5}$")
+_NOT_IN_SLUGS = re.compile(r"[^a-z0-9._-]+")
+
+
+class ModelChanges(TypedDict, total=False):
+    """What `ModelTable.update` can change. None clears what may be None."""
+
+    name: str
+    description: str | None
+    version: str | None
+    family: str | None
+    quantization: str | None
+    context_size: int | None
+    options: Mapping[str, OptionValue]
+    aliases: tuple[str, ...]
+    is_favorite: bool
+    is_pinned: bool
+
+
+class ModelTable:
+    """Every method that changes something returns when it is committed, and what it changed is seen from then on.
+
+    All changes are made by functions that the writer runs one after the other, and each starts from what the one
+    before left: that is why they may look at `_models` without a lock.
+    """
+
+    def __init__(self, database: Database, writer: Writer, now_ms: Callable[[], int]) -> None:
+        """Reads all models; blocks. Raises StoreUnavailable."""
+        self._writer = writer
+        self._now_ms = now_ms
+        self._publish(database.read_now(_load))
+
+    # --- reading ----------------------------------------------------------------------------------
+
+    def all(self) -> tuple[Model, ...]:
+        """Oldest first. The same tuple until something changes."""
+        return self._models
+
+    def get(self, model_id: int) -> Model:
+        """Raises NotFound."""
+        model = self._by_id.get(model_id)
+        if model is None:
+            raise NotFound("model", model_id)
+        return model
+
+    def by_slug(self, slug: str) -> Model | None:
+        return next((model for model in self._models if model.slug == slug), None)
+
+    def by_path(self, path: str) -> Model | None:
+        """`path` is a real path."""
+        return next((model for model in self._models if model.path == path), None)
+
+    # --- changing ---------------------------------------------------------------------------------
+
+    async def add(self, draft: ModelDraft) -> Model:
+        """Raises Conflict naming the model that has the path or the name, InvalidInput, StoreUnavailable."""
+        [model] = await self.add_many([draft])
+        return model
+
+    async def add_many(self, drafts: Sequence[ModelDraft]) -> tuple[Model, ...]:
+        """Adds all or, raising what `add` raises, none."""
+        return await self._writer.run(
+            lambda connection: self._insert(connection, drafts), lambda new: self._publish((*self._models, *new))
+        )
+
+    async def refresh(self, model_id: int, file: ModelFile) -> Model:
+        """The file on disk changed: take over its facts. What people set stays. Raises NotFound, Conflict."""
+        return await self._change(
+            model_id,
+            path=file.path,
+            facts=file.facts,
+            size_bytes=file.size_bytes,
+            mtime_ns=file.mtime_ns,
+            shards=file.shards,
+            mmproj_path=file.mmproj_path,
+        )
+
+    async def update(self, model_id: int, **changes: Unpack[ModelChanges]) -> Model:
+        """Raises NotFound, InvalidInput, and Conflict when another model has the name. The slug never changes."""
+        checked: dict[str, Any] = dict(changes)
+        if "name" in changes:
+            checked["name"] = _checked_name(changes["name"])
+        if "options" in changes:
+            checked["options"] = MappingProxyType(dict(changes["options"]))
+        if "aliases" in changes:
+            checked["aliases"] = tuple(dict.fromkeys(_checked_name(alias, "aliases") for alias in changes["aliases"]))
+        return await self._change(model_id, **checked)
+
+    def touch(self, model_id: int, at_ms: int) -> None:
+        """Note that a model was used. Cheap; soon stored, to within ten seconds. Unknown ids are ignored."""
+        model = self._by_id.get(model_id)
+        if model is not None and at_ms - (model.last_used_at_ms or 0) >= _TOUCH_INTERVAL_MS:
+            self._writer.append(self._store_touches, (model_id, at_ms))
+
+    async def delete(self, model_id: int) -> Model:
+        """Forget a model, never its file; returns what it was. Raises NotFound."""
+
+        def remove(connection: Connection) -> Model:
+            model = self.get(model_id)
+            connection.execute(delete(models).where(models.c.id == model_id))
+            return model
+
+        def publish(removed: Model) -> None:
+            self._publish(tuple(model for model in self._models if model.id != removed.id))
+
+        return await self._writer.run(remove, publish)
+
+    # --- in the writing thread --------------------------------------------------------------------
+
+    def _publish(self, new: Iterable[Model]) -> None:
+        snapshot = tuple(new)
+        # In this order, because the event loop reads meanwhile: whatever `all` shows, `get` finds.
+        self._by_id = {model.id: model for model in snapshot}
+        self._models = snapshot
+
+    def _insert(self, connection: Connection, drafts: Sequence[ModelDraft]) -> tuple[Model, ...]:
+        added: list[Model] = []
+        now_ms = self._now_ms()
+        for draft in drafts:
+            new = _register(draft, (*self._models, *added), now_ms)
+            statement = insert(models).values(_to_row(new)).returning(models.c.id)
+            added.append(replace(new, id=connection.execute(statement).scalar_one()))
+        return tuple(added)
+
+    async def _change(self, model_id: int, **changes: Any) -> Model:
+        def change(connection: Connection) -> Model:
+            new = replace(self.get(model_id), **changes, updated_at_ms=self._now_ms())
+            _check_unique(new, self._models)
+            connection.execute(update(models).where(models.c.id == model_id).values(_to_row(new)))
+            return new
+
+        def publish(changed: Model) -> None:
+            self._publish(changed if model.id == changed.id else model for model in self._models)
+
+        return await self._writer.run(change, publish)
+
+    def _store_touches(self, connection: Connection, touches: Sequence[tuple[int, int]]) -> None:
+        latest = dict(sorted(touches, key=lambda touch: touch[1]))
+        connection.execute(
+            update(models).where(models.c.id == bindparam("model_id")).values(last_used_at_ms=bindparam("at_ms")),
+            [{"model_id": model_id, "at_ms": at_ms} for model_id, at_ms in latest.items()],
+        )
+        # Ahead of the commit, which does no harm: should it fail, the same touches come again.
+        self._publish(
+            replace(model, last_used_at_ms=latest[model.id]) if model.id in latest else model for model in self._models
+        )
+
+
+# --- names ----------------------------------------------------------------------------------------
+
+
+def slugify(text: str) -> str:
+    """`text` as it may stand in a URL: ASCII, lower case; empty when nothing of it can."""
+    ascii_only = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    return _NOT_IN_SLUGS.sub("-", ascii_only)[:_MAX_SLUG_LENGTH].strip("-._")
+
+
+def file_stem(path: str) -> str:
+    """The file's name without extension and without the numbering of shards."""
+    return _SHARD.sub("", PurePath(path).stem)
+
+
+def _name_key(name: str) -> str:
+    """Equal for names that people take for the same."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _unique(wanted: str, taken: Collection[str], key: Callable[[str], str] = str) -> str:
+    """`wanted`, or `wanted-2`, `wanted-3` ..."""
+    candidates = chain([wanted], (f"{wanted}-{n}" for n in count(2)))
+    return next(candidate for candidate in candidates if key(candidate) not in taken)
+
+
+def _checked_name(name: str, field: str = "name") -> str:
+    name = name.strip()
+    if not name:
+        raise InvalidInput(field, "must not be empty")
+    if len(name) > MAX_NAME_LENGTH:
+        raise InvalidInput(field, f"must have at most {MAX_NAME_LENGTH} characters, not {len(name)}")
+    return name
+
+
+def _check_unique(new: Model, others: Sequence[Model]) -> None:
+    for other in others:
+        if other.id == new.id:
+            continue
+        if other.path == new.path:
+            raise Conflict(f"{new.path} is registered already, as model {other.name!r} (id {other.id}).")
+        if _name_key(other.name) == _name_key(new.name):
+            raise Conflict(
+                f"Another model is named {other.name!r} already (id {other.id}, {other.path}). Choose another name."
+            )
+
+
+def _register(draft: ModelDraft, existing: Sequence[Model], now_ms: int) -> Model:
+    """The model a draft becomes; its id is still 0. Raises Conflict, InvalidInput."""
+    stem = file_stem(draft.file.path)
+    name = stem or "model" if draft.name is None else _checked_name(draft.name)
+    if draft.origin is ModelOrigin.SCANNED:
+        name = _unique(name, {_name_key(model.name) for model in existing}, _name_key)
+    slug = slugify(draft.name or stem) or slugify(stem) or "model"
+    new = Model(
+        id=0,
+        slug=_unique(slug, RESERVED_SLUGS | {model.slug for model in existing}),
+        name=name,
+        path=draft.file.path,
+        origin=draft.origin,
+        facts=draft.file.facts,
+        size_bytes=draft.file.size_bytes,
+        mtime_ns=draft.file.mtime_ns,
+        shards=draft.file.shards,
+        mmproj_path=draft.file.mmproj_path,
+        description=draft.description,
+        version=draft.version,
+        family=draft.family,
+        quantization=draft.quantization,
+        context_size=draft.context_size,
+        options=MappingProxyType(dict(draft.options)),
+        created_at_ms=now_ms,
+        updated_at_ms=now_ms,
+    )
+    _check_unique(new, existing)
+    return new
+
+
+# --- rows -----------------------------------------------------------------------------------------
+
+
+def _to_row(model: Model) -> dict[str, Any]:
+    """All columns but the id, which the database gives."""
+    row = {column.name: getattr(model, column.name) for column in models.c if column.name not in ("id", "name_key")}
+    return row | {
+        "name_key": _name_key(model.name),
+        "origin": model.origin.value,
+        "facts": {field.name: getattr(model.facts, field.name) for field in fields(ModelFacts)},
+        "options": dict(model.options),
+    }
+
+
+def _load(connection: Connection) -> tuple[Model, ...]:
+    return tuple(map(_from_row, connection.execute(select(models).order_by(models.c.id))))
+
+
+def _from_row(row: Row[Any]) -> Model:
+    values = dict(row._mapping)
+    del values["name_key"]
+    facts = values["facts"]
+    return Model(
+        **values
+        | {
+            "origin": ModelOrigin(values["origin"]),
+            "facts": ModelFacts(**facts | {"kind": ModelKind(facts["kind"])}),
+            "shards": tuple(values["shards"]),
+            "options": MappingProxyType(values["options"]),
+            "aliases": tuple(values["aliases"]),
+        }
+    )

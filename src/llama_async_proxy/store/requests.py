@@ -1,0 +1,83 @@
+"""One row for each inference request."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, func, insert, or_, select
+
+from llama_async_proxy.records import RequestRecord
+from llama_async_proxy.store.database import Database
+from llama_async_proxy.store.schema import requests
+from llama_async_proxy.store.writer import Writer
+
+MAX_ROWS = 200_000
+"""About 40 MB."""
+
+_COLUMNS = [requests.c[field.name] for field in fields(RequestRecord)]
+
+
+@dataclass(frozen=True, slots=True)
+class RequestTotals:
+    """Sums over the stored requests of one model."""
+
+    model: str
+    requests: int
+    errors: int
+    """Answers with status 400 and above, and those that broke off."""
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+
+
+class RequestTable:
+    """Keeps the newest MAX_ROWS."""
+
+    def __init__(self, database: Database, writer: Writer) -> None:
+        self._database = database
+        self._writer = writer
+
+    def append(self, record: RequestRecord) -> None:
+        """Store a record soon. Never fails; any thread."""
+        self._writer.append(_store, record)
+
+    async def recent(self, *, limit: int = 100, model: str | None = None) -> tuple[RequestRecord, ...]:
+        """The newest `limit` by arrival, newest first. Raises StoreUnavailable."""
+        query = select(*_COLUMNS).order_by(requests.c.arrived_at_ms.desc(), requests.c.row_id.desc()).limit(limit)
+        if model is not None:
+            query = query.where(requests.c.model == model)
+        return await self._database.read(lambda connection: tuple(map(_record, connection.execute(query))))
+
+    async def totals(self, *, since_ms: int = 0) -> tuple[RequestTotals, ...]:
+        """By model, the busiest first, of requests that arrived at or after `since_ms`. Raises StoreUnavailable."""
+        c = requests.c
+        number = func.count()
+        query = (
+            select(
+                c.model,
+                number.label("requests"),
+                number.filter(or_(c.status >= 400, c.error.is_not(None))).label("errors"),
+                *(func.coalesce(func.sum(c[name]), 0).label(name) for name in _TOKENS),
+            )
+            .where(c.arrived_at_ms >= since_ms)
+            .group_by(c.model)
+            .order_by(number.desc(), c.model)
+        )
+        return await self._database.read(
+            lambda connection: tuple(RequestTotals(**row._mapping) for row in connection.execute(query))
+        )
+
+
+_TOKENS = ("prompt_tokens", "completion_tokens", "cached_tokens")
+
+
+def _store(connection: Connection, records: Sequence[RequestRecord]) -> None:
+    connection.execute(insert(requests), [{c.name: getattr(record, c.name) for c in _COLUMNS} for record in records])
+    newest_id = select(func.max(requests.c.row_id)).scalar_subquery()
+    connection.execute(delete(requests).where(requests.c.row_id <= newest_id - MAX_ROWS))
+
+
+def _record(row: Row[Any]) -> RequestRecord:
+    return RequestRecord(**row._mapping)

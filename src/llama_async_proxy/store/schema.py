@@ -1,0 +1,153 @@
+"""Every table. The scripts in migrations/versions build the same; a test compares the two.
+
+Timestamps are integers, milliseconds since the Unix epoch.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import JSON, BigInteger, Boolean, Column, Float, Index, Integer, MetaData, String, Table
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+models = Table(
+    "models",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("slug", String, nullable=False, unique=True),
+    Column("name", String, nullable=False),
+    # SQLite's NOCASE knows ASCII only, so that what makes two names equal is computed here and stored.
+    Column("name_key", String, nullable=False, unique=True),
+    Column("path", String, nullable=False, unique=True),
+    Column("origin", String, nullable=False),
+    Column("facts", JSON, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("mtime_ns", BigInteger, nullable=False),
+    Column("shards", JSON, nullable=False),
+    Column("mmproj_path", String),
+    Column("description", String),
+    Column("version", String),
+    Column("family", String),
+    Column("quantization", String),
+    Column("context_size", BigInteger),
+    Column("options", JSON, nullable=False),
+    Column("aliases", JSON, nullable=False),
+    Column("is_favorite", Boolean, nullable=False),
+    Column("is_pinned", Boolean, nullable=False),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("updated_at_ms", BigInteger, nullable=False),
+    Column("last_used_at_ms", BigInteger),
+    # Clients keep ids; without this SQLite gives the id of a deleted newest row to the next one.
+    sqlite_autoincrement=True,
+)
+
+settings = Table(
+    "settings",
+    metadata,
+    Column("key", String, primary_key=True),
+    Column("value", JSON, nullable=False),
+    Column("updated_at_ms", BigInteger, nullable=False),
+)
+
+samples = Table(
+    "samples",
+    metadata,
+    Column("timestamp_ms", Integer, primary_key=True, autoincrement=False),
+    Column("cpu_percent", Float, nullable=False),
+    Column("cpu_cores", Integer, nullable=False),
+    Column("load_average", JSON(none_as_null=True)),
+    Column("memory_used_bytes", BigInteger, nullable=False),
+    Column("memory_total_bytes", BigInteger, nullable=False),
+    Column("memory_available_bytes", BigInteger, nullable=False),
+    Column("swap_used_bytes", BigInteger, nullable=False),
+    Column("swap_total_bytes", BigInteger, nullable=False),
+    Column("disk_used_bytes", BigInteger, nullable=False),
+    Column("disk_total_bytes", BigInteger, nullable=False),
+    Column("disk_free_bytes", BigInteger, nullable=False),
+    Column("gpus", JSON, nullable=False),
+    Column("models_loaded", Integer, nullable=False),
+    Column("models_memory_bytes", BigInteger, nullable=False),
+    Column("requests_total", BigInteger, nullable=False),
+    Column("requests_active", Integer, nullable=False),
+    Column("requests_errors", BigInteger, nullable=False),
+    Column("response_ms", Float),
+    Column("uptime_s", Float, nullable=False),
+)
+
+GAUGES = (
+    "cpu_percent",
+    "memory_percent",
+    "disk_percent",
+    "swap_percent",
+    "gpu_percent",
+    "gpu_memory_used_bytes",
+    "gpu_memory_total_bytes",
+    "response_ms",
+)
+"""What is rolled up. Each has its own count, because a GPU may come and go and response times need traffic."""
+
+
+def _gauge(name: str) -> tuple[Column[int], Column[float], Column[float], Column[float]]:
+    return (
+        Column(f"{name}_count", Integer, nullable=False),
+        Column(f"{name}_sum", Float, nullable=False),
+        Column(f"{name}_min", Float),
+        Column(f"{name}_max", Float),
+    )
+
+
+rollups = Table(
+    "rollups",
+    metadata,
+    Column("resolution_s", Integer, primary_key=True),
+    Column("start_ms", BigInteger, primary_key=True),
+    Column("requests", BigInteger, nullable=False),
+    *(column for name in GAUGES for column in _gauge(name)),
+    # Rows lie in the order of the key, so that a history is one range of neighbouring pages.
+    sqlite_with_rowid=False,
+)
+
+logs = Table(
+    "logs",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("timestamp_ms", BigInteger, nullable=False),
+    Column("level", Integer, nullable=False),
+    Column("source", String, nullable=False),
+    Column("message", String, nullable=False),
+    Index(None, "timestamp_ms"),
+    Index(None, "level"),
+    Index(None, "source"),
+    sqlite_autoincrement=True,
+)
+
+requests = Table(
+    "requests",
+    metadata,
+    # Request ids may be a client's own, so that they need not be unique.
+    Column("row_id", Integer, primary_key=True),
+    Column("id", String, nullable=False),
+    Column("arrived_at_ms", BigInteger, nullable=False),
+    Column("client", String, nullable=False),
+    Column("route", String, nullable=False),
+    Column("model", String, nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("streamed", Boolean, nullable=False),
+    Column("queued_ms", Float),
+    Column("load_ms", Float),
+    Column("first_token_ms", Float),
+    Column("total_ms", Float, nullable=False),
+    Column("prompt_tokens", BigInteger),
+    Column("completion_tokens", BigInteger),
+    Column("cached_tokens", BigInteger),
+    Column("tokens_per_second", Float),
+    Column("error", String),
+    Index(None, "arrived_at_ms"),
+    Index(None, "model", "arrived_at_ms"),
+    sqlite_autoincrement=True,
+)

@@ -1,0 +1,71 @@
+"""One service per data directory: a lock the operating system drops when its holder dies, however it dies."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from llama_async_proxy.errors import StoreUnavailable
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
+
+# Windows forbids others to read a locked byte, so the byte lies far behind what the file says about its holder.
+_LOCKED_BYTE = 1 << 20
+_TAKEN = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
+
+
+@contextmanager
+def service_lock(data_dir: Path) -> Iterator[None]:
+    """Hold `data_dir`. Raises StoreUnavailable naming the process that holds it already."""
+    path = data_dir / "service.lock"
+    try:
+        file = path.open("a+b")
+    except OSError as exc:
+        raise StoreUnavailable(
+            f"Cannot write to the data directory {data_dir}: {exc.strerror or exc}. "
+            "Make it writable, or choose another with --data-dir."
+        ) from exc
+    with file:
+        _take(file, data_dir)
+        file.truncate(0)
+        file.write(f"pid {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S %z')}\n".encode())
+        file.flush()
+        yield
+
+
+def _take(file: BinaryIO, data_dir: Path) -> None:
+    try:
+        _lock(file)
+    except OSError as exc:
+        if exc.errno in _TAKEN:
+            file.seek(0)
+            holder = file.read(200).decode(errors="replace").strip() or "another process"
+            raise StoreUnavailable(
+                f"The data directory {data_dir} is in use by another service ({holder}). "
+                "Stop that one, or choose another directory with --data-dir."
+            ) from exc
+        raise StoreUnavailable(
+            f"Cannot lock the data directory {data_dir}: {exc.strerror or exc}. "
+            "Choose one on a local disk with --data-dir."
+        ) from exc
+
+
+if sys.platform == "win32":
+
+    def _lock(file: BinaryIO) -> None:
+        file.seek(_LOCKED_BYTE)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+
+else:
+
+    def _lock(file: BinaryIO) -> None:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

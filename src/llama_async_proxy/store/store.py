@@ -1,0 +1,81 @@
+"""The store as a whole: what is opened together and closed together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
+
+from sqlalchemy import select
+
+from llama_async_proxy.errors import StoreUnavailable
+from llama_async_proxy.store.database import Database
+from llama_async_proxy.store.logs import LogTable
+from llama_async_proxy.store.metrics import MetricsTable
+from llama_async_proxy.store.models import ModelTable
+from llama_async_proxy.store.preferences import Preferences
+from llama_async_proxy.store.requests import RequestTable
+from llama_async_proxy.store.schema import settings
+from llama_async_proxy.store.service_lock import service_lock
+from llama_async_proxy.store.writer import Writer
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class Store:
+    """Everything the service remembers. Use `Store.open`."""
+
+    def __init__(self, database: Database, writer: Writer, log_max_rows: Callable[[], int]) -> None:
+        self._database = database
+        self._writer = writer
+        self.models = ModelTable(database, writer, _now_ms)
+        self.preferences = Preferences(database, writer, _now_ms)
+        self.metrics = MetricsTable(database, writer)
+        self.logs = LogTable(database, writer, log_max_rows)
+        self.requests = RequestTable(database, writer)
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, path: Path, *, log_max_rows: Callable[[], int]) -> AsyncIterator[Store]:
+        """The store in the database file `path`, whose directory belongs to it alone until the end of the block.
+
+        Creates both where missing and migrates an older file; blocks, because nothing can work before. `log_max_rows`
+        is asked again and again. Raises StoreUnavailable saying what to do when another service holds the directory,
+        the file is damaged or of a newer version, the disk is full or not writable ...
+        """
+        with ExitStack() as stack:
+            database = _open(path, stack)
+            writer = Writer(database)
+            try:
+                yield cls(database, writer, log_max_rows)
+            finally:
+                await writer.close()
+
+    async def flush(self) -> None:
+        """Returns when everything appended before is stored. Raises StoreUnavailable."""
+        await self._writer.flush()
+
+    async def check(self) -> None:
+        """Raises StoreUnavailable when the database cannot be read, or could not be written lately."""
+        await self._database.read(lambda connection: connection.execute(select(settings.c.key).limit(1)).all())
+        if self._writer.problem is not None:
+            raise self._writer.problem
+
+
+def _open(path: Path, stack: ExitStack) -> Database:
+    """The open database; `stack` closes it and lets go of its directory."""
+    directory = path.parent
+    try:
+        # Chats and logs are nobody else's business.
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as exc:
+        raise StoreUnavailable(
+            f"Cannot create the data directory {directory}: {exc.strerror or exc}. Choose another with --data-dir."
+        ) from exc
+    stack.enter_context(service_lock(directory))
+    database = Database(path)
+    stack.callback(database.close)
+    return database
