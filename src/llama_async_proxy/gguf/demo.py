@@ -4,9 +4,9 @@ It is a real llama model whose weights are made, not learned. Each step of its t
 embedding that says only "I am at this step", and an output matrix that holds the odds of the next step. All other
 weights are zero: they cost time but change nothing, and they are a hole in the file.
 
-The pace is set by depth: hundreds of very small blocks. Each of their thousands of operations costs a
-synchronisation of the threads, or a kernel's launch, which differs far less between machines than arithmetic or
-memory do. A long prompt passes them once, so that its tokens stay cheap, and the weights stay small.
+The pace is set by depth: many very small blocks. Each of their thousands of operations costs a synchronisation of
+the threads, or a kernel's launch, which differs far less between machines than arithmetic or memory do. A long
+prompt passes them once, so that its tokens stay cheap, and the weights stay small.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from llama_async_proxy.gguf.stories import OPENINGS, PARAGRAPHS
 from llama_async_proxy.gguf.vocabulary import CHATML, END, Vocabulary
 from llama_async_proxy.gguf.writer import Metadata, TensorData, write_gguf
 
-CONTEXT_LENGTH = 16384
+CONTEXT_LENGTH = 4096
 FOLLOWERS = 8
 """Paragraphs that may come after one. With more, each would be so unlikely that samplers drop it (min-p 0.05)."""
 CERTAINTY = 40.0
 """Logit of a certain step, over 0 for an impossible one: at temperature 2 there are still 20 between them."""
 ROW_ELEMENTS = 64
 """Widths are multiples of it, as quantized rows and SIMD kernels like them."""
-HEAD_ELEMENTS = 64
+HEAD_ELEMENTS = 32
 START_STATE = 0
 """The state of every token that is no step of the text: after it comes an opening."""
 
@@ -46,7 +46,7 @@ class Depth:
     """Elements between the two halves of a block; a multiple of 32."""
 
 
-DEMO_DEPTH = Depth(blocks=500, feed_forward=160)
+DEMO_DEPTH = Depth(blocks=250, feed_forward=160)
 """30-100 tokens/s on two cores."""
 
 
@@ -150,10 +150,8 @@ def _plain_words(steps: Sequence[str]) -> list[str]:
 
 
 def _metadata(name: str, width: int, depth: Depth) -> Metadata:
-    # The architecture whose blocks may go without attention, so that only the first needs a cache.
-    one_head = [1] + [0] * (depth.blocks - 1)
     return {
-        "general.architecture": "deci",
+        "general.architecture": "llama",
         "general.type": "model",
         "general.name": name,
         "general.description": "Made by hand to show that everything works; it understands nothing.",
@@ -161,32 +159,37 @@ def _metadata(name: str, width: int, depth: Depth) -> Metadata:
         "general.license": "mit",
         "general.file_type": 7,
         "general.quantization_version": 2,
-        "deci.context_length": CONTEXT_LENGTH,
-        "deci.embedding_length": width,
-        "deci.block_count": depth.blocks,
-        "deci.feed_forward_length": [depth.feed_forward] * depth.blocks,
-        "deci.attention.head_count": one_head,
-        "deci.attention.head_count_kv": one_head,
-        "deci.attention.key_length": HEAD_ELEMENTS,
-        "deci.attention.value_length": HEAD_ELEMENTS,
-        "deci.attention.layer_norm_rms_epsilon": 1e-5,
-        "deci.rope.dimension_count": HEAD_ELEMENTS,
-        "deci.rope.freq_base": 10000.0,
+        "llama.context_length": CONTEXT_LENGTH,
+        "llama.embedding_length": width,
+        "llama.block_count": depth.blocks,
+        "llama.feed_forward_length": depth.feed_forward,
+        # One short head: with this many blocks the cache of the context is what takes memory.
+        "llama.attention.head_count": 1,
+        "llama.attention.head_count_kv": 1,
+        "llama.attention.key_length": HEAD_ELEMENTS,
+        "llama.attention.value_length": HEAD_ELEMENTS,
+        "llama.attention.layer_norm_rms_epsilon": 1e-5,
+        "llama.rope.dimension_count": HEAD_ELEMENTS,
+        "llama.rope.freq_base": 10000.0,
     }
 
 
 def _idle_tensors(width: int, depth: Depth) -> Iterator[TensorData]:
-    """The blocks: zero but for the norms. The zero biases are there for the operations they cause."""
-    inner = depth.feed_forward
-    yield TensorData("blk.0.attn_norm.weight", (width,), F32, _ones(width))
-    for name in ("attn_q", "attn_k", "attn_v"):
-        yield TensorData(f"blk.0.{name}.weight", (width, HEAD_ELEMENTS), Q8_0)
-    yield TensorData("blk.0.attn_output.weight", (HEAD_ELEMENTS, width), Q8_0)
+    """The blocks: zero but for the norms."""
+    shapes = {
+        "attn_q": (width, HEAD_ELEMENTS),
+        "attn_k": (width, HEAD_ELEMENTS),
+        "attn_v": (width, HEAD_ELEMENTS),
+        "attn_output": (HEAD_ELEMENTS, width),
+        "ffn_gate": (width, depth.feed_forward),
+        "ffn_up": (width, depth.feed_forward),
+        "ffn_down": (depth.feed_forward, width),
+    }
     for block in range(depth.blocks):
-        yield TensorData(f"blk.{block}.ffn_norm.weight", (width,), F32, _ones(width))
-        for name, size in (("ffn_gate", (width, inner)), ("ffn_up", (width, inner)), ("ffn_down", (inner, width))):
-            yield TensorData(f"blk.{block}.{name}.weight", size, Q8_0)
-            yield TensorData(f"blk.{block}.{name}.bias", size[1:], F32)
+        for norm in ("attn_norm", "ffn_norm"):
+            yield TensorData(f"blk.{block}.{norm}.weight", (width,), F32, _ones(width))
+        for name, shape in shapes.items():
+            yield TensorData(f"blk.{block}.{name}.weight", shape, Q8_0)
 
 
 def _ones(count: int) -> bytes:

@@ -29,6 +29,11 @@ def is_projector(header: Header) -> bool:
     return header.architecture == "clip" or header.string("general.type") == "mmproj"
 
 
+def projection_length(header: Header) -> int | None:
+    """Elements of the embeddings that a projector makes; None when it does not say."""
+    return header.integer("clip.vision.projection_dim") or header.integer("clip.audio.projection_dim") or None
+
+
 def is_model(header: Header) -> bool:
     """False for what only accompanies a model: projectors, LoRA adapters, control vectors, importance matrices."""
     return header.string("general.type") not in NOT_MODEL_TYPES and header.architecture not in NOT_MODEL_ARCHITECTURES
