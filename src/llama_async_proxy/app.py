@@ -100,7 +100,9 @@ async def build(settings: Settings) -> AsyncIterator[Application]:
     configuration = Configuration(settings, bus)
     live = configuration.getter()
     async with contextlib.AsyncExitStack() as stack:
-        store = await stack.enter_async_context(Store.open(settings))
+        store = await stack.enter_async_context(
+            Store.open(settings.database_path, log_max_rows=lambda: live().log_max_rows)
+        )
         logs = await stack.enter_async_context(_log_pipeline(settings, bus, store))
         engine = await stack.enter_async_context(
             WorkersEngine(bus, lambda: find_launcher(live().engine, live().llama_server), logs.write)

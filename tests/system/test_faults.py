@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import stat
+import struct
 import threading
 import time
 from pathlib import Path
@@ -114,18 +115,29 @@ def test_a_corrupt_file_is_reported_by_the_scan_and_changes_nothing_else(
     assert answer["data"]["total"] == 4
 
 
-def test_a_model_whose_tensors_are_cut_off_fails_to_load_with_the_engines_reason(
-    start_service: ServiceFactory, models_dir: Path
-) -> None:
+def test_an_unfinished_download_is_reported_by_the_scan(start_service: ServiceFactory, models_dir: Path) -> None:
     whole = (models_dir / "chat.gguf").read_bytes()
     (models_dir / "short.gguf").write_bytes(whole[: len(whole) - len(whole) // 4])
     service = start_service(models_dir=models_dir)
+    service.wait_for_models(4)
+    [broken] = service.call("POST", "/api/models/scan")[1]["data"]["failed"]
+    assert "incomplete" in broken["reason"]
+
+
+def test_a_model_the_engine_refuses_fails_with_the_engines_reason(
+    start_service: ServiceFactory, models_dir: Path
+) -> None:
+    alien = (models_dir / "chat.gguf").read_bytes().replace(b"llama.", b"xlama.")
+    key = b"general.architecture" + struct.pack("<IQ", 8, 5)
+    (models_dir / "alien.gguf").write_bytes(alien.replace(key + b"llama", key + b"xlama"))
+    service = start_service(models_dir=models_dir)
     service.wait_for_models(5)
-    status, answer = service.call("POST", "/api/models/short/load")
+    status, answer = service.call("POST", "/api/models/alien/load")
     assert status == 503
+    assert "xlama" in answer["error"]["message"]
     assert "exit code 1" in answer["error"]["message"]
     assert answer["error"]["details"], "the last lines of the engine's log"
-    assert service.call("GET", "/api/models/short")[1]["data"]["status"] == "error"
+    assert service.call("GET", "/api/models/alien")[1]["data"]["status"] == "error"
     assert service.call("POST", "/api/models/chat/load")[0] == 200
 
 

@@ -263,19 +263,16 @@ async def scan_models(services: Services, _: ScanModels) -> ScanReport:
     if not await asyncio.to_thread(root.is_dir):
         raise InvalidInput("basePath", f"models directory {root} does not exist; create it or set another")
     result = await asyncio.to_thread(scan_directories, (root,), known=known, progress=progress)
-    added = updated = 0
-    for file in result.found:
-        existing = known.get(file.path)
-        if existing is None:
-            model = await services.store.models.add(ModelDraft(file=file, origin=ModelOrigin.SCANNED))
-            services.bus.publish(ModelCreated(model))
-            added += 1
-        else:
-            services.bus.publish(ModelUpdated(await services.store.models.refresh(existing.id, file)))
-            updated += 1
+    changed = [file for file in result.found if file.path in known]
+    new = [ModelDraft(file=file, origin=ModelOrigin.SCANNED) for file in result.found if file.path not in known]
+    for file in changed:
+        model = await services.store.models.refresh(known[file.path].id, file)
+        services.bus.publish(ModelUpdated(model))
+    for model in await services.store.models.add_many(new):
+        services.bus.publish(ModelCreated(model))
     total = len(services.store.models.all())
-    services.bus.publish(ScanFinished(added, updated, total, len(result.broken)))
-    return ScanReport(added, updated, total, result.broken)
+    services.bus.publish(ScanFinished(len(new), len(changed), total, len(result.broken)))
+    return ScanReport(len(new), len(changed), total, result.broken)
 
 
 async def discover_models(services: Services, request: DiscoverModels) -> Discovery:
