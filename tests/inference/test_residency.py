@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from llama_async_proxy.errors import DeadlineExceeded, InvalidInput, LoadFailed, Overloaded
+from llama_async_proxy.errors import DeadlineExceeded, InvalidInput, LoadFailed, Overloaded, ServiceError
 from llama_async_proxy.events import EventBus
-from llama_async_proxy.inference.residency import Lease, Residency
+from llama_async_proxy.inference.residency import Residency
 from llama_async_proxy.records import Model, ModelStatus
 from support.upstream import Upstream, UpstreamEngine, make_model, make_settings, make_spec
 
@@ -62,16 +62,19 @@ class Holder:
     """A request that runs until it is told to end, in a task of its own."""
 
     def __init__(self, house: House, model_id: int) -> None:
-        self.lease: Lease | None = None
+        self.revoked: ServiceError | None = None
         self._running = asyncio.Event()
         self._may_end = asyncio.Event()
         self.task = asyncio.create_task(self._hold(house, model_id))
 
     async def _hold(self, house: House, model_id: int) -> None:
-        async with house.residency.lease(house.model(model_id)) as self.lease:
-            self.lease.on_revoke(self._may_end.set)
+        async with house.residency.lease(house.model(model_id), self._revoke):
             self._running.set()
             await self._may_end.wait()
+
+    def _revoke(self, reason: ServiceError) -> None:
+        self.revoked = reason
+        self._may_end.set()
 
     async def started(self) -> Holder:
         async with asyncio.timeout(5):
@@ -284,6 +287,7 @@ async def test_unloading_breaks_requests_off_after_the_drain_time() -> None:
         request = await house.holding(1).started()
         await house.residency.unload(house.model(1))
         assert request.task.done()
+        assert "'m1' was unloaded" in str(request.revoked)
         assert house.status(1) is ModelStatus.UNLOADED
 
 
@@ -301,11 +305,34 @@ async def test_a_request_during_an_unload_waits_and_loads_anew() -> None:
         assert house.engine.calls == [("load", 1), ("unload", 1), ("load", 1)]
 
 
-async def test_breaking_off_ends_every_request() -> None:
-    async with House().running() as house:
-        holders = [await house.holding(model_id).started() for model_id in (1, 1, 2)]
+async def test_breaking_off_ends_requests_that_run_and_those_that_wait() -> None:
+    async with House(max_models=2).running() as house:
+        running = [await house.holding(model_id).started() for model_id in (1, 1, 2)]
+        waiting = house.holding(3)
+        await settle()
         house.residency.break_off()
-        await asyncio.gather(*(holder.task for holder in holders))
+        assert all(holder.revoked for holder in (*running, waiting))
+        await asyncio.gather(*(holder.task for holder in (*running, waiting)))
+
+
+async def test_draining_lasts_as_long_as_requests_do() -> None:
+    async with House().running() as house:
+        request = await house.holding(1).started()
+        draining = asyncio.create_task(house.residency.drain(5.0, lambda: False))
+        await settle()
+        assert not draining.done()
+        await request.end()
+        async with asyncio.timeout(1):
+            await draining
+
+
+async def test_draining_is_bounded_and_can_be_hurried() -> None:
+    async with House().running() as house:
+        request = await house.holding(1).started()
+        async with asyncio.timeout(1):
+            await house.residency.drain(0.01, lambda: False)
+            await house.residency.drain(60.0, lambda: True)
+        await request.end()
 
 
 async def test_models_unused_for_the_time_to_live_are_unloaded() -> None:

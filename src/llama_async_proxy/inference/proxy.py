@@ -12,12 +12,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from llama_async_proxy.errors import ServiceError, Unavailable
+from llama_async_proxy.errors import ServiceError
 from llama_async_proxy.inference.account import Account
 from llama_async_proxy.inference.delivery import HOP_BY_HOP, Delivery, Header, Patience, Reply
 from llama_async_proxy.inference.interruption import Interruption, ended
 from llama_async_proxy.inference.names import Names, choose
-from llama_async_proxy.inference.residency import Lease, Residency
+from llama_async_proxy.inference.residency import Lease, Residency, Revoke
 from llama_async_proxy.inference.routes import Headers, Route, parameters
 from llama_async_proxy.inference.upstream import Timeouts, UpstreamClient, UpstreamRequest
 from llama_async_proxy.records import Model, RequestRecord
@@ -111,24 +111,26 @@ class Proxy:
             await gone()
             return ClientGone("the client closed its connection")
 
-        async with Interruption(client_gone) as interruption, self._leased(model, delivery, asked.stream) as lease:
+        async with (
+            Interruption(client_gone) as interruption,
+            self._leased(model, interruption.trip, delivery if asked.stream else None) as lease,
+        ):
             account.leased(lease)
-            lease.on_revoke(lambda: interruption.trip(Unavailable(f"Model {model.slug!r} was unloaded.")))
             async with self._client.request(lease.endpoint, _for_engine(request), self._timeouts()) as response:
                 await delivery.relay(response)
                 # Not later: some servers report a finished exchange as a gone client.
                 interruption.disarm()
 
     @asynccontextmanager
-    async def _leased(self, model: Model, delivery: Delivery, stream: bool) -> AsyncIterator[Lease]:
-        """A lease on `model`; a streaming client is kept company until it is granted."""
-        if not stream or self._residency.is_ready(model):
-            async with self._residency.lease(model) as lease:
+    async def _leased(self, model: Model, revoke: Revoke, waiting: Delivery | None) -> AsyncIterator[Lease]:
+        """A lease on `model`; a client `waiting` for a stream is kept company until it is granted."""
+        if waiting is None or self._residency.is_ready(model):
+            async with self._residency.lease(model, revoke) as lease:
                 yield lease
             return
-        company = asyncio.create_task(delivery.keep_company(self._patience))
+        company = asyncio.create_task(waiting.keep_company(self._patience))
         try:
-            async with self._residency.lease(model) as lease:
+            async with self._residency.lease(model, revoke) as lease:
                 await ended(company)
                 yield lease
         finally:

@@ -32,8 +32,17 @@ _LOG = logging.getLogger(__name__)
 _ANSWERING = (ModelStatus.READY, ModelStatus.SLEEPING)
 _BREAK_OFF_S = 1.0
 """For revoked requests to close their connections: llama-server stops at once without them, late with them."""
+_HURRY_CHECK_S = 0.1
 _IDLE_CHECK_S = 5.0
 """Longest between two looks for idle models; shorter when the time to live is."""
+
+
+Revoke = Callable[[ServiceError], None]
+"""Breaks off the request that holds a lease, with what to tell its client."""
+
+
+def _ignore(_: ServiceError) -> None:
+    """For claims with no request behind them."""
 
 
 class Engine(Protocol):
@@ -48,14 +57,14 @@ class Engine(Protocol):
 class Lease:
     """One request's claim on a model; while it is held the model is not evicted."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, revoke: Revoke = _ignore) -> None:
         self.model = model
+        self.revoke = revoke
         self.queued_s: float | None = None
         """Time waited for a place; None when the model was ready."""
         self.load_s: float | None = None
         """Time waited for the load itself; None when the model was ready."""
         self._endpoint: Endpoint | None = None
-        self._revoked: Callable[[], None] | None = None
 
     @property
     def endpoint(self) -> Endpoint:
@@ -71,14 +80,6 @@ class Lease:
 
     def grant(self, endpoint: Endpoint) -> None:
         self._endpoint = endpoint
-
-    def on_revoke(self, callback: Callable[[], None]) -> None:
-        """Call back when the model must go although this request still runs; break it off then."""
-        self._revoked = callback
-
-    def revoke(self) -> None:
-        if self._revoked is not None:
-            self._revoked()
 
 
 class Residency:
@@ -99,7 +100,10 @@ class Residency:
         self._spec_for = spec_for
         self._bus = bus
         self._used = used
+        self._requests: set[Lease] = set()
+        """Of every request, waiting or running."""
         self._leases: dict[int, set[Lease]] = {}
+        """Those that have a place, by model; also claims of loads nobody requested through the data path."""
         self._last_used_s: dict[int, float] = {}
         self._leaving: set[int] = set()
         """Models being unloaded: nobody new may join them."""
@@ -138,24 +142,34 @@ class Residency:
         """Stop a model's process once its requests have ended; after the drain time they are broken off."""
         return await self._unload(model.id, self._settings().drain_s)
 
+    async def drain(self, limit_s: float, hurry: Callable[[], bool]) -> None:
+        """Wait until no request is left, at most `limit_s` seconds and no longer once `hurry` says so."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                while self._requests and not hurry():
+                    await self._change_within(_HURRY_CHECK_S)
+
     def break_off(self) -> None:
-        """Revoke every lease, so that the engine can stop at once."""
-        for model_id in tuple(self._leases):
-            for lease in self._running(model_id):
-                lease.revoke()
+        """End every request, waiting or running, with an error."""
+        for lease in tuple(self._requests):
+            lease.revoke(Unavailable("The service is stopping."))
 
     @contextlib.asynccontextmanager
-    async def lease(self, model: Model) -> AsyncIterator[Lease]:
-        """Hold a running model for one request, loading it if the settings allow.
+    async def lease(self, model: Model, revoke: Revoke = _ignore) -> AsyncIterator[Lease]:
+        """Hold a running model for one request, loading it if the settings allow. Residency calls `revoke` when the
+        request must end although it still runs.
 
         A caller that is cancelled while it waits leaves no trace; a load that has begun goes on for others.
         Raises InvalidInput when the model is not loaded and loading on request is off; else as `load`.
         """
-        lease = Lease(model)
+        lease = Lease(model, revoke)
+        self._requests.add(lease)
         try:
             yield await self._ready(lease)
         finally:
+            self._requests.discard(lease)
             self._release(lease)
+            self._wake()
 
     async def run(self) -> None:
         """Unload idle models and notice places that become free by themselves, until cancelled."""
@@ -289,7 +303,7 @@ class Residency:
         if await self._ended(model_id, drain_s):
             return
         for lease in self._running(model_id):
-            lease.revoke()
+            lease.revoke(Unavailable(f"Model {lease.model.slug!r} was unloaded."))
         await self._ended(model_id, _BREAK_OFF_S)
 
     async def _ended(self, model_id: int, limit_s: float) -> bool:
@@ -329,6 +343,11 @@ class Residency:
     def _change(self) -> Awaitable[bool]:
         """Wait until something was released, unloaded or died."""
         return self._changed.wait()
+
+    async def _change_within(self, limit_s: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                await self._change()
 
     def _wake(self) -> None:
         self._changed.set()
