@@ -307,7 +307,7 @@ def _pci_name(root: Path, device: Path, vendor: str) -> str:
         return f"{brand} GPU"
     vendor_id = next(number for number, name in _SYSFS_VENDORS.items() if name == vendor)
     for listing in _PCI_IDS:
-        if found := _pci_ids_entry(_text(root / listing), vendor_id, device_id):
+        if found := _pci_ids_entry(_text(root / listing) + "\n", vendor_id, device_id):
             return f"{brand} {found}"
     return f"{brand} GPU {device_id:04x}"
 
