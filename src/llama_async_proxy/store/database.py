@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 _READERS = 4
 """Reads take milliseconds; more threads would only wait for the same disk."""
-_BUSY_TIMEOUT_S = 5
+BUSY_TIMEOUT_S = 5.0
 """How long to wait for another program, such as a backup, that holds the file."""
 
 _LOCKED = "The database {path} is locked by another program. Close what has it open and try again."
@@ -66,11 +66,11 @@ def our_errors(path: Path) -> Iterator[None]:
 class Database:
     """An open, current database: one engine that writes, one that only reads."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
         """Open `path`, creating or migrating it. Blocks. Raises StoreUnavailable."""
         self.path = path
-        self.writing = _writing_engine(path)
-        self._reading = _engine(path, _prepare_reading)
+        self.writing = _writing_engine(path, busy_timeout_s)
+        self._reading = _engine(path, busy_timeout_s, _prepare_reading)
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="store-read")
         try:
             with our_errors(path):
@@ -126,18 +126,36 @@ def _revision(connection: Connection, path: Path) -> str | None:
     return revision
 
 
-def _writing_engine(path: Path) -> Engine:
-    engine = _engine(path, _prepare_writing)
+def examine_database(path: Path) -> str:
+    """The state of an existing file in a few words, found without changing it, also while a service uses it.
+
+    Reads the whole file. Raises StoreUnavailable when it is damaged, of a newer version or not ours.
+    """
+    engine = _engine(path, BUSY_TIMEOUT_S, _prepare_reading)
+    try:
+        with our_errors(path), engine.connect() as connection:
+            revision = _revision(connection, path)
+            problem = connection.scalar(text("PRAGMA quick_check(1)"))
+    finally:
+        engine.dispose()
+    if problem != "ok":
+        raise StoreUnavailable(_ADVICE[sqlite3.SQLITE_CORRUPT].format(path=path), details=str(problem))
+    size = f"sound, {path.stat().st_size / 1e6:.1f} MB"
+    return size if revision == migrations.HEAD else f"{size}, brought up to date by the next start"
+
+
+def _writing_engine(path: Path, busy_timeout_s: float) -> Engine:
+    engine = _engine(path, busy_timeout_s, _prepare_writing)
     # At once for writing: a transaction that turns from reading to writing can fail in its middle. Without isolation
     # level the sqlite3 module begins none itself, which would leave out statements that change the schema.
     event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
     return engine
 
 
-def _engine(path: Path, prepare: Callable[[sqlite3.Connection, object], None]) -> Engine:
+def _engine(path: Path, busy_timeout_s: float, prepare: Callable[[sqlite3.Connection, object], None]) -> Engine:
     engine = create_engine(
         URL.create("sqlite", database=str(path)),
-        connect_args={"isolation_level": None, "timeout": _BUSY_TIMEOUT_S},
+        connect_args={"isolation_level": None, "timeout": busy_timeout_s},
         pool_size=_READERS,
     )
     event.listen(engine, "connect", prepare)
