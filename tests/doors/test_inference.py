@@ -15,25 +15,19 @@ import uvloop
 
 from llama_async_proxy.doors.inference import InferenceDoor
 from llama_async_proxy.errors import LoadFailed
-from llama_async_proxy.events import EventBus
 from llama_async_proxy.inference.delivery import Patience
-from llama_async_proxy.inference.names import Names
-from llama_async_proxy.inference.proxy import CLIENT_GONE, Proxy
-from llama_async_proxy.inference.residency import Residency
-from llama_async_proxy.inference.upstream import UpstreamClient
-from llama_async_proxy.records import ModelStatus, RequestRecord
-from support.asgi import RawClient, serving
+from llama_async_proxy.inference.proxy import CLIENT_GONE
+from llama_async_proxy.records import ModelStatus
+from support.asgi import RawClient
+from support.site import Site
 from support.upstream import (
     LAST_EVENTS,
     Exchange,
     Upstream,
-    UpstreamEngine,
     answers,
     breaks_off_after,
     event,
     make_model,
-    make_settings,
-    make_spec,
     never_answers,
     says,
     streams,
@@ -47,68 +41,30 @@ STREAM = {"model": "tiny", "stream": True}
 LOOP_FACTORIES = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 
-class Site:
-    """The door as the service builds it, with model "tiny" on `upstream` and "other" on a second one."""
+class UpstreamSite(Site):
+    """Model "tiny" runs on `upstream`, "other" on a second one."""
 
     def __init__(self, **settings: Any) -> None:
-        self.settings = make_settings(**settings)
-        self.models = (make_model(1, "tiny", name="Tiny", aliases=("gpt-4o",)), make_model(2, "other"))
+        super().__init__((make_model(1, "tiny", name="Tiny", aliases=("gpt-4o",)), make_model(2, "other")), **settings)
         self.upstream = Upstream()
         self.other = Upstream(answers({"from": "other"}))
-        self.records: list[RequestRecord] = []
-        self._recorded = asyncio.Event()
 
     @asynccontextmanager
-    async def running(self, patience: Patience | None = None) -> AsyncIterator[Site]:
-        bus = EventBus()
-        names = Names(lambda: self.models)
+    async def running(self, patience: Patience | None = None) -> AsyncIterator[UpstreamSite]:
         async with AsyncExitStack() as stack:
-            upstreams = {1: self.upstream, 2: self.other}
-            for upstream in upstreams.values():
-                await stack.enter_async_context(upstream.serving())
-            self.engine = UpstreamEngine(bus, upstreams)
-            self.residency = Residency(
-                self.engine,
-                settings=lambda: self.settings,
-                models=lambda: self.models,
-                spec_for=make_spec,
-                bus=bus,
-                used=lambda *_: None,
-            )
-            self.client = UpstreamClient()
-            stack.callback(self.client.close)
-            proxy = Proxy(
-                names=names,
-                residency=self.residency,
-                client=self.client,
-                settings=lambda: self.settings,
-                finished=self._finished,
-                patience=patience or Patience(),
-            )
-            door = InferenceDoor(proxy, names=names, runtime=self.engine.runtime, settings=lambda: self.settings)
-            self.port = await stack.enter_async_context(serving(door))
-            self.url = f"http://127.0.0.1:{self.port}"
-            self.http = await stack.enter_async_context(httpx.AsyncClient(base_url=self.url, timeout=10))
+            await stack.enter_async_context(self.upstream.serving())
+            await stack.enter_async_context(self.other.serving())
+            endpoints = {1: self.upstream.endpoint, 2: self.other.endpoint}
+            await stack.enter_async_context(self.served(endpoints, patience))
             yield self
-
-    def _finished(self, record: RequestRecord) -> None:
-        self.records.append(record)
-        self._recorded.set()
-
-    async def record(self) -> RequestRecord:
-        """The one record there is, waiting for it."""
-        async with asyncio.timeout(5):
-            await self._recorded.wait()
-        [record] = self.records
-        return record
 
     async def stream(self, path: str = CHAT, **body: Any) -> httpx.Response:
         return await self.http.post(path, json={**STREAM, **body})
 
 
 @pytest.fixture
-async def site() -> AsyncIterator[Site]:
-    async with Site().running() as running:
+async def site() -> AsyncIterator[UpstreamSite]:
+    async with UpstreamSite().running() as running:
         yield running
 
 
@@ -120,7 +76,7 @@ def error_of(response: httpx.Response) -> dict[str, Any]:
 # --- bytes through ------------------------------------------------------------------------------------------------
 
 
-async def test_a_json_answer_passes_verbatim(site: Site) -> None:
+async def test_a_json_answer_passes_verbatim(site: UpstreamSite) -> None:
     body = b'{"z": 1,  "a":[1.0, 2],"text":"\xc3\xa9\\u00e9"}\n'
     site.upstream.behaviour = answers(body, b"201 Created")
     response = await site.http.post(CHAT, json={"model": "tiny"})
@@ -131,7 +87,7 @@ async def test_a_json_answer_passes_verbatim(site: Site) -> None:
     }
 
 
-async def test_a_stream_passes_verbatim(site: Site) -> None:
+async def test_a_stream_passes_verbatim(site: UpstreamSite) -> None:
     events = (token("a"), b": ping\n\n", event({"odd": "spacing"}), *LAST_EVENTS)
     site.upstream.behaviour = streams(*events)
     response = await site.stream()
@@ -141,7 +97,7 @@ async def test_a_stream_passes_verbatim(site: Site) -> None:
     assert not {"server", "access-control-allow-origin", "keep-alive"} & set(response.headers)
 
 
-async def test_an_engines_error_passes_verbatim(site: Site) -> None:
+async def test_an_engines_error_passes_verbatim(site: UpstreamSite) -> None:
     body = b'{"error":{"code":400,"message":"too long","type":"exceed_context_size_error","n_ctx":512}}'
     site.upstream.behaviour = answers(body, b"400 Bad Request")
     response = await site.stream()
@@ -149,7 +105,7 @@ async def test_an_engines_error_passes_verbatim(site: Site) -> None:
     assert (await site.record()).status == 400
 
 
-async def test_each_token_leaves_when_it_arrives(site: Site) -> None:
+async def test_each_token_leaves_when_it_arrives(site: UpstreamSite) -> None:
     may_go_on = asyncio.Semaphore(0)
     site.upstream.behaviour = streams(token("a"), token("b"), before_each=lambda _: may_go_on.acquire())
     async with RawClient.connected(site.port) as client:
@@ -162,7 +118,7 @@ async def test_each_token_leaves_when_it_arrives(site: Site) -> None:
         assert await client.until(b"0\r\n\r\n") == b"0\r\n\r\n"
 
 
-async def test_the_request_reaches_the_engine_verbatim_but_for_what_is_ours(site: Site) -> None:
+async def test_the_request_reaches_the_engine_verbatim_but_for_what_is_ours(site: UpstreamSite) -> None:
     body = b'{ "model":"GPT-4o",  "messages":[] }'
     headers = {
         "authorization": "Bearer secret",
@@ -184,31 +140,31 @@ async def test_the_request_reaches_the_engine_verbatim_but_for_what_is_ours(site
 
 
 @pytest.mark.parametrize("path", ["/props", "/slots", "/lora-adapters", "/metrics"])
-async def test_native_gets_name_the_model_in_the_query(site: Site, path: str) -> None:
+async def test_native_gets_name_the_model_in_the_query(site: UpstreamSite, path: str) -> None:
     site.upstream.behaviour = answers([])
     assert (await site.http.get(path, params={"model": "tiny"})).status_code == 200
     assert site.upstream.requests[0].target == f"{path}?model=tiny"
 
 
-async def test_head_is_answered_without_a_body(site: Site) -> None:
+async def test_head_is_answered_without_a_body(site: UpstreamSite) -> None:
     response = await site.http.head("/props?model=tiny")
     assert (response.status_code, response.content) == (200, b"")
     assert site.upstream.requests[0].method == "HEAD"
 
 
-async def test_a_form_names_its_model(site: Site) -> None:
+async def test_a_form_names_its_model(site: UpstreamSite) -> None:
     audio = {"file": ("a.wav", b"\0" * 100_000, "audio/wav")}
     response = await site.http.post("/v1/audio/transcriptions", data={"model": "tiny"}, files=audio)
     assert response.status_code == 200
     assert b"\0" * 100_000 in site.upstream.requests[0].body
 
 
-async def test_two_models_are_told_apart_on_one_connection(site: Site) -> None:
+async def test_two_models_are_told_apart_on_one_connection(site: UpstreamSite) -> None:
     for name, expected in (("tiny", {"ok": True}), ("other", {"from": "other"}), ("1", {"ok": True})):
         assert (await site.http.post("/completion", json={"model": name})).json() == expected
 
 
-async def test_many_requests_at_once_each_get_their_own_answer(site: Site) -> None:
+async def test_many_requests_at_once_each_get_their_own_answer(site: UpstreamSite) -> None:
     async def echo(exchange: Exchange) -> None:
         await answers({"you": exchange.json["n"]})(exchange)
 
@@ -220,7 +176,7 @@ async def test_many_requests_at_once_each_get_their_own_answer(site: Site) -> No
 # --- clients that leave or are slow -------------------------------------------------------------------------------
 
 
-async def test_a_client_that_leaves_a_stream_cancels_upstream_at_once(site: Site) -> None:
+async def test_a_client_that_leaves_a_stream_cancels_upstream_at_once(site: UpstreamSite) -> None:
     site.upstream.behaviour = streams(*[token("a")] * 10_000, before_each=lambda _: asyncio.sleep(0.01))
     async with RawClient.connected(site.port) as client:
         await client.post(CHAT, json.dumps(STREAM).encode())
@@ -233,7 +189,7 @@ async def test_a_client_that_leaves_a_stream_cancels_upstream_at_once(site: Site
     assert site.residency.in_flight(1) == 0
 
 
-async def test_a_client_that_leaves_before_the_answer_cancels_upstream_too(site: Site) -> None:
+async def test_a_client_that_leaves_before_the_answer_cancels_upstream_too(site: UpstreamSite) -> None:
     site.upstream.behaviour = never_answers
     async with RawClient.connected(site.port) as client:
         await client.post(CHAT, b'{"model":"tiny"}')
@@ -243,7 +199,7 @@ async def test_a_client_that_leaves_before_the_answer_cancels_upstream_too(site:
 
 
 async def test_a_client_that_leaves_the_queue_starts_no_load() -> None:
-    async with Site(max_models=1).running() as site, site.residency.lease(site.models[0]):
+    async with UpstreamSite(max_models=1).running() as site, site.residency.lease(site.models[0]):
         async with RawClient.connected(site.port) as client:
             await client.post(CHAT, b'{"model":"other"}')
             await client.writer.drain()
@@ -253,7 +209,7 @@ async def test_a_client_that_leaves_the_queue_starts_no_load() -> None:
         assert ("load", 2) not in site.engine.calls
 
 
-async def test_a_client_that_leaves_while_sending_its_body_asks_nothing(site: Site) -> None:
+async def test_a_client_that_leaves_while_sending_its_body_asks_nothing(site: UpstreamSite) -> None:
     async with RawClient.connected(site.port) as client:
         client.writer.write(b"POST /completion HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
         await client.writer.drain()
@@ -261,7 +217,7 @@ async def test_a_client_that_leaves_while_sending_its_body_asks_nothing(site: Si
     assert len(site.upstream.requests) == 1
 
 
-async def test_a_slow_client_holds_its_engine_back_and_nobody_else(site: Site) -> None:
+async def test_a_slow_client_holds_its_engine_back_and_nobody_else(site: UpstreamSite) -> None:
     sent = 0
     data = token("x" * 60_000)
 
@@ -292,7 +248,7 @@ async def test_a_slow_client_holds_its_engine_back_and_nobody_else(site: Site) -
 # --- engines that fail --------------------------------------------------------------------------------------------
 
 
-async def test_an_engine_that_dies_mid_stream_ends_it_with_an_error_event(site: Site) -> None:
+async def test_an_engine_that_dies_mid_stream_ends_it_with_an_error_event(site: UpstreamSite) -> None:
     site.upstream.behaviour = breaks_off_after(token("a"), token("b"))
     response = await site.stream()
     assert response.status_code == 200
@@ -304,7 +260,7 @@ async def test_an_engine_that_dies_mid_stream_ends_it_with_an_error_event(site: 
     assert record.completion_tokens is None
 
 
-async def test_an_error_event_does_not_continue_a_broken_off_one(site: Site) -> None:
+async def test_an_error_event_does_not_continue_a_broken_off_one(site: UpstreamSite) -> None:
     site.upstream.behaviour = breaks_off_after(token("a"), b'data: {"cho')
     response = await site.stream()
     events = response.content.split(b"\n\n")
@@ -313,14 +269,14 @@ async def test_an_error_event_does_not_continue_a_broken_off_one(site: Site) -> 
 
 
 @pytest.mark.parametrize(("path", "name"), [("/v1/messages", "error"), ("/v1/responses", "error")])
-async def test_the_error_event_is_in_the_routes_own_dialect(site: Site, path: str, name: str) -> None:
+async def test_the_error_event_is_in_the_routes_own_dialect(site: UpstreamSite, path: str, name: str) -> None:
     site.upstream.behaviour = breaks_off_after(b"event: message_start\ndata: {}\n\n")
     lines = (await site.stream(path)).text.split("\n\n")[1].split("\n")
     assert lines[0] == f"event: {name}"
     assert json.loads(lines[1].removeprefix("data: "))["type"] == "error"
 
 
-async def test_an_engine_that_dies_before_its_answer_is_a_502(site: Site) -> None:
+async def test_an_engine_that_dies_before_its_answer_is_a_502(site: UpstreamSite) -> None:
     site.upstream.behaviour = Exchange.die
     response = await site.stream()
     assert response.status_code == 502
@@ -331,7 +287,7 @@ async def test_an_engine_that_dies_before_its_answer_is_a_502(site: Site) -> Non
     }
 
 
-async def test_an_answer_with_a_length_that_breaks_off_closes_the_connection(site: Site) -> None:
+async def test_an_answer_with_a_length_that_breaks_off_closes_the_connection(site: UpstreamSite) -> None:
     site.upstream.behaviour = says(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nnot all", then_close=True)
     with pytest.raises(httpx.RemoteProtocolError):
         await site.http.post("/completion", json={"model": "tiny"})
@@ -339,7 +295,7 @@ async def test_an_answer_with_a_length_that_breaks_off_closes_the_connection(sit
 
 
 async def test_silence_ends_with_the_phases_limit() -> None:
-    async with Site(first_token_timeout_s=0.05, idle_timeout_s=0.05).running() as site:
+    async with UpstreamSite(first_token_timeout_s=0.05, idle_timeout_s=0.05).running() as site:
         site.upstream.behaviour = never_answers
         response = await site.http.post("/completion", json={"model": "tiny"})
         assert (response.status_code, error_of(response)["type"]) == (504, "timeout_error")
@@ -347,7 +303,7 @@ async def test_silence_ends_with_the_phases_limit() -> None:
         assert b"timeout_error" in (await site.stream()).content
 
 
-async def test_a_model_that_does_not_come_up_says_why(site: Site) -> None:
+async def test_a_model_that_does_not_come_up_says_why(site: UpstreamSite) -> None:
     site.engine.failure = LoadFailed("The model needs 20 GiB; 8 GiB are free.", exit_code=1)
     response = await site.stream()
     assert response.status_code == 503
@@ -355,7 +311,7 @@ async def test_a_model_that_does_not_come_up_says_why(site: Site) -> None:
 
 
 async def test_an_unload_ends_running_streams_with_an_error_event() -> None:
-    async with Site(drain_s=0.05).running() as site:
+    async with UpstreamSite(drain_s=0.05).running() as site:
         site.upstream.behaviour = streams(*[token("a")] * 10_000, before_each=lambda _: asyncio.sleep(0.01))
         request = asyncio.create_task(site.stream())
         await site.upstream.until(lambda u: len(u.requests) == 1)
@@ -365,7 +321,19 @@ async def test_an_unload_ends_running_streams_with_an_error_event() -> None:
         assert b"[DONE]" not in response.content
 
 
-async def test_a_fault_of_ours_is_a_500_that_the_log_explains(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_stopping_service_ends_streams_with_an_error_event(site: UpstreamSite) -> None:
+    site.upstream.behaviour = streams(*[token("a")] * 10_000, before_each=lambda _: asyncio.sleep(0.01))
+    request = asyncio.create_task(site.stream())
+    await site.upstream.until(lambda u: len(u.requests) == 1)
+    site.residency.break_off()
+    response = await request
+    assert b"The service is stopping." in response.content
+    await site.upstream.until(lambda u: u.cancelled == 1)
+
+
+async def test_a_fault_of_ours_is_a_500_that_the_log_explains(
+    site: UpstreamSite, caplog: pytest.LogCaptureFixture
+) -> None:
     def broken(*_: object) -> tuple[Any, ...]:
         raise ZeroDivisionError("a bug")
 
@@ -385,7 +353,7 @@ IMPATIENT = Patience(hold_s=0.05, comment_s=0.02)
 
 
 async def test_a_stream_is_kept_alive_while_its_model_loads() -> None:
-    async with Site().running(IMPATIENT) as site:
+    async with UpstreamSite().running(IMPATIENT) as site:
         site.upstream.behaviour = streams(token("a"), *LAST_EVENTS)
         site.engine.gate.clear()
         async with RawClient.connected(site.port) as client:
@@ -403,7 +371,7 @@ async def test_a_stream_is_kept_alive_while_its_model_loads() -> None:
 
 
 async def test_a_load_that_fails_late_is_an_error_event() -> None:
-    async with Site().running(IMPATIENT) as site:
+    async with UpstreamSite().running(IMPATIENT) as site:
         site.engine.gate.clear()
         site.engine.failure = LoadFailed("out of memory")
         async with RawClient.connected(site.port) as client:
@@ -416,7 +384,7 @@ async def test_a_load_that_fails_late_is_an_error_event() -> None:
 
 
 async def test_an_engines_refusal_after_that_is_an_error_event_too() -> None:
-    async with Site().running(IMPATIENT) as site:
+    async with UpstreamSite().running(IMPATIENT) as site:
         body = b'{"error":{"code":400,"message":"too long","type":"exceed_context_size_error"}}'
         site.upstream.behaviour = answers(body, b"400 Bad Request")
         site.engine.gate.clear()
@@ -429,13 +397,13 @@ async def test_an_engines_refusal_after_that_is_an_error_event_too() -> None:
 
 
 async def test_a_quick_load_is_not_seen_at_all() -> None:
-    async with Site().running(Patience(hold_s=5.0)) as site:
+    async with UpstreamSite().running(Patience(hold_s=5.0)) as site:
         site.upstream.behaviour = streams(token("a"), *LAST_EVENTS)
         assert (await site.stream()).content == token("a") + b"".join(LAST_EVENTS)
 
 
 async def test_a_client_that_leaves_while_loading_cancels_its_wait() -> None:
-    async with Site().running(IMPATIENT) as site:
+    async with UpstreamSite().running(IMPATIENT) as site:
         site.engine.gate.clear()
         async with RawClient.connected(site.port) as client:
             await client.post(CHAT, json.dumps(STREAM).encode())
@@ -448,7 +416,7 @@ async def test_a_client_that_leaves_while_loading_cancels_its_wait() -> None:
 # --- errors of the caller -----------------------------------------------------------------------------------------
 
 
-async def test_an_unknown_model_is_a_404_that_names_close_ones(site: Site) -> None:
+async def test_an_unknown_model_is_a_404_that_names_close_ones(site: UpstreamSite) -> None:
     response = await site.http.post(CHAT, json={"model": "tinny"})
     assert response.status_code == 404
     assert error_of(response)["code"] == "model_not_found"
@@ -456,14 +424,14 @@ async def test_an_unknown_model_is_a_404_that_names_close_ones(site: Site) -> No
     assert (await site.record()).model == "tinny"
 
 
-async def test_an_unknown_model_is_said_to_anthropic_clients_in_their_words(site: Site) -> None:
+async def test_an_unknown_model_is_said_to_anthropic_clients_in_their_words(site: UpstreamSite) -> None:
     response = await site.http.post("/v1/messages", json={"model": "nothing"})
     assert response.status_code == 404
     assert response.json()["type"] == "error"
     assert error_of(response)["type"] == "not_found_error"
 
 
-async def test_without_a_model_the_only_loaded_one_answers(site: Site) -> None:
+async def test_without_a_model_the_only_loaded_one_answers(site: UpstreamSite) -> None:
     refused = await site.http.post("/completion", json={})
     assert (refused.status_code, error_of(refused)["type"]) == (400, "invalid_request_error")
     await site.residency.load(site.models[1])
@@ -473,7 +441,7 @@ async def test_without_a_model_the_only_loaded_one_answers(site: Site) -> None:
     assert "several" in error_of(await site.http.post("/completion", json={}))["message"]
 
 
-async def test_a_body_that_is_no_json_names_the_body(site: Site) -> None:
+async def test_a_body_that_is_no_json_names_the_body(site: UpstreamSite) -> None:
     response = await site.http.post(CHAT, content=b"{bad")
     assert response.status_code == 400
     assert error_of(response)["message"].startswith("body: is not valid JSON")
@@ -485,7 +453,7 @@ async def test_a_body_over_the_limit_is_a_413(chunked: bool) -> None:
         for _ in range(40):
             yield b" " * 65536
 
-    async with Site(max_body_mib=1).running() as site:
+    async with UpstreamSite(max_body_mib=1).running() as site:
         content = pieces() if chunked else b" " * (40 * 65536)
         response = await site.http.post(CHAT, content=content)
         assert response.status_code == 413
@@ -494,7 +462,7 @@ async def test_a_body_over_the_limit_is_a_413(chunked: bool) -> None:
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/completion"), ("POST", "/v1/images"), ("DELETE", "/v1/models")])
-async def test_routes_that_are_not_there_answer_json(site: Site, method: str, path: str) -> None:
+async def test_routes_that_are_not_there_answer_json(site: UpstreamSite, method: str, path: str) -> None:
     response = await site.http.request(method, path)
     assert response.status_code == 404
     assert error_of(response)["type"] == "not_found_error"
@@ -504,19 +472,19 @@ async def test_routes_that_are_not_there_answer_json(site: Site, method: str, pa
 # --- what is ours -------------------------------------------------------------------------------------------------
 
 
-async def test_the_model_list_has_every_registered_model(site: Site) -> None:
+async def test_the_model_list_has_every_registered_model(site: UpstreamSite) -> None:
     await site.residency.load(site.models[0])
     listed = (await site.http.get("/v1/models")).json()
     assert [(m["id"], m["status"]["value"]) for m in listed["data"]] == [("tiny", "loaded"), ("other", "unloaded")]
 
 
-async def test_one_model_is_found_by_any_of_its_names(site: Site) -> None:
+async def test_one_model_is_found_by_any_of_its_names(site: UpstreamSite) -> None:
     assert (await site.http.get("/v1/models/gpt-4o")).json()["id"] == "tiny"
     missing = await site.http.get("/v1/models/none/such")
     assert (missing.status_code, error_of(missing)["code"]) == (404, "model_not_found")
 
 
-async def test_health_says_the_service_answers(site: Site) -> None:
+async def test_health_says_the_service_answers(site: UpstreamSite) -> None:
     for path in ("/health", "/v1/health"):
         assert (await site.http.get(path)).json() == {"status": "ok"}
 
@@ -542,7 +510,7 @@ def test_the_door_knows_its_own(path: str, query: bytes, expected: bool) -> None
 # --- records and clients ------------------------------------------------------------------------------------------
 
 
-async def test_a_stream_leaves_a_complete_record(site: Site) -> None:
+async def test_a_stream_leaves_a_complete_record(site: UpstreamSite) -> None:
     site.upstream.behaviour = streams(token("a"), *LAST_EVENTS)
     await site.stream(model="gpt-4o")
     record = await site.record()
@@ -555,7 +523,7 @@ async def test_a_stream_leaves_a_complete_record(site: Site) -> None:
     assert 0 < record.load_ms <= record.first_token_ms <= record.total_ms
 
 
-async def test_the_openai_package_streams_and_raises(site: Site) -> None:
+async def test_the_openai_package_streams_and_raises(site: UpstreamSite) -> None:
     async with openai.AsyncOpenAI(base_url=f"{site.url}/v1", api_key="none", max_retries=0) as client:
         assert [model.id async for model in client.models.list()] == ["tiny", "other"]
         messages: list[Any] = [{"role": "user", "content": "hi"}]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -10,8 +10,8 @@ import pytest
 from llama_async_proxy.errors import DeadlineExceeded, InvalidInput, LoadFailed, Overloaded, ServiceError
 from llama_async_proxy.events import EventBus
 from llama_async_proxy.inference.residency import Residency
-from llama_async_proxy.records import Model, ModelStatus
-from support.upstream import Upstream, UpstreamEngine, make_model, make_settings, make_spec
+from llama_async_proxy.records import Endpoint, Model, ModelStatus
+from support.upstream import RunningEngine, make_model, make_settings, make_spec
 
 
 class House:
@@ -25,21 +25,19 @@ class House:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[House]:
-        async with AsyncExitStack() as stack:
-            upstreams = {m.id: await stack.enter_async_context(Upstream().serving()) for m in self.models}
-            self.engine = UpstreamEngine(self.bus, upstreams)
-            self.residency = Residency(
-                self.engine,
-                settings=lambda: self.settings,
-                models=lambda: self.models,
-                spec_for=make_spec,
-                bus=self.bus,
-                used=lambda model_id, _: self.used.append(model_id),
-            )
-            watching = asyncio.create_task(self.residency.run())
-            yield self
-            watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
+        self.engine = RunningEngine(self.bus, {m.id: Endpoint("127.0.0.1", 10_000 + m.id) for m in self.models})
+        self.residency = Residency(
+            self.engine,
+            settings=lambda: self.settings,
+            models=lambda: self.models,
+            spec_for=make_spec,
+            bus=self.bus,
+            used=lambda model_id, _: self.used.append(model_id),
+        )
+        watching = asyncio.create_task(self.residency.run())
+        yield self
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
 
     def model(self, model_id: int) -> Model:
         return self.models[model_id - 1]
@@ -98,7 +96,7 @@ async def settle() -> None:
 
 async def test_a_request_loads_its_model_and_learns_where_it_answers() -> None:
     async with House().running() as house, house.residency.lease(house.model(1)) as lease:
-        assert lease.endpoint == house.engine.upstreams[1].endpoint
+        assert lease.endpoint == Endpoint("127.0.0.1", 10_001)
         assert lease.load_s is not None
         assert house.used == [1]
         assert house.residency.in_flight(1) == 1

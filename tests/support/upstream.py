@@ -245,11 +245,11 @@ def make_spec(model: Model, options: Mapping[str, OptionValue]) -> LaunchSpec:
     return LaunchSpec(model.id, model.slug, model.path, model.facts.kind, options)
 
 
-class UpstreamEngine:
-    """An engine whose processes are Upstreams, one per model id. `gate` holds loads back, `failure` fails them."""
+class RunningEngine:
+    """An engine whose processes run already, one per model id. `gate` holds loads back, `failure` fails them."""
 
-    def __init__(self, bus: EventBus, upstreams: Mapping[int, Upstream]) -> None:
-        self.upstreams = upstreams
+    def __init__(self, bus: EventBus, endpoints: Mapping[int, Endpoint]) -> None:
+        self.endpoints = endpoints
         self.gate = asyncio.Event()
         self.gate.set()
         self.failure: LoadFailed | None = None
@@ -280,7 +280,7 @@ class UpstreamEngine:
         if self.failure is not None:
             self._set(spec.model_id, ModelStatus.FAILED, error=self.failure.reason)
             raise self.failure
-        return self._set(spec.model_id, ModelStatus.READY, endpoint=self.upstreams[spec.model_id].endpoint)
+        return self._set(spec.model_id, ModelStatus.READY, endpoint=self.endpoints[spec.model_id])
 
     async def unload(self, model_id: int, *, drain_s: float = 10.0) -> ModelRuntime:
         self.calls.append(("unload", model_id))

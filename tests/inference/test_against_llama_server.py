@@ -1,0 +1,244 @@
+"""The same request straight to a real llama-server and through the door: the answers differ in ids and times only."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import re
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from llama_async_proxy.inference.proxy import CLIENT_GONE
+from llama_async_proxy.records import Endpoint
+from support.asgi import RawClient
+from support.service import clean_environment, free_port
+from support.site import Site
+from support.upstream import make_model
+
+pytestmark = pytest.mark.engine
+
+MESSAGES = [{"role": "user", "content": "hello there"}]
+FIXED = {"model": "chat", "seed": 1, "temperature": 0, "cache_prompt": False, "max_tokens": 12}
+
+
+@dataclass
+class LlamaServer:
+    process: subprocess.Popen[bytes]
+    endpoint: Endpoint
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.endpoint.host}:{self.endpoint.port}"
+
+
+@contextlib.contextmanager
+def running(binary: Path, model: Path, *arguments: str) -> Iterator[LlamaServer]:
+    port = free_port()
+    command = [str(binary), "-m", str(model), "--host", "127.0.0.1", "--port", str(port), "-np", "1", "-c", "512"]
+    process = subprocess.Popen(
+        [*command, *arguments], env=clean_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    server = LlamaServer(process, Endpoint("127.0.0.1", port))
+    try:
+        transport = httpx.HTTPTransport(retries=20)  # while nobody listens yet
+        with httpx.Client(transport=transport, base_url=server.url) as client:
+            while client.get("/health").status_code != 200:
+                assert process.poll() is None
+        yield server
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture(scope="module")
+def chat_server(llama_server: Path, model_files: Path) -> Iterator[LlamaServer]:
+    with running(llama_server, model_files / "chat.gguf", "--metrics", "--slots", "--alias", "chat") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def embedding_server(llama_server: Path, model_files: Path) -> Iterator[LlamaServer]:
+    with running(llama_server, model_files / "embed.gguf", "--embeddings", "--alias", "embed") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def rerank_server(llama_server: Path, model_files: Path) -> Iterator[LlamaServer]:
+    with running(llama_server, model_files / "rerank.gguf", "--reranking", "--alias", "rerank") as server:
+        yield server
+
+
+@contextlib.asynccontextmanager
+async def site_of(**servers: LlamaServer) -> AsyncIterator[Site]:
+    models = tuple(make_model(number, slug) for number, slug in enumerate(servers, 1))
+    site = Site(models)
+    async with site.served({m.id: servers[m.slug].endpoint for m in models}):
+        yield site
+
+
+def masked(body: bytes) -> bytes:
+    """Without what differs between two runs of one request."""
+    body = re.sub(rb'"(id|item_id)":"[^"]*"', rb'"\1":"ID"', body)
+    body = re.sub(rb'"(created|created_at|completed_at|id_task)":-?\d+', rb'"\1":0', body)
+    body = re.sub(rb'"(\w+_(?:ms|second))":[\d.e+-]+', rb'"\1":0', body)
+    return re.sub(rb"(?m)^(llamacpp:\w*seconds\w*) .*$", rb"\1 0", body)
+
+
+def comparable(response: httpx.Response) -> dict[str, Any]:
+    ours = {"server", "access-control-allow-origin", "keep-alive", "connection", "transfer-encoding", "content-length"}
+    return {
+        "status": response.status_code,
+        "headers": [(k, v) for k, v in response.headers.items() if k not in ours],
+        "body": masked(response.content),
+    }
+
+
+async def both(server: LlamaServer, site: Site, method: str, path: str, **request: Any) -> httpx.Response:
+    """The answer, after checking that it is the same both ways."""
+    async with httpx.AsyncClient(base_url=server.url, timeout=30) as straight:
+        direct = await straight.request(method, path, **request)
+        proxied = await site.http.request(method, path, **request)
+    assert comparable(proxied) == comparable(direct)
+    assert ("content-length" in proxied.headers) == ("content-length" in direct.headers)
+    return proxied
+
+
+POSTS: list[tuple[str, dict[str, Any], int]] = [
+    ("/v1/chat/completions", {"messages": MESSAGES}, 200),
+    ("/v1/chat/completions", {"messages": MESSAGES, "stream": True}, 200),
+    ("/chat/completions", {"messages": MESSAGES, "stream": True, "stream_options": {"include_usage": True}}, 200),
+    ("/v1/chat/completions", {"messages": MESSAGES, "n_probs": 3, "stream": True, "timings_per_token": True}, 200),
+    ("/v1/chat/completions", {"messages": MESSAGES, "stream": True, "return_progress": True}, 200),
+    ("/v1/chat/completions", {"messages": [{"role": "user", "content": "Ünïcödé 模型 🦙"}], "stream": True}, 200),
+    ("/v1/chat/completions", {"messages": "no"}, 400),
+    ("/v1/chat/completions", {"messages": MESSAGES, "stream": "yes"}, 400),
+    ("/v1/chat/completions/input_tokens", {"messages": MESSAGES}, 200),
+    ("/v1/completions", {"prompt": "the quick"}, 200),
+    ("/completions", {"prompt": "the quick", "stream": True}, 200),
+    ("/completion", {"prompt": "the quick", "n_predict": 8}, 200),
+    ("/completion", {"prompt": "the quick", "n_predict": 8, "stream": True}, 200),
+    ("/completion", {"prompt": "hi " * 2000, "stream": True}, 400),
+    ("/infill", {"input_prefix": "the ", "input_suffix": " dog", "n_predict": 8, "stream": True}, 200),
+    ("/v1/messages", {"messages": MESSAGES}, 200),
+    ("/v1/messages", {"messages": MESSAGES, "stream": True}, 200),
+    ("/v1/messages", {}, 500),
+    ("/v1/messages/count_tokens", {"messages": MESSAGES}, 200),
+    ("/v1/responses", {"input": "hello", "max_output_tokens": 8}, 200),
+    ("/v1/responses", {"input": "hello", "max_output_tokens": 8, "stream": True}, 200),
+    ("/tokenize", {"content": "the quick brown fox", "with_pieces": True}, 200),
+    ("/detokenize", {"tokens": [300, 301, 302]}, 200),
+    ("/apply-template", {"messages": MESSAGES}, 200),
+    ("/v1/embeddings", {"input": "hello"}, 501),
+    ("/v1/rerank", {"query": "a", "documents": ["b"]}, 501),
+]
+
+
+@pytest.mark.parametrize(("path", "body", "status"), POSTS, ids=[f"{p}-{n}" for n, (p, _, _) in enumerate(POSTS)])
+async def test_a_chat_models_answer_is_the_same(
+    chat_server: LlamaServer, path: str, body: dict[str, Any], status: int
+) -> None:
+    async with site_of(chat=chat_server) as site:
+        response = await both(chat_server, site, "POST", path, json={**FIXED, **body})
+        assert response.status_code == status
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/props"),
+        ("HEAD", "/props"),
+        ("GET", "/slots"),
+        ("GET", "/slots?fail_on_no_slot=1"),
+        ("GET", "/lora-adapters"),
+        ("GET", "/metrics"),
+    ],
+)
+async def test_a_chat_models_inspection_is_the_same(chat_server: LlamaServer, method: str, path: str) -> None:
+    async with site_of(chat=chat_server) as site:
+        assert (await both(chat_server, site, method, path, params={"model": "chat"})).status_code == 200
+
+
+async def test_adapters_are_set_the_same_way(chat_server: LlamaServer) -> None:
+    async with site_of(chat=chat_server) as site:
+        assert (await both(chat_server, site, "POST", "/lora-adapters?model=chat", json=[])).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/embeddings", "/embedding"])
+async def test_embeddings_are_the_same(embedding_server: LlamaServer, path: str) -> None:
+    async with site_of(embed=embedding_server) as site:
+        body = {"model": "embed", "input": ["the quick brown fox", "a dog"], "content": "a dog"}
+        assert (await both(embedding_server, site, "POST", path, json=body)).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/v1/rerank", "/rerank", "/v1/reranking", "/reranking"])
+async def test_ranks_are_the_same(rerank_server: LlamaServer, path: str) -> None:
+    async with site_of(rerank=rerank_server) as site:
+        body = {"model": "rerank", "query": "a fox", "documents": ["the quick brown fox", "a boat"]}
+        assert (await both(rerank_server, site, "POST", path, json=body)).status_code == 200
+
+
+async def test_many_requests_over_kept_connections_all_succeed(chat_server: LlamaServer) -> None:
+    """llama-server closes a connection after 100 requests without saying so in the hundredth."""
+    async with site_of(chat=chat_server) as site:
+        for _ in range(30):
+            answers = (site.http.post("/tokenize", json={"model": "chat", "content": f"the {n}"}) for n in range(10))
+            assert {response.status_code for response in await asyncio.gather(*answers)} == {200}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", {"messages": MESSAGES, "stream": True}),
+        ("/v1/chat/completions", {"messages": MESSAGES}),
+        ("/completion", {"prompt": "the quick", "stream": True}),
+        ("/v1/messages", {"messages": MESSAGES, "stream": True}),
+        ("/v1/responses", {"input": "the quick", "stream": True, "max_output_tokens": 12}),
+    ],
+)
+async def test_every_generation_is_counted(chat_server: LlamaServer, path: str, body: dict[str, Any]) -> None:
+    async with site_of(chat=chat_server) as site:
+        await site.http.post(path, json={**FIXED, "n_predict": 12, "ignore_eos": True, **body})
+        record = await site.record()
+        assert record.completion_tokens == 12
+        assert record.prompt_tokens is not None
+        assert record.cached_tokens is not None
+        assert record.prompt_tokens > 0
+        assert record.tokens_per_second or not record.streamed
+
+
+async def slot_is_busy(server: LlamaServer) -> bool:
+    async with httpx.AsyncClient(base_url=server.url) as client:
+        return bool((await client.get("/slots")).json()[0]["is_processing"])
+
+
+async def test_a_client_that_leaves_frees_the_slot(llama_server: Path, model_files: Path) -> None:
+    endless = json.dumps({"model": "slow", "messages": MESSAGES, "stream": True, "max_tokens": 400}).encode()
+    with running(llama_server, model_files / "slow.gguf", "--slots") as server:
+        async with site_of(slow=server) as site:
+            async with RawClient.connected(site.port) as client:
+                await client.post("/v1/chat/completions", endless)
+                await client.until(b'"content":"')
+                assert await slot_is_busy(server)
+            async with asyncio.timeout(2):
+                while await slot_is_busy(server):
+                    await asyncio.sleep(0.02)
+            assert (await site.record()).status == CLIENT_GONE
+
+
+async def test_a_killed_engine_ends_its_stream_with_an_error_event(llama_server: Path, model_files: Path) -> None:
+    endless = json.dumps({"model": "slow", "messages": MESSAGES, "stream": True, "max_tokens": 400}).encode()
+    with running(llama_server, model_files / "slow.gguf") as server:
+        async with site_of(slow=server) as site, RawClient.connected(site.port) as client:
+            await client.post("/v1/chat/completions", endless)
+            await client.until(b'"content":"')
+            server.process.kill()
+            rest = await client.until(b"0\r\n\r\n")
+            assert b'"upstream_error"' in rest
+            assert b"[DONE]" not in rest
