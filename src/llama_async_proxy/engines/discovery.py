@@ -153,10 +153,7 @@ def _run_version(path: Path) -> tuple[int | None, str]:
             start_new_session=True,
         )
     except OSError as exc:
-        reason = (
-            f"not a program for this machine ({platform.machine()})" if exc.errno == errno.ENOEXEC else exc.strerror
-        )
-        raise EngineMissing(f"{path} cannot be run: {reason}. {SETTING_HINT}") from exc
+        raise EngineMissing(f"{path} cannot be run: {_why_not(exc)}. {SETTING_HINT}") from exc
     with process:
         try:
             output, _ = process.communicate(timeout=VERSION_TIMEOUT_S)
