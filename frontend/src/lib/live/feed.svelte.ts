@@ -15,8 +15,6 @@ export interface Reduction<T extends Topic, State> {
 export class Feed<T extends Topic, State> implements Listener {
   /** null until the first snapshot. */
   data = $state.raw<State | null>(null);
-  /** When the data last changed, by this machine's clock. */
-  asOf = $state.raw<number | null>(null);
 
   readonly topic: T;
   readonly #reduction: Reduction<T, State>;
@@ -61,6 +59,5 @@ export class Feed<T extends Topic, State> implements Listener {
     cancelAnimationFrame(this.#frame);
     this.#frame = 0;
     this.data = this.#latest;
-    this.asOf = Date.now();
   }
 }

@@ -1,0 +1,70 @@
+/** Everything the pages share, built once and handed down as context. */
+
+import { createContext } from "svelte";
+import type { Conversation } from "../chat/conversation.svelte";
+import { Clock } from "./clock.svelte";
+import { Connection } from "./live/connection.svelte";
+import { Feed } from "./live/feed.svelte";
+import * as topics from "./live/topics";
+import { remember, remembered } from "./preferences";
+import type { Operation, Operations, UiModel } from "./protocol";
+import { Router } from "./router.svelte";
+import { Theme } from "./theme.svelte";
+import { added, removed, SUCCESS_MS, type Toast } from "./toasts";
+
+export class App {
+  readonly router = new Router(document.baseURI);
+  readonly connection = new Connection(this.router.base);
+  readonly theme = new Theme();
+  readonly clock = new Clock();
+
+  readonly models = new Feed(topics.models);
+  readonly engine = new Feed(topics.engine);
+  readonly metrics = new Feed(topics.metrics);
+  readonly requests = new Feed(topics.requests);
+
+  readonly loaded = $derived((this.models.data ?? []).filter(isLoaded));
+
+  toasts = $state.raw<readonly Toast[]>([]);
+  sidebarOpen = $state(remembered("sidebar") !== "rail");
+  singleKeys = $state(remembered("singleKeys") !== "off");
+  helpOpen = $state(false);
+  /** Made by the chat page on its first visit; outlives it, so that an answer goes on. */
+  conversation: Conversation | null = null;
+
+  #toastIds = 0;
+
+  /** Call an operation; what goes wrong becomes a toast. The answer's data, or null. */
+  async run<O extends Operation>(operation: O, input: Operations[O]): Promise<unknown> {
+    const result = await this.connection.call(operation, input);
+    if (result.ok) return result.data;
+    this.toast("bad", result.error.message, result.error.details ?? null);
+    return null;
+  }
+
+  toast(tone: Toast["tone"], message: string, details: string | null = null): void {
+    const id = (this.#toastIds += 1);
+    this.toasts = added(this.toasts, { id, tone, message, details });
+    if (tone === "ok") setTimeout(() => this.dismiss(id), SUCCESS_MS);
+  }
+
+  dismiss(id: number): void {
+    this.toasts = removed(this.toasts, id);
+  }
+
+  toggleSidebar(): void {
+    this.sidebarOpen = !this.sidebarOpen;
+    remember("sidebar", this.sidebarOpen ? null : "rail");
+  }
+
+  useSingleKeys(on: boolean): void {
+    this.singleKeys = on;
+    remember("singleKeys", on ? null : "off");
+  }
+}
+
+export function isLoaded(model: UiModel): boolean {
+  return model.status === "ready" || model.status === "sleeping" || model.status === "stopping";
+}
+
+export const [useApp, provideApp] = createContext<App>();

@@ -1,0 +1,58 @@
+import { beforeEach, describe, expect, it } from "vitest";
+import { Router } from "./router.svelte";
+import { pageAt, pathOf, routes } from "./routes";
+
+const at = (path: string): void => history.replaceState(null, "", path);
+
+describe("routes", () => {
+  it("know their pages, with or without a slash at the end", () => {
+    expect(pageAt("/")).toBe("dashboard");
+    expect(pageAt("/dashboard")).toBe("dashboard");
+    expect(pageAt("/models/")).toBe("models");
+    expect(pageAt("/models/7/nothing")).toBeNull();
+    expect(pageAt("/v1/models")).toBeNull();
+  });
+
+  it("lead from every page back to itself", () => {
+    for (const { page } of routes) expect(pageAt(pathOf(page))).toBe(page);
+  });
+});
+
+describe("the router", () => {
+  beforeEach(() => at("/tools/llm/models?q=qwen"));
+
+  it("works below a prefix", () => {
+    const router = new Router(`${location.origin}/tools/llm/`);
+    expect(router.page).toBe("models");
+    expect(router.query.get("q")).toBe("qwen");
+    expect(router.href("chat")).toBe("/tools/llm/chat");
+    router.go(router.href("chat"));
+    expect([router.page, location.pathname, router.visits]).toEqual(["chat", "/tools/llm/chat", 1]);
+  });
+
+  it("keeps filters in the address without a visit", () => {
+    const router = new Router(`${location.origin}/tools/llm/`);
+    router.setQuery("sort", "size");
+    expect(location.search).toBe("?q=qwen&sort=size");
+    router.setQuery("q", "");
+    router.setQuery("sort", "");
+    expect([location.search, router.visits]).toEqual(["", 0]);
+  });
+
+  it("follows links to its pages and leaves all others to the browser", () => {
+    new Router(`${location.origin}/tools/llm/`);
+    document.body.innerHTML =
+      `<a id="own" href="/tools/llm/chat"><b>chat</b></a><a id="api" href="/tools/llm/api/docs">api</a>` +
+      `<a id="tab" href="/tools/llm/chat" target="_blank">tab</a>`;
+    const click = (selector: string): boolean => {
+      const event = new MouseEvent("click", { bubbles: true, cancelable: true });
+      // What is not taken must not make the test's browser load it.
+      addEventListener("click", (e) => e.preventDefault(), { once: true });
+      document.querySelector(selector)!.dispatchEvent(event);
+      return location.pathname === "/tools/llm/chat";
+    };
+    expect(click("#api")).toBe(false);
+    expect(click("#tab")).toBe(false);
+    expect(click("#own b")).toBe(true);
+  });
+});

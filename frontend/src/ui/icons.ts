@@ -1,0 +1,33 @@
+/** Outlines on a 24 by 24 grid, drawn with a stroke of 1.75. */
+export const icons = {
+  dashboard: "M4 4h7v9H4zM4 17h7v3H4zM15 4h5v3h-5zM15 11h5v9h-5z",
+  models: "M12 3 21 7.5 12 12 3 7.5zM3 12l9 4.5 9-4.5M3 16.5 12 21l9-4.5",
+  chat: "M4 5h16v11h-8l-4.5 4V16H4z",
+  more: "M5 12h.01M12 12h.01M19 12h.01",
+  sun: "M12 8a4 4 0 1 0 0 8 4 4 0 0 0 0-8zM12 2v2M12 20v2M2 12h2M20 12h2M4.9 4.9l1.4 1.4M17.7 17.7l1.4 1.4M4.9 19.1l1.4-1.4M17.7 6.3l1.4-1.4",
+  moon: "M20 14.5A8.5 8.5 0 0 1 9.5 4 8.5 8.5 0 1 0 20 14.5z",
+  monitor: "M3 4h18v12H3zM8 20h8M12 16v4",
+  help: "M12 3a9 9 0 1 0 0 18 9 9 0 0 0 0-18zM9.5 9.5a2.5 2.5 0 1 1 3.6 2.2c-.8.4-1.1.9-1.1 1.8M12 16.5h.01",
+  sidebar: "M3 4h18v16H3zM9 4v16",
+  play: "M7 4.5v15l12-7.5z",
+  stop: "M6 6h12v12H6z",
+  restart: "M20 11a8 8 0 1 0-2.3 6.7M20 5v6h-6",
+  search: "M11 4a7 7 0 1 0 0 14 7 7 0 0 0 0-14zM16 16l5 5",
+  close: "M6 6l12 12M18 6 6 18",
+  check: "M4.5 12.5l5 5 10-11",
+  alert: "M12 4 2.5 20h19zM12 10v4.5M12 17.5h.01",
+  copy: "M9 9h11v11H9zM5 15H4V4h11v1",
+  down: "M12 5v14M6 13l6 6 6-6",
+  up: "M12 19V5M6 11l6-6 6 6",
+  busy: "M12 3a9 9 0 1 1-9 9",
+  clock: "M12 3a9 9 0 1 0 0 18 9 9 0 0 0 0-18zM12 7v5l3.5 2",
+  circle: "M12 4a8 8 0 1 0 0 16 8 8 0 0 0 0-16z",
+  dot: "M12 8a4 4 0 1 0 0 8 4 4 0 0 0 0-8z",
+  eject: "M5 15 12 6l7 9zM5 19.5h14",
+  plus: "M12 5v14M5 12h14",
+  scan: "M4 8V4h4M16 4h4v4M20 16v4h-4M8 20H4v-4M4 12h16",
+  folder: "M3 6h6l2 2.5h10V19H3z",
+  offline: "M3 3l18 18M8.5 15.5a5 5 0 0 1 7 0M5 12a10 10 0 0 1 4-2.4M15 9.6a10 10 0 0 1 4 2.4M12 19h.01",
+} as const;
+
+export type IconName = keyof typeof icons;

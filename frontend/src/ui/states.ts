@@ -1,0 +1,30 @@
+/** How states look: always a word and an icon, the colour only adds. */
+
+import type { ModelStatus, UiEngine } from "../lib/protocol";
+import { text } from "../strings";
+import type { IconName } from "./icons";
+
+export interface Badge {
+  word: string;
+  icon: IconName;
+  tone: "ok" | "warn" | "bad" | "info" | "none";
+  moving?: boolean;
+}
+
+const word = text.models.status;
+
+export const modelBadges: Record<ModelStatus, Badge> = {
+  unloaded: { word: word.unloaded, icon: "circle", tone: "none" },
+  queued: { word: word.queued, icon: "clock", tone: "info" },
+  loading: { word: word.loading, icon: "busy", tone: "info", moving: true },
+  ready: { word: word.ready, icon: "check", tone: "ok" },
+  sleeping: { word: word.sleeping, icon: "moon", tone: "none" },
+  stopping: { word: word.stopping, icon: "busy", tone: "warn", moving: true },
+  failed: { word: word.failed, icon: "alert", tone: "bad" },
+};
+
+export const engineBadges: Record<UiEngine["status"], Badge> = {
+  running: { word: text.engine.running, icon: "check", tone: "ok" },
+  idle: { word: text.engine.idle, icon: "stop", tone: "none" },
+  error: { word: text.engine.error, icon: "alert", tone: "bad" },
+};
