@@ -15,7 +15,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gguf import GGUFReader
-
 from llama_async_proxy.gguf.reader import read_header
 from llama_async_proxy.operations.scan import scan_directories
 from llama_async_proxy.records import Model, ModelFile, ModelOrigin

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import stat
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from math import prod
 from pathlib import Path
 from types import MappingProxyType
-from typing import TypeAlias, cast
+from typing import Literal, TypeAlias, cast
 
 from llama_async_proxy.gguf.ggml import DEFAULT_ALIGNMENT, MAGIC, STRUCT_CODES, TENSOR_TYPES, ValueType
 
@@ -31,6 +33,8 @@ KEPT_STRING_BYTES = 1 << 20
 """Longer strings (an embedded tokenizer.json) are only measured."""
 KEPT_ELEMENTS = 1024
 """Longer arrays are only measured. Per-layer arrays have one element for each block and are kept."""
+BATCH = 256
+"""Strings hopped over at once."""
 CHUNK_BYTES = 256 << 10
 """Fits in a core's cache, so the hop over a vocabulary runs on warm memory."""
 
@@ -76,8 +80,7 @@ class Tensor:
 @dataclass(frozen=True, slots=True)
 class Header:
     version: int
-    byte_order: str
-    """"little" or "big"."""
+    byte_order: Literal["little", "big"]
     metadata: Mapping[str, Value]
     tensors: tuple[Tensor, ...]
     """Empty when they were not asked for."""
@@ -127,6 +130,17 @@ def read_header(path: Path, *, with_tensors: bool = True, kept_elements: int = K
         return _Parser(file, kept_elements).header(with_tensors=with_tensors)
 
 
+@cache
+def _short_strings(byte_order: Literal["little", "big"]) -> re.Pattern[bytes]:
+    """Matches BATCH strings in a row that are shorter than 64 bytes, as nearly all tokens are.
+
+    The regex engine hops half as fast again as the best Python loop. Likely lengths are tried first.
+    """
+    lengths = sorted(range(64), key=lambda length: abs(length - 7))
+    string = b"|".join(re.escape(length.to_bytes(8, byte_order)) + b".{%d}" % length for length in lengths)
+    return re.compile(b"(?:%b){%d}+" % (string, BATCH), re.DOTALL)
+
+
 class _Parser:
     """A window of bytes that moves through the file, and a position in it."""
 
@@ -140,8 +154,8 @@ class _Parser:
         self._position = 0
         self._use_byte_order("little")
 
-    def _use_byte_order(self, order: str) -> None:
-        self._byte_order = order
+    def _use_byte_order(self, order: Literal["little", "big"]) -> None:
+        self._byte_order: Literal["little", "big"] = order
         self._prefix = "<" if order == "little" else ">"
         self._u32 = struct.Struct(self._prefix + "I")
         self._u64 = struct.Struct(self._prefix + "Q")
@@ -207,19 +221,23 @@ class _Parser:
         return tuple(self._string(KEPT_STRING_BYTES, "an element") for _ in range(length))
 
     def _hop(self, count: int) -> None:
-        """Moves past `count` strings. The one hot loop of this file: 150,000 rounds are ordinary."""
+        """Moves past `count` strings, the one hot loop of this file: 150,000 rounds are ordinary."""
+        match = _short_strings(self._byte_order).match
         unpack = self._u64.unpack_from
         while count:
             self._fill(8)
             window, position = self._window, self._position
+            while count >= BATCH and (batch := match(window, position)):
+                position = batch.end()
+                count -= BATCH
             try:
-                for done in range(count):  # noqa: B007 - read when the window ends
+                for done in range(min(count, BATCH)):  # noqa: B007 - read when the window ends
                     position += 8 + unpack(window, position)[0]
             except (struct.error, OverflowError):
                 # Past the window: go on there with a new one. `_fill` finds out whether the file goes that far.
                 count -= done
             else:
-                count = 0
+                count -= min(count, BATCH)
             self._position = position
         self._fill(0)
 
