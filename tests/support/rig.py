@@ -43,7 +43,7 @@ class Rig:
         self.lines: list[LogLine] = []
         self._arrived = asyncio.Event()
         self.engine = WorkersEngine(
-            self.bus, lambda: launcher, self.lines.append, timing=timing, environment=clean_environment()
+            self.bus, lambda: launcher, self._keep_line, timing=timing, environment=clean_environment()
         )
 
     @asynccontextmanager
@@ -65,8 +65,12 @@ class Rig:
                 collecting.cancel()
                 await asyncio.wait({collecting})
 
+    def _keep_line(self, line: LogLine) -> None:
+        self.lines.append(line)
+        self._arrived.set()
+
     async def until(self, condition: Callable[[Rig], object]) -> None:
-        """Wait until events have made `condition` true."""
+        """Wait until an event or a log line has made `condition` true."""
         while not condition(self):
             self._arrived.clear()
             await self._arrived.wait()

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from llama_async_proxy.records import Endpoint
 
+TIMEOUT_S = 2.0
 MAX_ANSWER = 4 << 20
 """Bytes. /props carries the chat template, /slots the parameters of every slot."""
 
@@ -63,9 +64,9 @@ async def is_busy(endpoint: Endpoint) -> bool:
     return isinstance(slots, list) and any(isinstance(s, Mapping) and s.get("is_processing") is True for s in slots)
 
 
-async def _get(endpoint: Endpoint, path: str, timeout_s: float = 2.0) -> tuple[int, bytes]:
+async def _get(endpoint: Endpoint, path: str) -> tuple[int, bytes]:
     """(status, body). Raises OSError, TimeoutError, or ValueError for what is no HTTP."""
-    async with asyncio.timeout(timeout_s):
+    async with asyncio.timeout(TIMEOUT_S):
         reader, writer = await asyncio.open_connection(endpoint.host, endpoint.port)
         try:
             # 1.0, so that the end of the connection is the end of the body.
