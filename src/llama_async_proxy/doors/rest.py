@@ -387,7 +387,7 @@ class _UnsupportedBody(InvalidInput):
 async def _read_body(scope: Scope, receive: Receive) -> bytes | None:
     """The whole body; None when the client left. Raises TooLarge, and _UnsupportedBody for what is not JSON."""
     headers: dict[bytes, bytes] = dict(scope["headers"])
-    body = b""
+    body: bytes = b""
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":

@@ -159,6 +159,15 @@ def judge(scope: Scope, settings: Settings) -> bytes | None:
     )
 
 
+def accepts_origin(scope: Scope, settings: Settings) -> bool:
+    """Whether `judge` lets the request pass; for a library that asks for itself."""
+    try:
+        judge(scope, settings)
+    except ServiceError:
+        return False
+    return True
+
+
 def _host(scope: Scope) -> Authority:
     values = _values(scope, b"host")
     if len(values) != 1:

@@ -1,0 +1,180 @@
+"""The one Socket.IO server behind both Engine.IO paths, and what its namespaces have in common."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import socketio
+from engineio.payload import Payload
+from socketio import packet
+
+from llama_async_proxy.doors.outlet import TOO_LARGE, Outlet
+from llama_async_proxy.doors.security import accepts_origin
+from llama_async_proxy.doors.socket_v1 import SocketV1
+from llama_async_proxy.doors.ui import UiDoor
+from llama_async_proxy.operations.services import Services
+
+logger = logging.getLogger(__name__)
+
+PAYLOAD_LIMIT = 1_000_000
+"""Characters of one packet; what is larger is answered, not read."""
+_TRANSPORT_LIMIT = 8_000_000
+"""Above it the transport closes without a word, so it is far above our own limit."""
+_PACKETS_PER_POLL = 5000
+"""A polling client sends all that has piled up in one request; the library's 16 would cut off a busy one."""
+_PING_INTERVAL_S = 25
+_PING_TIMEOUT_S = 20
+
+
+class Namespace(Protocol):
+    """One dialect."""
+
+    def connected(self, client: str) -> None: ...
+    def disconnected(self, client: str) -> None: ...
+
+    async def answer(self, client: str, event: object, payload: object, *, acknowledged: bool) -> object:
+        """React to an event. What is returned is the acknowledgement, if the client asked for one. Never raises."""
+
+    async def run(self) -> None:
+        """Send what nobody asked for, until cancelled."""
+
+
+class Sockets:
+    """Built before the services are, used after: `services` is asked when a client is there."""
+
+    def __init__(self, services: Callable[[], Services]) -> None:
+        self.server = _Server(services)
+        self._namespaces: Mapping[str, Namespace] = {
+            "/": SocketV1(services, Outlet(self.server, "/")),
+            "/ui": UiDoor(services, Outlet(self.server, "/ui")),
+        }
+        for name, namespace in self._namespaces.items():
+            self.server.attach(name, namespace)
+
+    async def run(self) -> None:
+        """Feed the clients until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            for namespace in self._namespaces.values():
+                tasks.create_task(namespace.run())
+
+    async def close(self) -> None:
+        """Close every connection at the transport: a client told so by its namespace would not come back by itself."""
+        await self.server.close_transports()
+
+
+class _BoundedPacket(packet.Packet):  # type: ignore[misc]
+    """A packet whose payload, when it is too large, is replaced by a mark, so that its sender can be told."""
+
+    def decode(self, encoded_packet: str) -> int:
+        attachments: int = super().decode(encoded_packet)
+        data = cast(object, self.data)
+        if len(encoded_packet) > PAYLOAD_LIMIT and self.packet_type == packet.EVENT and isinstance(data, list):
+            self.data = [*data[:1], TOO_LARGE]
+        return attachments
+
+
+class _Server(socketio.AsyncServer):  # type: ignore[misc]
+    """AsyncServer that hands every event to its namespace together with whether an answer was asked for.
+
+    python-socketio tells handlers neither that nor about events without a handler, hence the overridden internals;
+    the range of versions in pyproject.toml and the tests hold them in place.
+    """
+
+    def __init__(self, services: Callable[[], Services]) -> None:
+        quiet = logging.getLogger(f"{__name__}.library")
+        quiet.setLevel(logging.WARNING)  # below, the libraries log every packet
+        super().__init__(
+            async_mode="asgi",
+            serializer=_BoundedPacket,
+            logger=quiet,
+            engineio_logger=quiet,
+            ping_interval=_PING_INTERVAL_S,
+            ping_timeout=_PING_TIMEOUT_S,
+            max_http_buffer_size=_TRANSPORT_LIMIT,
+            cors_allowed_origins=lambda _, environ: accepts_origin(
+                environ["asgi.scope"], services().configuration.settings
+            ),
+            cors_credentials=False,
+        )
+        Payload.max_decode_packets = _PACKETS_PER_POLL
+        self._live = services
+        self._attached: dict[str, Namespace] = {}
+        self._answering: set[asyncio.Task[Any]] = set()
+
+    def attach(self, name: str, namespace: Namespace) -> None:
+        async def connected(client: str, _environ: object, _auth: object = None) -> None:
+            namespace.connected(client)
+
+        async def disconnected(client: str, _reason: object = None) -> None:
+            namespace.disconnected(client)
+
+        self._attached[name] = namespace
+        self.on("connect", connected, namespace=name)
+        self.on("disconnect", disconnected, namespace=name)
+
+    def backlog(self, client: str, namespace: str) -> int:
+        """Packets waiting to be taken by the client's transport."""
+        transport = self.eio.sockets.get(self.manager.eio_sid_from_sid(client, namespace))
+        return transport.queue.qsize() if transport else 0
+
+    async def close_transports(self) -> None:
+        for transport in tuple(self.eio.sockets.values()):
+            await transport.close(wait=False)
+            # The library leaves its websocket writer waiting for another packet; this is what ends it.
+            await transport.queue.put(None)
+        for task in self._answering:
+            task.cancel()
+        await asyncio.gather(*self._answering, return_exceptions=True)
+        await self.shutdown()
+
+    # --- overridden ---------------------------------------------------------------------------------------------------
+
+    async def _handle_event_internal(
+        self,
+        server: object,  # noqa: ARG002 - the library passes itself
+        sid: str,
+        eio_sid: str,
+        data: list[Any],
+        namespace: str,
+        id: int | None,  # noqa: A002
+    ) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - for the type checker: the library calls this in a task of its own
+        self._answering.add(task)
+        try:
+            self._live().connections.message()
+            payload = data[1] if len(data) > 1 else None
+            # The first acknowledgement a client asks for has the id 0.
+            acknowledged = id is not None
+            reply = await self._attached[namespace].answer(sid, data[0], payload, acknowledged=acknowledged)
+            if acknowledged:
+                ack = self.packet_class(packet.ACK, namespace=namespace, id=id, data=[reply])
+                await self._send_packet(eio_sid, ack)
+        finally:
+            self._answering.discard(task)
+
+    async def _handle_eio_message(self, eio_sid: str, data: str | bytes) -> None:
+        try:
+            await super()._handle_eio_message(eio_sid, data)
+        except Exception as exc:
+            logger.warning("A Socket.IO client sent what is no packet and is disconnected: %r", exc)
+            await self.eio.disconnect(eio_sid)
+
+    async def _handle_eio_connect(self, eio_sid: str, environ: dict[str, Any]) -> Any:
+        self._live().connections.connected(eio_sid)
+        return await super()._handle_eio_connect(eio_sid, environ)
+
+    async def _handle_eio_disconnect(self, eio_sid: str, reason: str) -> None:
+        self._live().connections.disconnected(eio_sid)
+        await super()._handle_eio_disconnect(eio_sid, reason)
+
+    async def _send_packet(self, eio_sid: str, pkt: Any) -> None:
+        self._live().connections.message()
+        await super()._send_packet(eio_sid, pkt)
+
+    async def _send_eio_packet(self, eio_sid: str, eio_pkt: Any) -> None:
+        self._live().connections.message()
+        await super()._send_eio_packet(eio_sid, eio_pkt)
