@@ -60,13 +60,16 @@ class CamelWire(Wire):
     model_config = ConfigDict(alias_generator=to_camel)
 
 
-class Answer(Wire, Generic[Data]):
-    """Every successful answer."""
-
+class Envelope(Wire, Generic[Data]):
     success: Literal[True] = True
     data: Data
-    message: str | None = None
     timestamp: str = Field(default_factory=iso_now)
+
+
+class Answer(Envelope[Data], Generic[Data]):
+    """Every successful answer."""
+
+    message: str | None = None
 
 
 class Failure(Wire):
@@ -131,7 +134,7 @@ class Models(Wire):
     models: list[RegisteredModel]
 
 
-class ModelsAnswer(Answer[Models]):
+class ModelsAnswer(Envelope[Models]):
     """The same list twice: whole in `data`, and as file names beside it."""
 
     models: list[str]
@@ -358,7 +361,7 @@ class ResponseOptimization(Wire):
     keep_alive: str = Field(description='How long an unused model stays loaded: "600s"; "-1" is for ever.')
 
 
-class ConfigAnswer(Answer[EngineConfig]):
+class ConfigAnswer(Envelope[EngineConfig]):
     timeouts: Timeouts
     model_options: ModelOptions
     performance: Performance

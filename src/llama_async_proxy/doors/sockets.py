@@ -68,11 +68,12 @@ class Sockets:
 class _BoundedPacket(packet.Packet):  # type: ignore[misc]
     """A packet whose payload, when it is too large, is replaced by a mark, so that its sender can be told."""
 
+    data: Any
+
     def decode(self, encoded_packet: str) -> int:
         attachments: int = super().decode(encoded_packet)
-        data = cast(object, self.data)
-        if len(encoded_packet) > PAYLOAD_LIMIT and self.packet_type == packet.EVENT and isinstance(data, list):
-            self.data = [*data[:1], TOO_LARGE]
+        if len(encoded_packet) > PAYLOAD_LIMIT and self.packet_type == packet.EVENT and isinstance(self.data, list):
+            self.data = [*self.data[:1], TOO_LARGE]
         return attachments
 
 
