@@ -166,6 +166,7 @@ export const text = {
     swap: (used: string) => `swap ${used}`,
     window: "last 15 minutes",
     asTable: "Show the values as a table",
+    table: "Values of the machine, a row a minute",
     time: "Time",
     chart: (name: string, now: string, low: string, high: string) =>
       `${name} over the last 15 minutes: now ${now}, lowest ${low}, highest ${high}`,
@@ -173,6 +174,7 @@ export const text = {
   },
   requests: {
     title: "Recent requests",
+    table: "Table of recent requests",
     none: "No requests yet.",
     noneHint: "Point any OpenAI client at",
     time: "Time",
