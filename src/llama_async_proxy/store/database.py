@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -83,6 +84,9 @@ class Database:
         with self.writing.connect() as connection:
             with connection.begin():
                 revision = _revision(connection, self.path)
+            # SQLite opens a file it cannot write for reading, and even begins a transaction.
+            if not os.access(self.path, os.W_OK):
+                raise StoreUnavailable(_ADVICE[sqlite3.SQLITE_READONLY].format(path=self.path))
             if revision == migrations.HEAD:
                 return
             with connection.begin():

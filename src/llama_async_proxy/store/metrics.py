@@ -67,7 +67,7 @@ class MetricsTable:
         """Buckets of `resolution_s` seconds, a multiple of 60, that begin in [start_ms, end_ms); oldest first. The
         newest one may still be growing; those without samples are absent. Raises InvalidInput, StoreUnavailable.
         """
-        query = _history_query(start_ms, end_ms, resolution_s)
+        query = history_query(start_ms, end_ms, resolution_s)
         return await self._database.read(lambda connection: tuple(map(_point, connection.execute(query))))
 
 
@@ -160,7 +160,7 @@ _MERGE = _merge_statement()
 # --- reading --------------------------------------------------------------------------------------
 
 
-def _history_query(start_ms: int, end_ms: int, resolution_s: int) -> Any:
+def history_query(start_ms: int, end_ms: int, resolution_s: int) -> Any:
     stored_s = max((s for s in ROLLUPS_KEPT_MS if resolution_s > 0 and resolution_s % s == 0), default=None)
     if stored_s is None:
         raise InvalidInput("resolution", f"must be a whole number of minutes, not {resolution_s} seconds")

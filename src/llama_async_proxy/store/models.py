@@ -145,7 +145,7 @@ class ModelTable:
         added: list[Model] = []
         now_ms = self._now_ms()
         for draft in drafts:
-            new = _register(draft, (*self._models, *added), now_ms)
+            new = register(draft, (*self._models, *added), now_ms)
             statement = insert(models).values(_to_row(new)).returning(models.c.id)
             added.append(replace(new, id=connection.execute(statement).scalar_one()))
         return tuple(added)
@@ -179,7 +179,7 @@ class ModelTable:
 
 def slugify(text: str) -> str:
     """`text` as it may stand in a URL: ASCII, lower case; empty when nothing of it can."""
-    ascii_only = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    ascii_only = unicodedata.normalize("NFKD", text.casefold()).encode("ascii", "ignore").decode().lower()
     return _NOT_IN_SLUGS.sub("-", ascii_only)[:_MAX_SLUG_LENGTH].strip("-._")
 
 
@@ -220,7 +220,7 @@ def _check_unique(new: Model, others: Sequence[Model]) -> None:
             )
 
 
-def _register(draft: ModelDraft, existing: Sequence[Model], now_ms: int) -> Model:
+def register(draft: ModelDraft, existing: Sequence[Model], now_ms: int) -> Model:
     """The model a draft becomes; its id is still 0. Raises Conflict, InvalidInput."""
     stem = file_stem(draft.file.path)
     name = stem or "model" if draft.name is None else _checked_name(draft.name)
