@@ -245,6 +245,22 @@ async def test_a_slow_client_holds_its_engine_back_and_nobody_else(site: Upstrea
         assert (await site.stream(fast=True)).content.startswith(token("quick"))
 
 
+async def test_nothing_is_left_of_requests_however_they_end(site: UpstreamSite) -> None:
+    tasks_before = len(asyncio.all_tasks())
+    endless = streams(*[token("a")] * 10_000, before_each=lambda _: asyncio.sleep(0.01))
+    for behaviour in (answers({}), streams(token("a")), endless, breaks_off_after(token("a")), Exchange.die):
+        site.upstream.behaviour = behaviour
+        for _ in range(5):
+            async with RawClient.connected(site.port) as client:
+                await client.post(CHAT, json.dumps(STREAM).encode())
+                await client.until(b"\r\n\r\n")
+    await site.upstream.until(lambda u: u.open <= 1)  # one connection is kept
+    while len(asyncio.all_tasks()) > tasks_before + site.upstream.open * 2:
+        await asyncio.sleep(0.01)
+    assert len(site.records) == 25
+    assert site.residency.in_flight(1) == 0
+
+
 # --- engines that fail --------------------------------------------------------------------------------------------
 
 

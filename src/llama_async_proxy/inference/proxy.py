@@ -25,7 +25,7 @@ from llama_async_proxy.settings import Settings
 
 CLIENT_GONE = 499
 """The status recorded for a client that left, as nginx writes it; nobody receives it."""
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 _NOT_FOR_THE_ENGINE = HOP_BY_HOP | {
     *(b"host", b"content-length", b"expect"),  # written anew for the engine's connection
     *(b"authorization", b"proxy-authorization", b"x-api-key", b"cookie"),  # secrets meant for us
@@ -83,10 +83,10 @@ class Proxy:
         except ServiceError as error:
             await delivery.fail(error)
         except asyncio.CancelledError:
-            account.error = "the service stopped"
+            account.status, account.error = account.status or 503, "the service stopped"
             raise
         except Exception:  # a fault of ours: the client gets an answer, the log the trace
-            _LOG.exception("Inference request %s to %s failed", account.id, request.route.path)
+            logger.exception("Inference request %s to %s failed", account.id, request.route.path)
             await delivery.fail(ServiceError(f"Internal error; the service's log has it under {account.id}."))
         finally:
             self._finished(account.record())

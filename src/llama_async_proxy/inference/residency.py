@@ -28,14 +28,13 @@ from llama_async_proxy.records import (
 )
 from llama_async_proxy.settings import Settings
 
-_LOG = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 _ANSWERING = (ModelStatus.READY, ModelStatus.SLEEPING)
 _BREAK_OFF_S = 1.0
 """For revoked requests to close their connections: llama-server stops at once without them, late with them."""
 _HURRY_CHECK_S = 0.1
 _IDLE_CHECK_S = 5.0
 """Longest between two looks for idle models; shorter when the time to live is."""
-
 
 Revoke = Callable[[ServiceError], None]
 """Breaks off the request that holds a lease, with what to tell its client."""
@@ -103,7 +102,7 @@ class Residency:
         self._requests: set[Lease] = set()
         """Of every request, waiting or running."""
         self._leases: dict[int, set[Lease]] = {}
-        """Those that have a place, by model; also claims of loads nobody requested through the data path."""
+        """Those whose model has its place, by model; an explicit load claims one, too."""
         self._last_used_s: dict[int, float] = {}
         self._leaving: set[int] = set()
         """Models being unloaded: nobody new may join them."""
@@ -123,7 +122,7 @@ class Residency:
         return self._endpoint(model.id) is not None
 
     def in_flight(self, model_id: int) -> int:
-        """Requests running on a model or waiting for it."""
+        """Requests that run on a model or wait for its load."""
         return len(self._leases.get(model_id, ()))
 
     async def load(self, model: Model, options: Mapping[str, OptionValue] = NO_OPTIONS) -> ModelRuntime:
@@ -330,7 +329,7 @@ class Residency:
         try:
             await self._unload(model_id, 0.0)
         except ServiceError as error:
-            _LOG.warning("Unloading idle model %d failed: %s", model_id, error.message)
+            logger.warning("Unloading idle model %d failed: %s", model_id, error.message)
 
     # --- changes ----------------------------------------------------------------------------------
 
