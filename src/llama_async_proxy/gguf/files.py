@@ -107,7 +107,8 @@ def _missing(stem: str, count: int, found: Iterable[int]) -> str:
     lacking = islice((number for number in range(1, count + 1) if number not in present), _NAMED_MISSING)
     names = [f"{stem}-{number:05}-of-{count:05}.gguf" for number in lacking]
     more = f" and {absent - len(names)} more" if absent > len(names) else ""
-    return f"is split into {count} files of which {absent} are missing: {', '.join(names)}{more}"
+    verb = "is" if absent == 1 else "are"
+    return f"is split into {count} files of which {absent} {verb} missing: {', '.join(names)}{more}"
 
 
 # --- multimodal projectors ----------------------------------------------------------------------

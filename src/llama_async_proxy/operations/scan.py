@@ -130,15 +130,15 @@ class _Walk:
         """True for a directory to walk into."""
         if entry.name.startswith("."):
             return False
-        try:
-            if entry.is_dir():
-                return self.recursive
-            if is_candidate(entry.name) and self._wanted(entry.name, below_root):
+        if _is_directory(entry):
+            return self.recursive
+        if is_candidate(entry.name) and self._wanted(entry.name, below_root):
+            try:
                 self._file(entry)
-        except GgufError as exc:
-            self._report(entry.path, str(exc))
-        except OSError as exc:
-            self._report(entry.path, _cause(exc))
+            except GgufError as exc:
+                self._report(entry.path, str(exc))
+            except OSError as exc:
+                self._report(entry.path, _cause(exc))
         return False
 
     def _wanted(self, name: str, below_root: str) -> bool:
@@ -158,6 +158,13 @@ class _Walk:
 
     def _report(self, path: str, reason: str) -> None:
         self.broken.append(BrokenFile(_shown(path), reason))
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # A link that leads to itself; as a file it is looked at next.
+        return False
 
 
 def _shown(path: str) -> str:
