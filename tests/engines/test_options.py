@@ -168,19 +168,29 @@ def test_the_first_error_is_the_reason() -> None:
         "0.00.000.002 E gguf_init_from_reader: invalid magic characters: 'not ', expected 'GGUF'",
         "0.00.000.003 E srv  llama_server: exiting due to model loading error",
     )
-    assert digest.reason == "invalid magic characters: 'not ', expected 'GGUF'"
+    assert digest.failure == "invalid magic characters: 'not ', expected 'GGUF'"
     assert digest.tail[0] == "srv llama_server: initializing ..."
 
 
 def test_the_complaint_about_a_missing_gpu_is_not_the_reason_when_there_is_another() -> None:
     cuda = "0.00.000.001 E ggml_cuda_init: failed to initialize CUDA: no CUDA-capable device is detected"
-    assert digest_of(cuda, "0.00.000.002 E srv    load_model: out of memory").reason == "out of memory"
-    assert digest_of(cuda).reason.startswith("failed to initialize CUDA")
+    assert digest_of(cuda, "0.00.000.002 E srv    load_model: out of memory").failure == "out of memory"
+    assert digest_of(cuda).failure.startswith("failed to initialize CUDA")
 
 
 def test_without_an_error_the_last_line_is_the_reason() -> None:
-    assert digest_of("one", "two").reason == "two"
-    assert digest_of().reason == "it printed nothing"
+    assert digest_of("one", "two").failure == "two"
+    assert digest_of().failure == "it printed nothing"
+
+
+def test_last_words_are_the_last_error() -> None:
+    request = "0.00.000.001 E srv    send_error: the request exceeds the context size"
+    idle = "0.00.000.002 I srv  update_slots: all slots are idle"
+    assert digest_of(request, "/src/ggml.c:12: GGML_ASSERT(a) failed", idle).last_words.endswith(
+        "GGML_ASSERT(a) failed"
+    )
+    assert digest_of(request, *[idle] * TAIL_LINES).last_words == ""
+    assert digest_of().last_words == ""
 
 
 def test_the_tail_is_bounded() -> None:

@@ -113,6 +113,28 @@ async def test_a_cancelled_service_leaves_no_process(tmp_path: Path) -> None:
     assert children_of_this_process() <= before
 
 
+async def test_a_service_cancelled_twice_still_answers_its_callers(tmp_path: Path) -> None:
+    before = children_of_this_process()
+    rig, loads = Rig(), []
+
+    async def service() -> None:
+        async with rig.running():
+            spec = fake_spec(options={"gate": str(tmp_path / "never")})
+            loads.append(asyncio.create_task(rig.engine.load(spec)))
+            await rig.until(lambda r: r.engine.runtime(1).pid)
+            service_task.cancel()
+            asyncio.get_running_loop().call_soon(service_task.cancel)
+            await asyncio.sleep(0)
+
+    service_task = asyncio.create_task(service())
+    await asyncio.wait({service_task})
+    [load] = loads
+    async with asyncio.timeout(5):
+        with pytest.raises((LoadFailed, EngineStopped)):
+            await load
+    assert children_of_this_process() <= before
+
+
 # --- load -------------------------------------------------------------------------------------------------
 
 
@@ -403,7 +425,7 @@ async def test_a_crash_is_reported_once_and_the_model_comes_back(rig: Rig) -> No
     assert rig.engine_events() == [STARTED, CLOSED]
     [closed] = [e for e in rig.events if isinstance(e, EngineChanged) and e.type is CLOSED]
     assert closed.model_id == 1
-    assert "signal 9 (SIGKILL; often out of memory)" in (closed.error or "")
+    assert closed.error == ("The model's process ended unexpectedly: killed by signal 9 (SIGKILL; often out of memory)")
 
 
 async def test_load_during_a_restart_joins_it(rig: Rig) -> None:

@@ -55,14 +55,13 @@ def serve(argv: list[str]) -> None:
     import xllamacpp
 
     try:
-        server = xllamacpp.Server(parameters)  # its own HTTP listener; returns when the model is loaded
+        _server = xllamacpp.Server(parameters)  # its own HTTP listener; returns when the model is loaded
     except (RuntimeError, ValueError) as exc:
         raise Refused(str(exc)) from exc
     # The destructor waits for running streams and can hang, so the process leaves without it: the kernel frees all.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: os._exit(0))
     threading.Event().wait()
-    del server  # not reached; keeps the server referenced until here
 
 
 def parse(argv: list[str]) -> CommonParams:

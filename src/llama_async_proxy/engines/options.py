@@ -124,35 +124,40 @@ def parse_log_line(line: str) -> tuple[LogLevel, str]:
 
 
 class LogDigest:
-    """What to keep of all that one child logs: its last lines, and the one that says why it failed."""
+    """The last lines one child has logged, and which of them says why it failed."""
 
     def __init__(self) -> None:
-        self._tail: deque[str] = deque(maxlen=TAIL_LINES)
-        self._first_error = ""
-        self._first_harmless = ""
-        self.is_port_taken = False
-        """It could not listen where it was told to."""
+        self._lines: deque[tuple[LogLevel, str]] = deque(maxlen=TAIL_LINES)
 
     def add(self, level: LogLevel, message: str) -> None:
-        self._tail.append(message)
-        self.is_port_taken = self.is_port_taken or bool(_PORT_TAKEN.search(message))
-        if level is LogLevel.ERROR:
-            if _HARMLESS.search(message):
-                self._first_harmless = self._first_harmless or message
-            else:
-                self._first_error = self._first_error or message
+        self._lines.append((level, message))
 
     @property
     def tail(self) -> tuple[str, ...]:
         """Oldest first."""
-        return tuple(self._tail)
+        return tuple(message for _, message in self._lines)
 
     @property
-    def reason(self) -> str:
-        """The first error, for later ones follow from it, without the function that logged it; else the last line."""
-        if error := self._first_error or self._first_harmless:
-            return _FUNCTION.sub("", error, count=1)
-        return self._tail[-1] if self._tail else "it printed nothing"
+    def failure(self) -> str:
+        """Of a load: the first error, for later ones follow from it; without one the last line."""
+        errors = self._errors()
+        grave = [error for error in errors if not _HARMLESS.search(error)]
+        if errors:
+            return _FUNCTION.sub("", (grave or errors)[0], count=1)
+        return self.tail[-1] if self._lines else "it printed nothing"
+
+    @property
+    def last_words(self) -> str:
+        """Of a process that served: its last error, for earlier ones may belong to requests; empty without one."""
+        return self._errors()[-1] if self._errors() else ""
+
+    @property
+    def is_port_taken(self) -> bool:
+        """It could not listen where it was told to."""
+        return any(_PORT_TAKEN.search(message) for message in self.tail)
+
+    def _errors(self) -> list[str]:
+        return [message for level, message in self._lines if level is LogLevel.ERROR]
 
 
 @dataclass(frozen=True, slots=True)

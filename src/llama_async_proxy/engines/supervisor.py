@@ -149,9 +149,11 @@ class Supervisor:
             logger.exception("supervision of model %s failed", self.spec.alias)
             error = LoadFailed(f"Internal error while running the model: {exc!r}")
         finally:
-            if self._child is not None:
-                await self._child.stop(0)
-            self._finish(error)
+            try:
+                if self._child is not None:
+                    await self._child.stop(0)
+            finally:  # cancelled again: SIGKILL is sent, and nobody may wait for this model for ever
+                self._finish(error)
 
     # --- the life -----------------------------------------------------------------------------------------
 
@@ -178,13 +180,14 @@ class Supervisor:
         return result
 
     async def _launch(self, deadline: float) -> Child | ServiceError | None:
-        endpoint = Endpoint(LOOPBACK, free_port())
         self._digest, self._says_ready = LogDigest(), asyncio.Event()
-        argv = (*self._around.launcher.argv, *arguments(self.spec, endpoint))
+        program = self._around.launcher.argv
         try:
+            endpoint = Endpoint(LOOPBACK, free_port())
+            argv = (*program, *arguments(self.spec, endpoint))
             child = await Child.spawn(argv, self._on_line, child_environment(self._around.environment))
         except OSError as exc:
-            return LoadFailed(f"{argv[0]} cannot be run: {exc.strerror}")
+            return LoadFailed(f"{program[0]} cannot be run: {exc.strerror}")
         self._child = child
         self._become(replace(self.runtime, pid=child.pid))
         ready = asyncio.create_task(self._until_ready(endpoint))
@@ -196,7 +199,8 @@ class Supervisor:
         if self.is_stopping:
             return None
         if child.exited.done():
-            return self._failure(child, "The model did not load")
+            code = child.exited.result()
+            return self._failed(code, f"The model did not load: {self._digest.failure} ({describe_exit(code)})")
         if ready.cancelled():
             await child.stop(0)
             problem = f"The model did not become ready within {self.spec.load_timeout_s:g} s"
@@ -234,7 +238,9 @@ class Supervisor:
 
     async def _recover(self, dead: Child) -> Child | ServiceError | None:
         """After an unasked end: a new process that is READY; or why there is none; or None when asked to stop."""
-        result: Child | ServiceError | None = self._failure(dead, "The model's process ended unexpectedly")
+        code, words = dead.exited.result(), self._digest.last_words
+        problem = f"The model's process ended unexpectedly: {describe_exit(code)}" + (f"; {words}" if words else "")
+        result: Child | ServiceError | None = self._failed(code, problem)
         self._around.reported(EngineEventType.CLOSED, str(result), self.spec.model_id)
         self.outcome = asyncio.get_running_loop().create_future()
         for delay in self._timing.restart_delays_s[self.runtime.restarts :]:
@@ -312,9 +318,7 @@ class Supervisor:
             self.outcome.set_result(reason)
         self.gone.set_result(None)
 
-    def _failure(self, child: Child, what: str) -> LoadFailed:
-        code = child.exited.result()
-        reason = f"{what}: {self._digest.reason} ({describe_exit(code)})"
+    def _failed(self, code: int, reason: str) -> LoadFailed:
         return LoadFailed(reason, exit_code=code, log_tail=self._digest.tail)
 
     # --- what the process prints --------------------------------------------------------------------------
