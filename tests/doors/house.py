@@ -1,0 +1,176 @@
+"""The doors over real rooms: store, residency, sampler, and the engine with a quick program in llama-server's place."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import shutil
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import socketio
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from llama_async_proxy.doors.metering import MeteringMiddleware
+from llama_async_proxy.doors.rest import create_rest
+from llama_async_proxy.doors.security import SecurityMiddleware
+from llama_async_proxy.doors.sockets import Sockets
+from llama_async_proxy.engines.workers import WorkersEngine
+from llama_async_proxy.events import EventBus
+from llama_async_proxy.inference.names import Names
+from llama_async_proxy.inference.residency import Residency
+from llama_async_proxy.monitor.connections import ConnectionMeter
+from llama_async_proxy.monitor.gpu import CombinedProbe
+from llama_async_proxy.monitor.host import HostProbe
+from llama_async_proxy.monitor.requests import RequestMeter
+from llama_async_proxy.monitor.sampler import Machine, Sampler, ServiceFacts
+from llama_async_proxy.operations.configuration import Configuration
+from llama_async_proxy.operations.launch import launch_spec
+from llama_async_proxy.operations.models import ScanModels, scan_models
+from llama_async_proxy.operations.services import Services
+from llama_async_proxy.settings import resolve
+from llama_async_proxy.store.store import Store
+from support.asgi import serving
+from support.rig import FAKE_LAUNCHER, QUICK
+from support.service import clean_environment
+
+
+@dataclass
+class House:
+    """A service in this process, reachable at `url`."""
+
+    services: Services
+    sockets: Sockets
+    models_dir: Path
+    url: str
+    http: aiohttp.ClientSession
+
+    async def call(self, method: str, path: str, body: Any = None, **options: Any) -> tuple[int, Any]:
+        """(status, JSON) of one request."""
+        async with self.http.request(method, self.url + path, json=body, **options) as response:
+            return response.status, json.loads(await response.read())
+
+
+@contextlib.asynccontextmanager
+async def house(directory: Path, model_files: Path, **settings: Any) -> AsyncIterator[House]:
+    """`settings` by name, as given on the command line."""
+    models_dir = Path(shutil.copytree(model_files, directory / "models"))
+    given = {"models_dir": str(models_dir), "data_dir": str(directory / "data"), **settings}
+    configuration_at_start = resolve(command_line=given, environment={}, file={}, default_data_dir=directory)
+    async with contextlib.AsyncExitStack() as stack:
+        bus = EventBus()
+        configuration = Configuration(configuration_at_start, bus)
+        live = configuration.getter()
+        store = await stack.enter_async_context(
+            Store.open(configuration_at_start.database_path, log_max_rows=lambda: 1000)
+        )
+        engine = await stack.enter_async_context(
+            WorkersEngine(bus, lambda: FAKE_LAUNCHER, lambda _: None, timing=QUICK, environment=clean_environment())
+        )
+        await engine.start()
+        requests = RequestMeter()
+        machine = Machine(HostProbe(directory), CombinedProbe(()))
+        sampler = Sampler(
+            machine, lambda: ServiceFacts(requests=requests.snapshot()), live, bus=bus, store=store.metrics.append
+        )
+        services = Services(
+            configuration=configuration,
+            store=store,
+            names=Names(store.models.all),
+            engine=engine,
+            residency=Residency(
+                engine,
+                settings=live,
+                models=store.models.all,
+                spec_for=lambda model, options: launch_spec(live(), model, options),
+                bus=bus,
+                used=store.models.touch,
+            ),
+            sampler=sampler,
+            requests=requests,
+            connections=ConnectionMeter(time.monotonic),
+            bus=bus,
+            now_ms=lambda: time.time_ns() // 1_000_000,
+            started_at_ms=time.time_ns() // 1_000_000,
+        )
+        await scan_models(services, ScanModels())
+        sockets = Sockets(lambda: services)
+        background = [asyncio.create_task(run()) for run in (sampler.run, services.residency.run, sockets.run)]
+        await asyncio.sleep(0)  # they listen before anything happens
+        stack.push_async_callback(_cancelled, background)
+        port = await stack.enter_async_context(serving(_asgi(services, sockets)))
+        stack.push_async_callback(sockets.close)
+        http = await stack.enter_async_context(aiohttp.ClientSession())
+        yield House(services, sockets, models_dir, f"http://127.0.0.1:{port}", http)
+
+
+async def _cancelled(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    for result in await asyncio.gather(*tasks, return_exceptions=True):
+        assert isinstance(result, asyncio.CancelledError), result
+
+
+def _asgi(services: Services, sockets: Sockets) -> ASGIApp:
+    rest = create_rest(lambda: services)
+
+    async def by_path(scope: Scope, receive: Receive, send: Send) -> None:
+        await rest(scope, receive, send)
+
+    inner = socketio.ASGIApp(sockets.server, by_path, socketio_path="socket.io")
+    with_sockets = socketio.ASGIApp(sockets.server, inner, socketio_path="llamaproxws")
+    return SecurityMiddleware(MeteringMiddleware(with_sockets, services.requests), services.configuration.getter())
+
+
+class Client:
+    """A Socket.IO client that keeps what it received."""
+
+    def __init__(self, namespace: str) -> None:
+        self.namespace = namespace
+        self.socket = socketio.AsyncClient(reconnection=False)
+        self.received: list[tuple[str, Any]] = []
+        self._arrived = asyncio.Event()
+        self.socket.on("*", self._keep, namespace=namespace)
+
+    async def _keep(self, event: str, data: Any) -> None:
+        self.received.append((event, data))
+        self._arrived.set()
+
+    async def emit(self, event: str, data: Any = None) -> None:
+        await self.socket.emit(event, data, namespace=self.namespace)
+
+    async def ask(self, event: str, data: Any = None) -> Any:
+        """The acknowledgement."""
+        return await self.socket.call(event, data, namespace=self.namespace, timeout=20)
+
+    async def until(self, event: str, condition: Callable[[Any], object] = lambda _: True) -> Any:
+        """The first message of that name for which `condition` holds, past or to come."""
+        seen = 0
+        async with asyncio.timeout(20):
+            while True:
+                for name, data in self.received[seen:]:
+                    seen += 1
+                    if name == event and condition(data):
+                        return data
+                self._arrived.clear()
+                await self._arrived.wait()
+
+    def all(self, event: str) -> list[Any]:
+        return [data for name, data in self.received if name == event]
+
+
+@contextlib.asynccontextmanager
+async def client(
+    at: House, namespace: str = "/", *, path: str = "llamaproxws", transport: str = "websocket"
+) -> AsyncIterator[Client]:
+    connected = Client(namespace)
+    await connected.socket.connect(at.url, socketio_path=path, namespaces=[namespace], transports=[transport])
+    try:
+        yield connected
+    finally:
+        await connected.socket.disconnect()
