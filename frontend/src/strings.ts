@@ -97,8 +97,8 @@ export const text = {
     open: "Choose a model",
     scan: "Scan",
     scanning: "Scanning…",
-    scanned: (total: number, updated: number, failed: number) =>
-      `${total} found, ${updated} new or changed${failed ? `, ${failed} could not be read` : ""}`,
+    scanned: (total: number, fresh: number) => `${total === 1 ? "1 model" : `${total} models`}, ${fresh} new or changed`,
+    unreadable: (path: string) => `Not a usable model: ${path}`,
     load: "Load",
     unload: "Unload",
     cancel: "Cancel",

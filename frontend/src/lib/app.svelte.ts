@@ -35,7 +35,7 @@ export class App {
   #toastIds = 0;
 
   /** Call an operation; what goes wrong becomes a toast. The answer's data, or null. */
-  async run<O extends Operation>(operation: O, input: Operations[O]): Promise<unknown> {
+  async run<O extends Operation>(operation: O, input: Operations[O]["input"]): Promise<Operations[O]["output"] | null> {
     const result = await this.connection.call(operation, input);
     if (result.ok) return result.data;
     this.toast("bad", result.error.message, result.error.details ?? null);

@@ -129,14 +129,27 @@ export interface Delta<T extends Topic = Topic> {
   dropped: number;
 }
 
-/** Operations a client may call, with their inputs. */
+export interface ScanReport {
+  /** New models. */
+  scanned: number;
+  /** Known ones whose file changed. */
+  updated: number;
+  /** All there are now. */
+  total: number;
+  /** Files that look like models and are none. */
+  failed: { path: string; reason: string }[];
+}
+
+type Nothing = Record<string, never>;
+
+/** Operations the UI calls, with what goes in and, where it is used, what comes out. */
 export interface Operations {
-  "models.scan": Record<string, never>;
-  "models.load": { id: number };
-  "models.unload": { id: number };
-  "engine.start": Record<string, never>;
-  "engine.stop": Record<string, never>;
-  "engine.restart": Record<string, never>;
+  "models.scan": { input: Nothing; output: ScanReport };
+  "models.load": { input: { id: number }; output: unknown };
+  "models.unload": { input: { id: number }; output: unknown };
+  "engine.start": { input: Nothing; output: unknown };
+  "engine.stop": { input: Nothing; output: unknown };
+  "engine.restart": { input: Nothing; output: unknown };
 }
 export type Operation = keyof Operations;
 
@@ -147,4 +160,6 @@ export interface CallError {
   details?: string;
 }
 
-export type CallResult = { ok: true; data: unknown } | { ok: false; error: CallError };
+export type CallResult<O extends Operation> =
+  | { ok: true; data: Operations[O]["output"] }
+  | { ok: false; error: CallError };

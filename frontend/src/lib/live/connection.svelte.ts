@@ -11,8 +11,7 @@ export interface Listener {
   /** Sequence number to resume from; undefined asks for a snapshot. */
   readonly since: number | undefined;
   onSnapshot(message: Snapshot): void;
-  /** True when the data can no longer be right and a snapshot is needed. */
-  onDelta(message: Delta): boolean;
+  onDelta(message: Delta): void;
 }
 
 export class Connection {
@@ -35,7 +34,7 @@ export class Connection {
     this.#socket.on("disconnect", () => this.#move({ type: "disconnected", now: Date.now() }));
     this.#socket.on("connect_error", () => this.#move({ type: "refused", now: Date.now() }));
     this.#socket.on("snapshot", (message: Snapshot) => this.#listeners.get(message.topic)?.onSnapshot(message));
-    this.#socket.on("delta", (message: Delta) => this.#onDelta(message));
+    this.#socket.on("delta", (message: Delta) => this.#listeners.get(message.topic)?.onDelta(message));
     addEventListener("online", () => this.retryNow());
     document.addEventListener("visibilitychange", () => {
       if (!document.hidden) this.retryNow();
@@ -45,7 +44,7 @@ export class Connection {
   /** Receive a topic until the returned function is called. One listener per topic. */
   join(listener: Listener): () => void {
     this.#listeners.set(listener.topic, listener);
-    if (this.#socket.connected) this.#emitJoin(listener, listener.since);
+    if (this.#socket.connected) this.#emitJoin(listener);
     return () => {
       this.#listeners.delete(listener.topic);
       if (this.#socket.connected) this.#socket.emit("leave", { topic: listener.topic });
@@ -53,13 +52,13 @@ export class Connection {
   }
 
   /** The answer, however long it takes; a broken connection is an answer too. */
-  async call<O extends Operation>(operation: O, input: Operations[O]): Promise<CallResult> {
-    const unanswered: CallResult = { ok: false, error: { code: "CONNECTION_LOST", message: text.call.unanswered } };
+  async call<O extends Operation>(operation: O, input: Operations[O]["input"]): Promise<CallResult<O>> {
+    const unanswered: CallResult<O> = { ok: false, error: { code: "CONNECTION_LOST", message: text.call.unanswered } };
     if (!this.#socket.connected) return unanswered;
     return new Promise((resolve) => {
       const broken = (): void => resolve(unanswered);
       this.#socket.once("disconnect", broken);
-      this.#socket.emit("call", { operation, input }, (result: CallResult) => {
+      this.#socket.emit("call", { operation, input }, (result: CallResult<O>) => {
         this.#socket.off("disconnect", broken);
         resolve(result);
       });
@@ -75,16 +74,11 @@ export class Connection {
 
   #connected(): void {
     this.#move({ type: "connected" });
-    for (const listener of this.#listeners.values()) this.#emitJoin(listener, listener.since);
+    for (const listener of this.#listeners.values()) this.#emitJoin(listener);
   }
 
-  #onDelta(message: Delta): void {
-    const listener = this.#listeners.get(message.topic);
-    if (listener?.onDelta(message)) this.#emitJoin(listener, undefined);
-  }
-
-  #emitJoin(listener: Listener, since: number | undefined): void {
-    this.#socket.emit("join", since === undefined ? { topic: listener.topic } : { topic: listener.topic, since });
+  #emitJoin({ topic, since }: Listener): void {
+    this.#socket.emit("join", since === undefined ? { topic } : { topic, since });
   }
 
   #move(event: LinkEvent): void {

@@ -6,8 +6,6 @@ import type { Connection, Listener } from "./connection.svelte";
 /** How one topic's messages become what the pages show. */
 export interface Reduction<T extends Topic, State> {
   readonly topic: T;
-  /** True where what was missed can be had later; false where only a whole snapshot is certain to be right. */
-  readonly resumes: boolean;
   fromSnapshot(data: Topics[T]["data"]): State;
   apply(state: State, items: readonly Topics[T]["item"][]): State;
 }
@@ -28,7 +26,7 @@ export class Feed<T extends Topic, State> implements Listener {
   }
 
   get since(): number | undefined {
-    return this.#reduction.resumes ? this.#seq : undefined;
+    return this.#seq;
   }
 
   /** Join for as long as the calling component lives: `$effect(() => feed.watch(connection))`. */
@@ -41,11 +39,10 @@ export class Feed<T extends Topic, State> implements Listener {
     this.#set(this.#reduction.fromSnapshot((message as Snapshot<T>).data));
   }
 
-  onDelta(message: Delta): boolean {
-    if (this.#latest === null || (this.#seq !== undefined && message.seq <= this.#seq)) return false;
+  onDelta(message: Delta): void {
+    if (this.#latest === null || this.#seq === undefined || message.seq <= this.#seq) return;
     this.#seq = message.seq;
     this.#set(this.#reduction.apply(this.#latest, (message as Delta<T>).items));
-    return message.dropped > 0 && !this.#reduction.resumes;
   }
 
   /** Shown once per frame however often it changes; at once in a hidden tab, which has no frames. */

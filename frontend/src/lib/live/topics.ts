@@ -12,7 +12,6 @@ function sorted(models: Iterable<UiModel>): UiModel[] {
 /** Models by name. */
 export const models: Reduction<"models", readonly UiModel[]> = {
   topic: "models",
-  resumes: false,
   fromSnapshot: (data) => sorted(data.models),
   apply(state, items: readonly ModelItem[]) {
     const byId = new Map(state.map((model) => [model.id, model]));
@@ -26,7 +25,6 @@ export const models: Reduction<"models", readonly UiModel[]> = {
 
 export const engine: Reduction<"engine", UiEngine> = {
   topic: "engine",
-  resumes: false,
   fromSnapshot: (data) => data.engine,
   apply: (state, items) => items.at(-1) ?? state,
 };
@@ -36,7 +34,6 @@ export const WINDOW_MS = 15 * 60_000;
 /** Samples of the last fifteen minutes, oldest first. */
 export const metrics: Reduction<"metrics", readonly UiSample[]> = {
   topic: "metrics",
-  resumes: true,
   fromSnapshot: (data) => recent(data.samples),
   apply(state, items) {
     const last = state.at(-1)?.t ?? -Infinity;
@@ -54,7 +51,6 @@ const KEPT_REQUESTS = 50;
 /** The last fifty finished requests, newest first. */
 export const requests: Reduction<"requests", readonly UiRequest[]> = {
   topic: "requests",
-  resumes: true,
   fromSnapshot: (data) => newest(data.records),
   apply(state, items) {
     const known = new Set(state.map((record) => record.id));
