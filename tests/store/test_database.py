@@ -138,6 +138,14 @@ def test_a_full_disk_is_named_and_an_empty_start_works_once_there_is_room(tmp_pa
         assert examine_database(disk / "service.db").startswith("sound")
 
 
+def test_a_disk_that_filled_up_since_is_named(tmp_path: Path) -> None:
+    with tiny_disk(tmp_path / "disk") as disk:
+        Database(disk / "service.db").close()
+        fill(disk)
+        with pytest.raises(StoreUnavailable, match=r"is full\. Free some space"):
+            Database(disk / "service.db")
+
+
 @pytest.mark.parametrize(("value", "problem"), [("\ud800", "not valid Unicode"), (1 << 64, "more than 64 bits")])
 async def test_values_no_database_can_hold_are_bad_input(writer: Writer, value: object, problem: str) -> None:
     with pytest.raises(InvalidInput, match=problem):

@@ -28,6 +28,12 @@ async def test_a_client_may_use_one_id_twice(store: Store) -> None:
     assert [entry.status for entry in await store.requests.recent()] == [503, 200]
 
 
+async def test_a_name_that_is_not_unicode_is_kept_readable(store: Store) -> None:
+    store.requests.append(record(model="\ud800x"))
+    await store.flush()
+    assert [entry.model for entry in await store.requests.recent()] == ["?x"]
+
+
 async def test_recent_of_one_model(store: Store) -> None:
     for i in range(4):
         store.requests.append(record(str(i), i, model="odd" if i % 2 else "even"))

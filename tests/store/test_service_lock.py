@@ -9,6 +9,7 @@ import pytest
 
 from llama_async_proxy.errors import StoreUnavailable
 from llama_async_proxy.store.service_lock import service_lock
+from store.faults import fill, tiny_disk
 
 HOLD = """
 import sys
@@ -54,3 +55,10 @@ def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         service_lock(tmp_path / "missing"),
     ):
         pass
+
+
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    with tiny_disk(tmp_path / "disk") as disk:
+        fill(disk)
+        with pytest.raises(StoreUnavailable, match=r"No space left on device\. Free some space"), service_lock(disk):
+            pass

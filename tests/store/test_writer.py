@@ -118,7 +118,7 @@ async def test_a_full_batch_does_not_wait(database: Database, writer: Writer, mo
     await until(lambda: len(stored(database)) == BATCH_ROWS)
 
 
-async def test_rows_and_jobs_reach_the_database_in_the_order_they_came(database: Database, writer: Writer) -> None:
+async def test_a_job_finds_the_rows_appended_before_it(database: Database, writer: Writer) -> None:
     writer.append(sink, "first")
     await writer.run(lambda connection: sink(connection, ["second"]))
     writer.append(sink, "third")

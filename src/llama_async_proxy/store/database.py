@@ -25,9 +25,12 @@ _READERS = 4
 BUSY_TIMEOUT_S = 5.0
 """How long to wait for another program, such as a backup, that holds the file."""
 
+_FULL = "The disk with the database {path} is full. Free some space."
 _LOCKED = "The database {path} is locked by another program. Close what has it open and try again."
 _ADVICE = {
-    sqlite3.SQLITE_FULL: "The disk with the database {path} is full. Free some space.",
+    sqlite3.SQLITE_FULL: _FULL,
+    # A full disk when SQLite makes room for the index of its write-ahead log.
+    sqlite3.SQLITE_IOERR_SHMSIZE: _FULL,
     sqlite3.SQLITE_READONLY: "The database {path} cannot be written. Make the file and its directory writable, or "
     "choose another directory with --data-dir.",
     sqlite3.SQLITE_CANTOPEN: "The database {path} cannot be opened. Make it a readable file in a writable directory, "
@@ -43,7 +46,7 @@ _ADVICE = {
     sqlite3.SQLITE_IOERR: "The disk failed while the database {path} was read or written. Check the disk and the "
     "system log.",
 }
-"""What is wrong and what to do, by SQLite's primary result code."""
+"""What is wrong and what to do, by SQLite's result code: the extended one, or the primary one in its low byte."""
 
 
 @contextmanager
@@ -53,8 +56,8 @@ def our_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except DBAPIError as exc:
-        # The low byte is the kind of error; what is above it only refines it.
-        advice = _ADVICE.get(getattr(exc.orig, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF)
+        code = getattr(exc.orig, "sqlite_errorcode", sqlite3.SQLITE_OK)
+        advice = _ADVICE.get(code) or _ADVICE.get(code & 0xFF)
         if advice is None:
             raise
         raise StoreUnavailable(advice.format(path=path), details=str(exc.orig)) from exc
@@ -62,6 +65,11 @@ def our_errors(path: Path) -> Iterator[None]:
         raise InvalidInput("", f"Text that is not valid Unicode cannot be stored: {exc.object[:80]!r}") from exc
     except OverflowError as exc:
         raise InvalidInput("", "A number of more than 64 bits cannot be stored.") from exc
+
+
+def storable(text: str) -> str:
+    """`text` with ? for what is not Unicode: children print, and clients send, anything."""
+    return text.encode(errors="replace").decode()
 
 
 class Database:

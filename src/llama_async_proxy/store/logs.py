@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, func, insert, or_, select
 
 from llama_async_proxy.records import LogLevel, LogLine
-from llama_async_proxy.store.database import Database
+from llama_async_proxy.store.database import Database, storable
 from llama_async_proxy.store.schema import logs
 from llama_async_proxy.store.writer import Writer
 
@@ -41,7 +41,8 @@ class LogTable:
         """The newest `limit` lines, newest first, of that severity or a greater one. Raises StoreUnavailable."""
         query = select(logs).order_by(logs.c.id.desc()).limit(limit)
         if at_least is not LogLevel.DEBUG:
-            query = query.where(logs.c.level >= _SEVERITIES[at_least])
+            # A list, because SQLite then takes the newest from the index; for a comparison it would read all rows.
+            query = query.where(logs.c.level.in_(s for s in _LEVELS if s >= _SEVERITIES[at_least]))
         if source is not None:
             query = query.where(logs.c.source == source)
         if since_ms is not None:
@@ -68,14 +69,9 @@ def _to_row(line: LogLine) -> dict[str, Any]:
     return {
         "timestamp_ms": line.timestamp_ms,
         "level": _SEVERITIES[line.level],
-        "source": _storable(line.source),
-        "message": _storable(line.message),
+        "source": storable(line.source),
+        "message": storable(line.message),
     }
-
-
-def _storable(text: str) -> str:
-    """A child may print anything; SQLite takes Unicode only. Rather a ? than a lost line."""
-    return text.encode(errors="replace").decode()
 
 
 def _line(row: Row[Any]) -> LogLine:

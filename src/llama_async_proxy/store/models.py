@@ -223,7 +223,7 @@ def _check_unique(new: Model, others: Sequence[Model]) -> None:
 def register(draft: ModelDraft, existing: Sequence[Model], now_ms: int) -> Model:
     """The model a draft becomes; its id is still 0. Raises Conflict, InvalidInput."""
     stem = file_stem(draft.file.path)
-    name = stem or "model" if draft.name is None else _checked_name(draft.name)
+    name = (stem or "model") if draft.name is None else _checked_name(draft.name)
     if draft.origin is ModelOrigin.SCANNED:
         name = _unique(name, {_name_key(model.name) for model in existing}, _name_key)
     slug = slugify(draft.name or stem) or slugify(stem) or "model"
@@ -260,7 +260,8 @@ def _to_row(model: Model) -> dict[str, Any]:
     return row | {
         "name_key": _name_key(model.name),
         "origin": model.origin.value,
-        "facts": {field.name: getattr(model.facts, field.name) for field in fields(ModelFacts)},
+        "facts": {field.name: getattr(model.facts, field.name) for field in fields(ModelFacts)}
+        | {"metadata": dict(model.facts.metadata)},
         "options": dict(model.options),
     }
 

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, delete, func, insert, or_, select
 
 from llama_async_proxy.records import RequestRecord
-from llama_async_proxy.store.database import Database
+from llama_async_proxy.store.database import Database, storable
 from llama_async_proxy.store.schema import requests
 from llama_async_proxy.store.writer import Writer
 
@@ -74,9 +74,14 @@ _TOKENS = ("prompt_tokens", "completion_tokens", "cached_tokens")
 
 
 def _store(connection: Connection, records: Sequence[RequestRecord]) -> None:
-    connection.execute(insert(requests), [{c.name: getattr(record, c.name) for c in _COLUMNS} for record in records])
+    connection.execute(insert(requests), [_to_row(record) for record in records])
     newest_id = select(func.max(requests.c.row_id)).scalar_subquery()
     connection.execute(delete(requests).where(requests.c.row_id <= newest_id - MAX_ROWS))
+
+
+def _to_row(record: RequestRecord) -> dict[str, Any]:
+    values = {column.name: getattr(record, column.name) for column in _COLUMNS}
+    return {name: storable(value) if isinstance(value, str) else value for name, value in values.items()}
 
 
 def _record(row: Row[Any]) -> RequestRecord:

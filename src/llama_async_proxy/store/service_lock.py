@@ -8,8 +8,8 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 from llama_async_proxy.errors import StoreUnavailable
 
@@ -26,23 +26,30 @@ _TAKEN = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
 @contextmanager
 def service_lock(data_dir: Path) -> Iterator[None]:
     """Hold `data_dir`. Raises StoreUnavailable naming the process that holds it already."""
-    path = data_dir / "service.lock"
     try:
-        file = path.open("a+b")
+        file = (data_dir / "service.lock").open("a+b", buffering=0)
     except OSError as exc:
-        raise StoreUnavailable(
-            f"Cannot write to the data directory {data_dir}: {exc.strerror or exc}. "
-            "Make it writable, or choose another with --data-dir."
-        ) from exc
+        raise _not_writable(data_dir, exc) from exc
     with file:
         _take(file, data_dir)
-        file.truncate(0)
-        file.write(f"pid {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S %z')}\n".encode())
-        file.flush()
+        try:
+            file.truncate(0)
+            file.write(f"pid {os.getpid()} since {time.strftime('%Y-%m-%d %H:%M:%S %z')}\n".encode())
+        except OSError as exc:
+            raise _not_writable(data_dir, exc) from exc
         yield
 
 
-def _take(file: BinaryIO, data_dir: Path) -> None:
+def _not_writable(data_dir: Path, exc: OSError) -> StoreUnavailable:
+    full = exc.errno in (errno.ENOSPC, errno.EDQUOT)
+    advice = "Free some space on its disk" if full else "Make it writable"
+    return StoreUnavailable(
+        f"Cannot write to the data directory {data_dir}: {exc.strerror or exc}. "
+        f"{advice}, or choose another with --data-dir."
+    )
+
+
+def _take(file: FileIO, data_dir: Path) -> None:
     try:
         _lock(file)
     except OSError as exc:
@@ -61,11 +68,11 @@ def _take(file: BinaryIO, data_dir: Path) -> None:
 
 if sys.platform == "win32":
 
-    def _lock(file: BinaryIO) -> None:
+    def _lock(file: FileIO) -> None:
         file.seek(_LOCKED_BYTE)
         msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
 
 else:
 
-    def _lock(file: BinaryIO) -> None:
+    def _lock(file: FileIO) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -49,8 +49,8 @@ class _Job:
 
 
 class Writer:
-    """Rows and jobs reach the database in the order in which they came. Every method may be called from any thread,
-    the coroutines in any event loop."""
+    """Rows are stored in the order in which they came, jobs are run in theirs, and a job finds all rows that were
+    appended before it. Any thread may append, and any event loop use the coroutines."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
