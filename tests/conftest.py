@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,7 +43,7 @@ def start_service(tmp_path: Path, llama_server: Path) -> Iterator[ServiceFactory
     """Start real services with arguments of the test's choice; all are stopped at its end."""
     running: list[RunningService] = []
 
-    def start(*arguments: str, models_dir: Path | None = None, **options: object) -> RunningService:
+    def start(*arguments: str, models_dir: Path | None = None, **options: Any) -> RunningService:
         service = RunningService(
             tmp_path, "--llama-server", str(llama_server), *arguments, models_dir=models_dir, **options
         )

