@@ -23,8 +23,8 @@ def settings_page() -> str:
     head = """# Settings
 
 Each setting has one meaning and several names. Precedence at start: command line, then environment, then
-`llama-server-config.json` in the data directory, then the default. A change at run time is written to the file and, unless
-the last column says restart, holds at once; `llama-async-proxy doctor` shows every value and where it came from.
+`llama-server-config.json` in the data directory, then the default. A change at run time is written to the file and,
+unless the last column says restart, holds at once; `llama-async-proxy doctor` shows every value and its source.
 
 | setting | command line | environment | file key | default | takes effect |
 |---|---|---|---|---|---|

@@ -25,7 +25,7 @@ ALLOWED = {
     "__main__": {"cli"},
     "__init__": set(),
 }
-ENTRY_POINTS = ("cli", "engines.embedded", "store.migrations")
+ENTRY_POINTS = ("cli", "operations.doctor", "engines.embedded", "store.migrations")
 FILES = sorted(p for p in PACKAGE.rglob("*.py") if "migrations/versions" not in p.as_posix())
 LIBRARIES = {  # library -> rooms or files that may import it
     "fastapi": ("doors", "app.py"),

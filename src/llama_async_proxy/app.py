@@ -196,6 +196,7 @@ async def _first_scan(services: Services) -> None:
 
 
 def _facts(engine: WorkersEngine, requests: RequestMeter, started_at_ms: int) -> ServiceFacts:
+    engine.measure()
     loaded = [r for r in engine.runtimes() if r.status in (ModelStatus.READY, ModelStatus.SLEEPING)]
     return ServiceFacts(
         models_loaded=len(loaded),

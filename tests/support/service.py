@@ -113,7 +113,7 @@ class RunningService:
         return self._process
 
     def children(self) -> list[psutil.Process]:
-        return psutil.Process(self.process.pid).children(recursive=True)
+        return list(psutil.Process(self.process.pid).children(recursive=True))
 
     @property
     def output(self) -> str:
@@ -134,6 +134,7 @@ class RunningService:
 
     def wait_for_models(self, count: int = 1, timeout: float = 15) -> list[Any]:
         """Models once at least `count` are registered (the service scans when it starts)."""
+
         def models() -> list[Any]:
             return list(self.call("GET", "/api/models")[1]["data"]["models"])
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -170,7 +170,13 @@ def find(services: Services, ref: ModelRef) -> Model:
 
 
 def view(services: Services, model: Model) -> ModelView:
-    return ModelView(model, services.engine.runtime(model.id))
+    return ModelView(model, _with_gpu_bytes(services, services.engine.runtime(model.id)))
+
+
+def _with_gpu_bytes(services: Services, runtime: ModelRuntime) -> ModelRuntime:
+    """The engine knows the process, the sampler what the driver says of it."""
+    used = None if runtime.pid is None else services.sampler.gpu_bytes(runtime.pid)
+    return runtime if used is None else replace(runtime, gpu_bytes=used)
 
 
 async def list_models(services: Services, _: ListModels) -> ModelList:
@@ -240,7 +246,7 @@ async def load_model(services: Services, request: LoadModel) -> ModelView:
     """Answers when the model is ready. Idempotent; callers of one model share one load."""
     model = find(services, request.id)
     runtime = await services.residency.load(model, request.options)
-    return ModelView(services.store.models.get(model.id), runtime)
+    return ModelView(services.store.models.get(model.id), _with_gpu_bytes(services, runtime))
 
 
 async def unload_model(services: Services, request: UnloadModel) -> ModelView:
