@@ -171,8 +171,8 @@ class Writer:
                     limit = BATCH_ROWS
                 else:
                     self._keep(batch)
-                    # One row spoils it: halve until it is found.
-                    limit = len(batch) // 2
+                    # One row spoils it; alone, it is found.
+                    limit = 1
         self._settle()
 
     def _take_batch(self, limit: int) -> list[_Row]:
