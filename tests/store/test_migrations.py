@@ -2,37 +2,47 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, inspect, text
-from sqlalchemy.schema import CreateIndex, CreateTable
+from sqlalchemy import Connection, text
 
 from llama_async_proxy.store import migrations, schema
-from llama_async_proxy.store.database import Database
+from llama_async_proxy.store.database import Database, examine_database
 
 
-def test_the_scripts_build_what_the_schema_says(database: Database) -> None:
-    with database.writing.connect() as connection:
-        context = MigrationContext.configure(connection, opts={"compare_server_default": True})
+@pytest.fixture
+def empty(tmp_path: Path) -> Iterator[Database]:
+    """A database without a table."""
+    database = Database(tmp_path / "empty.db")
+    with database.writing.begin() as connection:
+        for table in ("alembic_version", *schema.metadata.tables):
+            connection.execute(text(f'DROP TABLE "{table}"'))
+        assert definitions(connection) == {}
+    yield database
+    database.close()
+
+
+def definitions(connection: Connection) -> dict[str, str]:
+    """The statements themselves, as they show what Alembic does not compare: AUTOINCREMENT, WITHOUT ROWID ..."""
+    rows = connection.execute(
+        text("SELECT name, sql FROM sqlite_master WHERE sql NOTNULL AND name != 'sqlite_sequence'")
+    )
+    return {row.name: "".join(row.sql.split()) for row in rows}
+
+
+def test_the_scripts_make_of_an_empty_database_what_a_new_one_is(database: Database, empty: Database) -> None:
+    with empty.writing.begin() as connection:
+        migrations.upgrade(connection)
+    with database.writing.connect() as new, empty.writing.connect() as upgraded:
+        assert definitions(new) == definitions(upgraded)
+        assert upgraded.scalar(text("SELECT version_num FROM alembic_version")) == migrations.HEAD
+        context = MigrationContext.configure(upgraded, opts={"compare_server_default": True})
         assert compare_metadata(context, schema.metadata) == []
-        assert _definitions(connection) == {
-            table.name: " ".join(str(CreateTable(table).compile(connection)).split())
-            for table in schema.metadata.sorted_tables
-        } | {
-            index.name: " ".join(str(CreateIndex(index).compile(connection)).split())
-            for table in schema.metadata.sorted_tables
-            for index in table.indexes
-        }
-
-
-def _definitions(connection: Connection) -> dict[str, str]:
-    """What Alembic does not compare, such as AUTOINCREMENT and WITHOUT ROWID, stands in the statements themselves."""
-    ours = "sql NOTNULL AND name != 'alembic_version' AND name NOT LIKE 'sqlite_%'"
-    rows = connection.execute(text(f"SELECT name, sql FROM sqlite_master WHERE {ours}"))
-    return {row.name: " ".join(row.sql.split()) for row in rows}
 
 
 def test_the_list_of_revisions_is_that_of_the_scripts() -> None:
@@ -42,29 +52,48 @@ def test_the_list_of_revisions_is_that_of_the_scripts() -> None:
     assert scripts.get_heads() == [migrations.HEAD]
 
 
-def test_a_migration_that_does_not_finish_leaves_nothing(tmp_path: Path) -> None:
-    database = Database(tmp_path / "service.db")
-    try:
-        with database.writing.connect() as connection:
-            for table in ("alembic_version", *schema.metadata.tables):
-                with connection.begin():
-                    connection.execute(text(f'DROP TABLE "{table}"'))
-            unfinished = connection.begin()
-            migrations.upgrade(connection)
-            assert "models" in inspect(connection).get_table_names()
-            unfinished.rollback()
-            assert _definitions(connection) == {}
-    finally:
-        database.close()
+def test_a_migration_that_does_not_finish_leaves_nothing(empty: Database) -> None:
+    with empty.writing.connect() as connection:
+        unfinished = connection.begin()
+        migrations.upgrade(connection)
+        assert "models" in definitions(connection)
+        unfinished.rollback()
+        assert definitions(connection) == {}
 
 
-def test_a_current_database_opens_without_alembic_or_the_orm(database: Database) -> None:
+def test_opening_an_older_database_upgrades_it_or_leaves_it_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "service.db"
+    database = Database(path)
+    with database.writing.begin() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = 'older'")
+    database.close()
+
+    def upgrade(connection: Connection) -> None:
+        connection.exec_driver_sql(f"UPDATE alembic_version SET version_num = '{migrations.HEAD}'")
+        if broken:
+            raise LookupError("in its middle")
+
+    monkeypatch.setattr(migrations, "REVISIONS", ("older", migrations.HEAD))
+    monkeypatch.setattr(migrations, "upgrade", upgrade)
+    broken = True
+    with pytest.raises(LookupError):
+        Database(path)
+    assert examine_database(path).endswith("brought up to date by the next start")
+    broken = False
+    Database(path).close()
+    assert examine_database(path).endswith("MB")
+
+
+@pytest.mark.parametrize("name", ["service.db", "new.db"])
+def test_a_current_and_a_new_database_open_without_alembic_or_the_orm(database: Database, name: str) -> None:
     program = (
         "import sys; from pathlib import Path; from llama_async_proxy.store import database, migrations, store;"
         "database.Database(Path(sys.argv[1])).close();"
         "print(*{'alembic', 'sqlalchemy.orm', 'sqlalchemy.ext.asyncio', 'greenlet'} & sys.modules.keys())"
     )
-    loaded = subprocess.check_output([sys.executable, "-c", program, str(database.path)], text=True)
+    loaded = subprocess.check_output([sys.executable, "-c", program, str(database.path.with_name(name))], text=True)
     assert loaded.split() == []
 
 

@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError
 
 from llama_async_proxy.errors import InvalidInput, StoreUnavailable
 from llama_async_proxy.store import migrations
+from llama_async_proxy.store.schema import metadata
 
 T = TypeVar("T")
 
@@ -97,8 +98,9 @@ class Database:
                 raise StoreUnavailable(_ADVICE[sqlite3.SQLITE_READONLY].format(path=self.path))
             if revision == migrations.HEAD:
                 return
+            make_current = _create if revision is None else migrations.upgrade
             with connection.begin():
-                migrations.upgrade(connection)
+                make_current(connection)
 
     async def read(self, query: Callable[[Connection], T]) -> T:
         """What `query` finds, run on a read-only connection in a thread. Raises StoreUnavailable."""
@@ -136,6 +138,16 @@ def _revision(connection: Connection, path: Path) -> str | None:
             f"{migrations.HEAD}). Install the newer version, or choose another directory with --data-dir."
         )
     return revision
+
+
+def _create(connection: Connection) -> None:
+    """Make of an empty file what `migrations.upgrade` would, without waiting for Alembic to load; a test compares."""
+    metadata.create_all(connection, checkfirst=False)
+    connection.exec_driver_sql(
+        "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL, "
+        "CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))"
+    )
+    connection.exec_driver_sql("INSERT INTO alembic_version VALUES (?)", (migrations.HEAD,))
 
 
 def examine_database(path: Path) -> str:

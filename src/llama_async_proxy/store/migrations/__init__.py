@@ -1,7 +1,8 @@
 """How a database of an older version becomes one of this version. Importing this costs nothing; Alembic is loaded
 only by `upgrade`, because it takes longer than opening the database.
 
-A new migration is a script in versions/ plus its revision at the end of REVISIONS.
+A new migration is a script in versions/, its revision at the end of REVISIONS, and the same change in schema.py, from
+which new databases are made.
 """
 
 from __future__ import annotations
