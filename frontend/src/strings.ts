@@ -2,7 +2,7 @@
 export const text = {
   product: "Llama Async Proxy",
   skipToContent: "Skip to content",
-  loadingPage: "Loading…",
+  waiting: "Waiting for the service…",
   pageFailed: "This page could not be loaded. The service may have been updated or stopped; reload to try again.",
   reload: "Reload",
   notFound: {
