@@ -123,13 +123,12 @@ class _Server(socketio.AsyncServer):  # type: ignore[misc]
 
     async def close_transports(self) -> None:
         for transport in tuple(self.eio.sockets.values()):
-            await transport.close(wait=False)
-            # The library leaves its websocket writer waiting for another packet; this is what ends it.
-            await transport.queue.put(None)
+            await _close(transport)
         for task in self._answering:
             task.cancel()
         await asyncio.gather(*self._answering, return_exceptions=True)
-        await self.shutdown()
+        if self.eio.service_task_handle:  # the library stops its own task only once, and only when it runs
+            await self.shutdown()
 
     # --- overridden ---------------------------------------------------------------------------------------------------
 
@@ -162,7 +161,8 @@ class _Server(socketio.AsyncServer):  # type: ignore[misc]
             await super()._handle_eio_message(eio_sid, data)
         except Exception as exc:
             logger.warning("A Socket.IO client sent what is no packet and is disconnected: %r", exc)
-            await self.eio.disconnect(eio_sid)
+            if transport := self.eio.sockets.get(eio_sid):
+                await _close(transport)
 
     async def _handle_eio_connect(self, eio_sid: str, environ: dict[str, Any]) -> Any:
         self._live().connections.connected(eio_sid)
@@ -170,6 +170,9 @@ class _Server(socketio.AsyncServer):  # type: ignore[misc]
 
     async def _handle_eio_disconnect(self, eio_sid: str, reason: str) -> None:
         self._live().connections.disconnected(eio_sid)
+        transport = self.eio.sockets.get(eio_sid)
+        if transport and reason == self.reason.CLIENT_DISCONNECT:
+            transport.queue.put_nowait(None)  # else a polling client that says goodbye is left waiting for 45 s
         await super()._handle_eio_disconnect(eio_sid, reason)
 
     async def _send_packet(self, eio_sid: str, pkt: Any) -> None:
@@ -179,3 +182,9 @@ class _Server(socketio.AsyncServer):  # type: ignore[misc]
     async def _send_eio_packet(self, eio_sid: str, eio_pkt: Any) -> None:
         self._live().connections.message()
         await super()._send_eio_packet(eio_sid, eio_pkt)
+
+
+async def _close(transport: Any) -> None:
+    await transport.close(wait=False)
+    # The library would leave its websocket writer waiting for another packet; this is what ends it.
+    transport.queue.put_nowait(None)
