@@ -71,7 +71,9 @@ class RunningService:
     def spawn(self) -> subprocess.Popen[bytes]:
         """Start the process without waiting for an answer."""
         command = [sys.executable, "-m", "llama_async_proxy", "serve", "--port", str(self.port)]
-        command += ["--data-dir", str(self.data_dir), "--models-dir", str(self.models_dir), *self._arguments]
+        command += ["--data-dir", str(self.data_dir), "--models-dir", str(self.models_dir)]
+        # llama.cpp's threads spin while they wait for one another: with other work on the cores they crawl.
+        command += ["--threads", "1", *self._arguments]
         with self.output_path.open("ab") as output:
             self._process = subprocess.Popen(
                 command, stdout=output, stderr=subprocess.STDOUT, env=clean_environment(self._environment)
