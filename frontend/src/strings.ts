@@ -123,7 +123,6 @@ export const text = {
     sortBy: (column: string) => `Sort by ${column}`,
     why: "Why, and what to do",
     lastLines: "Last lines of its log",
-    elapsed: (time: string) => `${time} so far`,
     memory: "Memory",
     slots: "Slots",
     perSlot: "per slot",

@@ -25,6 +25,9 @@ export class App {
 
   readonly loaded = $derived((this.models.data ?? []).filter(isLoaded));
 
+  /** When the connection was lost, if it is. */
+  readonly lostAt = $derived(this.connection.state.phase === "lost" ? this.connection.state.lostAt : null);
+
   toasts = $state.raw<readonly Toast[]>([]);
   sidebarOpen = $state(remembered("sidebar") !== "rail");
   singleKeys = $state(remembered("singleKeys") !== "off");
@@ -33,6 +36,11 @@ export class App {
   conversation: Conversation | null = null;
 
   #toastIds = 0;
+
+  /** The time of what is shown: it stands still while nothing new arrives. */
+  get now(): number {
+    return this.lostAt ?? this.clock.now;
+  }
 
   /** Call an operation; what goes wrong becomes a toast. The answer's data, or null. */
   async run<O extends Operation>(operation: O, input: Operations[O]["input"]): Promise<Operations[O]["output"] | null> {
