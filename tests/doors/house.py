@@ -127,6 +127,11 @@ def _asgi(services: Services, sockets: Sockets) -> ASGIApp:
     return SecurityMiddleware(MeteringMiddleware(with_sockets, services.requests), services.configuration.getter())
 
 
+def answers(request_id: str) -> Callable[[Any], bool]:
+    """Whether a message answers that request."""
+    return lambda answer: answer["requestId"] == request_id
+
+
 class Client:
     """A Socket.IO client that keeps what it received."""
 

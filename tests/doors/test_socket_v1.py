@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from doors.house import Client, House, client, house
+from doors.house import Client, House, answers, client, house
 from llama_async_proxy.doors import socket_v1_wire as wire
 from llama_async_proxy.doors.socket_v1 import EVENTS
-from llama_async_proxy.events import EngineChanged
+from llama_async_proxy.events import EngineChanged, ScanProgressed
 from llama_async_proxy.records import EngineEventType, GpuSample
 
 
@@ -86,7 +86,7 @@ async def test_the_first_acknowledgement_of_a_javascript_client_counts(page: Cli
     from socketio import packet
 
     acknowledged = asyncio.get_running_loop().create_future()
-    page.socket._handle_ack = lambda _, id_, data: _resolved(acknowledged, (id_, data))  # type: ignore[method-assign]
+    page.socket._handle_ack = lambda _, id_, data: _resolved(acknowledged, (id_, data))
     await page.socket._send_packet(packet.Packet(packet.EVENT, data=["models:list", {}], namespace="/", id=0))
     id_, [answer] = await asyncio.wait_for(acknowledged, 10)
     assert (id_, answer["success"]) == (0, True)
@@ -107,10 +107,8 @@ async def test_every_event_answers_on_both_ways(page: Client) -> None:
     for name, row in EVENTS.items():
         answer = await page.ask(name, [1])
         assert_refused(answer, "INVALID_REQUEST", "must be an object")
-        await page.emit(name, {"requestId": name, "data": 7, "type": "request"})
-        assert_refused(
-            await page.until(row.result, lambda a, id_=name: a["requestId"] != id_), "INVALID_REQUEST", "data"
-        )
+        await page.emit(name, {"requestId": name, "type": "request", "data": 7})
+        assert_refused(await page.until(row.result, answers(name)), "INVALID_REQUEST", "data: ")
 
 
 async def test_an_unknown_event_is_refused_not_ignored(page: Client) -> None:
@@ -122,7 +120,8 @@ async def test_an_unknown_event_is_refused_not_ignored(page: Client) -> None:
 
 
 async def test_a_payload_that_is_no_object_is_refused(page: Client) -> None:
-    for payload in (7, "text", [], True, b"bytes", {"type": "request", "data": []}):
+    payloads: tuple[Any, ...] = (7, "text", [], True, b"bytes", {"type": "request", "data": []})
+    for payload in payloads:
         assert_refused(await page.ask("models:get", payload), "INVALID_REQUEST", "must be an object")
 
 
@@ -287,6 +286,14 @@ async def test_a_scan_and_a_cleanup_count(at: House, page: Client) -> None:
     (at.models_dir / "more.gguf").unlink()
     assert (await page.ask("models:cleanup", {}))["data"] == {"deletedCount": 1}
     assert (await page.until("models:deleted"))["data"]["modelName"] == "more"
+
+
+async def test_a_long_scan_tells_how_far_it_is_but_not_every_file(at: House, page: Client) -> None:
+    for done in range(1000):
+        at.services.bus.publish(ScanProgressed(done, 1000))
+    assert (await page.until("models:scan-progress"))["data"] == {"done": 0, "total": 1000}
+    await page.ask("models:list")
+    assert len(page.all("models:scan-progress")) == 1
 
 
 # --- metrics ----------------------------------------------------------------------------------------------------------

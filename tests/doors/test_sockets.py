@@ -8,7 +8,7 @@ import aiohttp
 import pytest
 import socketio
 
-from doors.house import House, client, house
+from doors.house import House, answers, client, house
 from llama_async_proxy.doors.socket_v1 import EVENTS
 from llama_async_proxy.operations.table import OPERATIONS
 
@@ -91,7 +91,7 @@ async def test_a_burst_over_polling_is_not_cut_off(at: House) -> None:
         for i in range(200):
             await busy.emit("llama:status", {"requestId": str(i)})
         for i in range(200):
-            await busy.until("llama:status:result", lambda a, id_=str(i): a["requestId"] == id_)
+            await busy.until("llama:status:result", answers(str(i)))
 
 
 async def test_a_flood_of_one_client_leaves_the_others_served(at: House) -> None:

@@ -28,6 +28,7 @@ from llama_async_proxy.events import (
     ModelRuntimeChanged,
     ModelUpdated,
     ScanFinished,
+    ScanProgressed,
 )
 from llama_async_proxy.operations import engine as engine_operations
 from llama_async_proxy.operations import models as model_operations
@@ -53,6 +54,9 @@ _NAME_SHOWN = 100
 """Characters of an unknown event's name that are repeated to its sender."""
 _MOST_WAITING = 10_000
 """A first scan of a large directory announces each model at once."""
+
+_PROGRESS_MS = 500
+"""A scan reads thousands of files a second; nobody wants to hear of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +142,7 @@ class SocketV1:
         self._outlet = outlet
         self._clients: set[str] = set()
         self._first_client = asyncio.Event()
+        self._next_progress_ms = 0
 
     def connected(self, client: str) -> None:
         self._clients.add(client)
@@ -159,11 +164,11 @@ class SocketV1:
         return envelope
 
     async def _respond(self, client: str, event: object, payload: object) -> Envelope:
-        request_id: object = _new_request_id()
+        request_id = _request_id(payload)
         row = EVENTS.get(event) if isinstance(event, str) else None
         result = row.result if row else f"{str(event)[:_NAME_SHOWN]}:result"
         try:
-            request_id, data = _open(payload, request_id)
+            data = _open(payload)
             if event == "connection:ack":
                 return self._success(result, request_id, {"clientId": client})
             if row is None:
@@ -207,11 +212,28 @@ class SocketV1:
             tasks.create_task(self._send_metrics())
 
     async def _announce(self) -> None:
-        kinds = (ModelCreated, ModelUpdated, ModelDeleted, ModelRuntimeChanged, EngineChanged, ScanFinished)
+        kinds = (
+            ModelCreated,
+            ModelUpdated,
+            ModelDeleted,
+            ModelRuntimeChanged,
+            EngineChanged,
+            ScanFinished,
+            ScanProgressed,
+        )
         with self._services().bus.subscribe(*kinds, limit=_MOST_WAITING) as events:
             async for event in events:
+                if isinstance(event, ScanProgressed) and not self._progress_due():
+                    continue
                 for name, data in _announcements(self._services(), event):
                     await self._broadcast(name, data)
+
+    def _progress_due(self) -> bool:
+        now_ms = self._services().now_ms()
+        due = now_ms >= self._next_progress_ms
+        if due:
+            self._next_progress_ms = now_ms + _PROGRESS_MS
+        return due
 
     async def _send_metrics(self) -> None:
         while True:
@@ -253,6 +275,8 @@ def _announcements(services: Services, event: Event) -> Iterator[tuple[str, msgs
                 yield "models:status", wire.ModelState(model.name, wire.status(runtime), runtime.error)
         case ScanFinished(scanned, updated, total, failed):
             yield "models:scanned", wire.ScanCounts(scanned, updated, total, failed)
+        case ScanProgressed(done, total):
+            yield "models:scan-progress", wire.ScanProgress(done, total)
         case EngineChanged():
             yield from _engine_announcements(services, event)
 
@@ -270,23 +294,34 @@ def _engine_announcements(services: Services, event: EngineChanged) -> Iterator[
 # --- envelopes --------------------------------------------------------------------------------------------------------
 
 
-def _open(payload: object, request_id: object) -> tuple[object, Mapping[str, object]]:
-    """(request id, data) of a request, flat or enveloped. Raises InvalidInput."""
+def _open(payload: object) -> Mapping[str, object]:
+    """The data of a request, flat or enveloped. Raises InvalidInput."""
     if payload is TOO_LARGE:
         raise InvalidInput("payload", "must not be larger than 1 MB")
     if payload is None:
-        return request_id, {}
+        return {}
     if not isinstance(payload, dict):
         raise InvalidInput("payload", f"must be an object, not {_json_type(payload)}")
-    data = payload.get("data") if payload.get("type") == "request" else payload
-    if data is None:
-        data = {}
+    request_id = payload.get("requestId")
+    if request_id is not None and not isinstance(request_id, str | int):
+        raise InvalidInput("requestId", f"must be a string, not {_json_type(request_id)}")
+    if payload.get("type") != "request" or payload.get("data") is None:
+        return payload
+    data = payload["data"]
     if not isinstance(data, dict):
         raise InvalidInput("data", f"must be an object, not {_json_type(data)}")
-    given = payload.get("requestId", data.get("requestId"))
-    if given is not None and not isinstance(given, str | int):
-        raise InvalidInput("requestId", f"must be a string, not {_json_type(given)}")
-    return request_id if given is None else given, data
+    return data
+
+
+def _request_id(payload: object) -> str | int:
+    """The client's own, wherever it put it, so that even a refusal finds its request; else a new one."""
+    envelope = payload if isinstance(payload, dict) else {}
+    data = envelope.get("data")
+    for holder in (envelope, data if isinstance(data, dict) else {}):
+        given = holder.get("requestId")
+        if isinstance(given, str | int):
+            return given
+    return f"req_{uuid.uuid4().hex[:16]}"
 
 
 def _json_type(value: object) -> str:
@@ -299,10 +334,6 @@ def _json_type(value: object) -> str:
         dict: "an object",
     }
     return names.get(type(value), "binary data")
-
-
-def _new_request_id() -> str:
-    return f"req_{uuid.uuid4().hex[:16]}"
 
 
 def _respelled(error: ServiceError, spelling: Mapping[str, str]) -> ServiceError:

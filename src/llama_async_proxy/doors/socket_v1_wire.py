@@ -216,6 +216,11 @@ class ScanCounts(Struct):
     failed: int
 
 
+class ScanProgress(Struct):
+    done: int
+    total: int
+
+
 class CleanUp(Struct):
     deletedCount: int  # noqa: N815
 
