@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import ip_address
+from math import inf
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -228,13 +229,14 @@ def _check_string(setting: Setting, value: Any, field: str) -> str:
 
 
 def _check_number(setting: Setting, value: Any, field: str) -> int | float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+    # JSON as Python reads it knows NaN, Infinity and whole numbers beyond any float.
+    if isinstance(value, bool) or not isinstance(value, int | float) or value in (inf, -inf) or value != value:
         raise InvalidInput(field, f"must be a number, not {value!r}")
     if setting.type is int and value != int(value):
         raise InvalidInput(field, f"must be a whole number, not {value!r}")
     low, high = setting.minimum, setting.maximum
     if (low is not None and value < low) or (high is not None and value > high):
-        raise InvalidInput(field, f"must be between {low:g} and {high:g}, not {value:g}")
+        raise InvalidInput(field, f"must be between {low:g} and {high:g}, not {value}")
     return int(value) if setting.type is int else float(value)
 
 
