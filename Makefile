@@ -41,11 +41,11 @@ run: $(VENV)/run.stamp ## Install, make a demo model when there is none, serve o
 
 test: $(VENV)/dev.stamp ## Install everything the tests need, then run every test
 	@tests/setup.sh
-	$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest
+	@$(MAKE) --no-print-directory lint test-fast
+	$(BIN)/python -m pytest -m "engine or browser or node"
 
 test-fast: $(VENV)/dev.stamp ## Tests without engine, browser and Node
-	$(BIN)/python -m pytest -m "not engine and not browser and not node"
+	$(BIN)/python -m pytest --numprocesses=auto -m "not engine and not browser and not node"
 
 lint: $(VENV)/dev.stamp ## ruff and mypy strict
 	$(BIN)/ruff check .
