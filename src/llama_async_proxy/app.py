@@ -66,6 +66,7 @@ async def _serve(settings: Settings, sockets: list[socket.socket]) -> None:
             background = [tasks.create_task(_kept_running(task)) for task in application.background]
             logger.info("Serving on %s", " and ".join(_url(listener) for listener in sockets))
             await server.serve(sockets)
+            logger.info("Stopping")
             for task in background:
                 task.cancel()
 
@@ -190,7 +191,7 @@ async def _first_scan(services: Services) -> None:
     except (ServiceError, OSError) as exc:
         logger.warning("The models directory was not scanned: %s", exc)
         return
-    logger.info("%d models in %s", report.total, root)
+    logger.info("Models registered: %d, of them new: %d (scanned %s)", report.total, report.scanned, root)
     for broken in report.failed:
         logger.warning("Not a usable model: %s: %s", broken.path, broken.reason)
 

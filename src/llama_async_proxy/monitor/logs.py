@@ -56,7 +56,8 @@ _FLOORS = MappingProxyType(
         "uvicorn.access": logging.WARNING,
         "websockets": logging.WARNING,
         "asyncio": logging.INFO,
-        "uvicorn.error": logging.INFO,
+        # Tells at INFO what app.py says in our own words.
+        "uvicorn.error": logging.WARNING,
     }
 )
 """Least level of libraries' loggers, however low ours is set."""
