@@ -11,6 +11,8 @@ UV := $(BIN)/uv
 PORT ?= 3000
 export VIRTUAL_ENV := $(abspath $(VENV))
 export UV_LINK_MODE := copy
+# tests/setup.sh puts a Node.js there on machines that have none.
+export PATH := $(PATH):$(abspath .cache/node/bin)
 
 .PHONY: help run test test-fast lint format bench ui lock docs clean
 

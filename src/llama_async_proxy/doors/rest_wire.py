@@ -36,6 +36,7 @@ from llama_async_proxy.records import (
     Model,
     ModelFile,
     ModelOrigin,
+    ModelRuntime,
     ModelStatus,
     RequestCounters,
     Sample,
@@ -238,7 +239,7 @@ def registered_model(view: ModelView, status: Status | None = None) -> Registere
         status=status or _status(model, runtime.status),
         loaded_at=_time(runtime.loaded_at_ms),
         last_used=_time(model.last_used_at_ms),
-        memory_usage=_mib(runtime.rss_bytes),
+        memory_usage=_mib(_resident_bytes(runtime)),
         error=runtime.error,
         is_favorite=model.is_favorite,
         is_pinned=model.is_pinned,
@@ -785,6 +786,12 @@ def engine_data(view: EngineView) -> EngineData:
 
 def _tenth(value: float) -> float:
     return round(value, 1)
+
+
+def _resident_bytes(runtime: ModelRuntime) -> int | None:
+    """Main and GPU memory of the model's process; None while nothing was measured."""
+    measured = [used for used in (runtime.rss_bytes, runtime.gpu_bytes) if used is not None]
+    return sum(measured) if measured else None
 
 
 def _mib(value: int | None) -> float | None:

@@ -246,6 +246,7 @@ async def load_model(services: Services, request: LoadModel) -> ModelView:
     """Answers when the model is ready. Idempotent; callers of one model share one load."""
     model = find(services, request.id)
     runtime = await services.residency.load(model, request.options)
+    services.store.models.touch(model.id, services.now_ms())
     return ModelView(services.store.models.get(model.id), _with_gpu_bytes(services, runtime))
 
 
