@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import os
 import sys
@@ -205,8 +206,12 @@ def _serve(arguments: argparse.Namespace) -> int:
             f"{settings.host} can be reached from other machines and this service has no authentication; keep "
             "127.0.0.1 behind a reverse proxy or a tunnel, or add --insecure-no-auth if you accept that",
         )
+    # All that imports make lives as long as the process: collecting among it costs a sixth of the start.
+    gc.disable()
     from llama_async_proxy import app
 
+    gc.freeze()
+    gc.enable()
     return app.run(settings)
 
 
