@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from support.models import linked
 from support.service import LLAMA_SERVER, RunningService, ServiceFactory
 
 
@@ -34,8 +34,8 @@ def model_files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def models_dir(model_files: Path, tmp_path: Path) -> Path:
-    """A copy a test may change."""
-    return Path(shutil.copytree(model_files, tmp_path / "models"))
+    """The same files in a directory of the test's own: it may add, remove and replace them, not write into them."""
+    return linked(model_files, tmp_path / "models")
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def service(
 ) -> Iterator[RunningService]:
     """A real service with one model of each kind, shared by the tests of a module."""
     directory = tmp_path_factory.mktemp("service")
-    models = Path(shutil.copytree(model_files, directory / "models"))
+    models = linked(model_files, directory / "models")
     with RunningService(directory, "--llama-server", str(llama_server), models_dir=models) as running:
         running.wait_for_models(4)
         yield running

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import shutil
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -36,6 +35,7 @@ from llama_async_proxy.operations.services import Services
 from llama_async_proxy.settings import resolve
 from llama_async_proxy.store.store import Store
 from support.asgi import serving
+from support.models import linked
 from support.rig import FAKE_LAUNCHER, QUICK
 from support.service import clean_environment
 
@@ -59,7 +59,7 @@ class House:
 @contextlib.asynccontextmanager
 async def house(directory: Path, model_files: Path, **settings: Any) -> AsyncIterator[House]:
     """`settings` by name, as given on the command line."""
-    models_dir = Path(shutil.copytree(model_files, directory / "models"))
+    models_dir = linked(model_files, directory / "models")
     given = {"models_dir": str(models_dir), "data_dir": str(directory / "data"), **settings}
     configuration_at_start = resolve(command_line=given, environment={}, file={}, default_data_dir=directory)
     async with contextlib.AsyncExitStack() as stack:

@@ -6,6 +6,8 @@ Same arguments, same bytes.
 from __future__ import annotations
 
 import hashlib
+import os
+import shutil
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -291,3 +293,8 @@ def _copied(tensor: Tensor, data: bytes, data_offset: int) -> TensorData:
     start = data_offset + tensor.offset
     assert tensor.nbytes is not None
     return TensorData(tensor.name, tensor.shape, tensor.type_id, data[start : start + tensor.nbytes])
+
+
+def linked(source: Path, target: Path) -> Path:
+    """A directory with hard links to the files of `source`: a copy would fill the holes of sparse models."""
+    return Path(shutil.copytree(source, target, copy_function=os.link))
