@@ -142,7 +142,7 @@ async def build(settings: Settings) -> AsyncIterator[Application]:
         proxy = Proxy(
             names=names, residency=residency, client=upstream, settings=live, finished=lambda r: _record(services, r)
         )
-        inference = InferenceDoor(proxy, names=names, runtime=engine.runtime, settings=live)
+        inference = InferenceDoor(proxy, names=names, runtime=residency.runtime, settings=live)
         await _start_engine(engine)
         yield Application(
             asgi=_asgi(services, sockets, inference),

@@ -168,6 +168,20 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class QueueState:
+    """Who waits for a model that has no place now, or whose turn is over."""
+
+    position: int
+    """Of the model among all that wait, counted from 1."""
+    requests: int
+    """How many wait for this model."""
+    reason: str
+    """Why, for people."""
+    since_ms: int
+    """Arrival of the request that has waited longest."""
+
+
+@dataclass(frozen=True, slots=True)
 class ModelRuntime:
     """Live state of one model in the engine. A model the engine never heard of is UNLOADED."""
 
@@ -194,6 +208,8 @@ class ModelRuntime:
     """Automatic restarts since the last healthy minute."""
     options: Mapping[str, OptionValue] = field(default_factory=no_options)
     """What it was started with."""
+    queue: QueueState | None = None
+    """Set while QUEUED, and while newcomers to a loaded model wait because others have their turn."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,6 +96,14 @@ SETTINGS: tuple[Setting, ...] = (
             "--idle-ttl", minimum=0, maximum=31536000),
     Setting("drain_s", float, 10.0, "How long an unload waits for running requests, in seconds.", "llama.drain",
             minimum=0, maximum=3600),
+    # Taking turns.
+    Setting("fairness_s", float, 30.0, "Models that cannot be loaded together take turns: newer requests for others "
+            "overtake a waiting model for at most this many seconds. Loading, and ending what runs, come on top.",
+            "inference.fairness", "--fairness", minimum=0, maximum=86400),
+    Setting("queue_limit", int, 256, "Most requests that wait for one model's turn; more are answered with 429.",
+            "inference.queueLimit", minimum=1, maximum=100_000),
+    Setting("queue_timeout_s", float, 600.0, "Longest a request waits for its model's turn, in seconds.",
+            "inference.queueTimeout", minimum=0.1, maximum=86400),
     # Engine options for every model. -1: the flag is not passed, the engine decides.
     Setting("ctx_size", int, -1, "Context window in tokens; -1: the engine decides.", "ctx_size", "--ctx-size",
             aliases=("ctxSize",), minimum=-1, maximum=1 << 31),
@@ -157,6 +165,9 @@ class Settings:
     load_timeout_s: float
     idle_ttl_s: float
     drain_s: float
+    fairness_s: float
+    queue_limit: int
+    queue_timeout_s: float
     ctx_size: int
     batch_size: int
     threads: int

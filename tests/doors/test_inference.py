@@ -203,7 +203,7 @@ async def test_a_client_that_leaves_the_queue_starts_no_load() -> None:
         async with RawClient.connected(site.port) as client:
             await client.post(CHAT, b'{"model":"other"}')
             await client.writer.drain()
-            while not site.residency._admission.locked():
+            while site.residency.runtime(2).queue is None:
                 await asyncio.sleep(0.001)
         assert (await site.record()).status == CLIENT_GONE
         assert ("load", 2) not in site.engine.calls

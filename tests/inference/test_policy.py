@@ -1,62 +1,175 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llama_async_proxy.inference.policy import Refusal, Resident, evictions, expired
+from llama_async_proxy.inference.policy import (
+    Admission,
+    Limits,
+    Refusal,
+    Resident,
+    Wait,
+    Waiter,
+    closing_times,
+    expired,
+    in_line,
+    may_load,
+    plan,
+)
 
 OLD, MIDDLE, NEW = Resident(1, 10.0), Resident(2, 20.0), Resident(3, 30.0)
 BUSY, PINNED = Resident(4, 0.0, busy=True), Resident(5, 0.0, pinned=True)
+LEAVING = Resident(6, 0.0, leaving=True)
+F = 30.0
+
+
+# --- places -------------------------------------------------------------------------------------
 
 
 def test_nothing_leaves_while_there_is_room() -> None:
-    assert evictions(9, [OLD, NEW], 3) == ()
+    assert may_load(9, [OLD, NEW], 3) == Admission()
 
 
 def test_no_limit_means_nothing_ever_leaves() -> None:
-    assert evictions(9, [OLD, MIDDLE, NEW], 0) == ()
+    assert may_load(9, [OLD, MIDDLE, NEW], 0) == Admission()
 
 
 def test_the_least_recently_used_idle_model_leaves() -> None:
-    assert evictions(9, [NEW, BUSY, OLD, PINNED, MIDDLE], 5) == (1,)
+    assert may_load(9, [NEW, BUSY, OLD, PINNED, MIDDLE], 5) == Admission((1,))
 
 
 def test_a_lowered_limit_makes_several_leave() -> None:
-    assert evictions(9, [NEW, OLD, MIDDLE], 2) == (1, 2)
+    assert may_load(9, [NEW, OLD, MIDDLE], 2) == Admission((1, 2))
 
 
 def test_a_resident_model_needs_no_place() -> None:
-    assert evictions(1, [OLD, MIDDLE, NEW], 1) == ()
+    assert may_load(1, [OLD, MIDDLE, NEW], 1) == Admission()
 
 
 def test_busy_models_are_waited_for() -> None:
-    assert evictions(9, [BUSY, PINNED], 2) == Refusal(final=False)
+    assert may_load(9, [BUSY, PINNED], 2) is Wait.FOR_BUSY
 
 
 def test_pinned_models_are_not() -> None:
-    assert evictions(9, [PINNED], 1) == Refusal(final=True)
+    assert may_load(9, [PINNED], 1) == Refusal()
+
+
+def test_a_place_that_is_being_made_free_is_waited_for_and_no_other_model_leaves() -> None:
+    assert may_load(9, [LEAVING, OLD], 2) is Wait.FOR_UNLOAD
+
+
+def test_a_model_that_is_being_unloaded_may_come_back_only_when_it_has_left() -> None:
+    assert may_load(6, [LEAVING], 0) is Wait.FOR_UNLOAD
+    assert may_load(6, [LEAVING, OLD], 3) is Wait.FOR_UNLOAD
 
 
 RESIDENTS = st.lists(
-    st.builds(Resident, st.integers(1, 20), st.floats(0, 100), st.booleans(), st.booleans()),
+    st.builds(
+        Resident, st.integers(1, 20), st.floats(0, 100), st.floats(0, 100), st.booleans(), st.booleans(), st.booleans()
+    ),
     unique_by=lambda resident: resident.model_id,
 )
 
 
 @given(RESIDENTS, st.integers(0, 10))
 def test_only_idle_unpinned_models_leave_and_just_enough_of_them(residents: list[Resident], limit: int) -> None:
-    decision = evictions(99, residents, limit)
-    if isinstance(decision, Refusal):
+    decision = may_load(99, residents, limit)
+    if not isinstance(decision, Admission):
         return
     by_id = {resident.model_id: resident for resident in residents}
-    left = [by_id[model_id] for model_id in decision]
-    assert not any(resident.busy or resident.pinned for resident in left)
+    left = [by_id[model_id] for model_id in decision.evictions]
+    assert not any(resident.busy or resident.pinned or resident.leaving for resident in left)
+    staying = len(residents) - len(left) - sum(resident.leaving for resident in residents)
     if limit:
-        assert len(residents) - len(left) + 1 <= limit or not left
-        assert not left or len(residents) - len(left) + 1 == limit
+        assert staying + 1 <= limit
+        assert not left or staying + 1 == limit
 
 
 @pytest.mark.parametrize(("ttl_s", "gone"), [(0.0, ()), (5.0, (1, 2)), (15.0, (1,)), (60.0, ())])
 def test_models_unused_for_long_enough_expire(ttl_s: float, gone: tuple[int, ...]) -> None:
-    assert expired([OLD, MIDDLE, BUSY, PINNED], now_s=25.0, idle_ttl_s=ttl_s) == gone
+    assert expired([OLD, MIDDLE, BUSY, PINNED, LEAVING], now_s=25.0, idle_ttl_s=ttl_s) == gone
+
+
+# --- turns --------------------------------------------------------------------------------------
+
+
+def serving(model_id: int, turn_s: float, **changes: bool) -> Resident:
+    return replace(Resident(model_id, 0.0, turn_s, busy=True), **changes)
+
+
+def test_the_longest_wait_is_first_in_line_within_a_priority() -> None:
+    waiters = [Waiter(1, 20.0), Waiter(2, 10.0), Waiter(3, 30.0, priority=1)]
+    assert [w.model_id for w in in_line(waiters, 35.0, F)] == [3, 2, 1]
+
+
+def test_priority_does_not_hold_up_who_has_waited_for_the_bound() -> None:
+    waiters = [Waiter(1, 20.0), Waiter(2, 10.0), Waiter(3, 30.0, priority=1)]
+    assert [w.model_id for w in in_line(waiters, 40.0, F)] == [2, 3, 1]
+
+
+def test_a_turn_lasts_for_the_bound_while_another_waits() -> None:
+    assert closing_times([serving(1, 100.0)], [Waiter(2, 100.0)], F) == {1: 130.0}
+
+
+def test_who_had_the_place_for_long_gives_it_up_at_once() -> None:
+    assert closing_times([serving(1, 100.0)], [Waiter(2, 500.0)], F) == {1: 130.0}
+
+
+def test_a_wait_that_began_before_the_turn_counts() -> None:
+    assert closing_times([serving(1, 100.0)], [Waiter(2, 80.0)], F) == {1: 110.0}
+    assert closing_times([serving(1, 100.0)], [Waiter(2, 50.0)], F) == {1: 100.0}
+
+
+def test_turns_are_shorter_when_more_models_wait() -> None:
+    assert closing_times([serving(1, 0.0)], [Waiter(2, 0.0), Waiter(3, 0.0), Waiter(4, 0.0)], F) == {1: 10.0}
+    two_places = [serving(1, 0.0), serving(5, 0.0)]
+    assert closing_times(two_places, [Waiter(2, 0.0), Waiter(3, 0.0), Waiter(4, 0.0)], F) == {1: 15.0, 5: 15.0}
+
+
+def test_nobody_has_to_yield_while_nobody_waits() -> None:
+    assert closing_times([serving(1, 0.0)], [], F) == {}
+
+
+def test_a_pinned_model_a_loading_one_and_one_that_leaves_are_not_closed() -> None:
+    residents = [serving(1, 0.0, pinned=True), Resident(2, 0.0, None, busy=True), serving(3, 0.0, leaving=True)]
+    assert closing_times(residents, [Waiter(9, 0.0)], F) == {}
+
+
+def test_newcomers_to_a_closed_model_wait_and_the_next_change_is_known() -> None:
+    waiters, residents, limits = [Waiter(2, 0.0), Waiter(1, 5.0)], [serving(1, 0.0)], Limits(1, F)
+    before = plan(waiters, residents, limits, 29.0)
+    assert (before.closed, before.next_s, before.admitted) == (frozenset(), 30.0, (1,))
+    after = plan(waiters, residents, limits, 30.0)
+    assert (after.closed, after.next_s, after.admitted) == (frozenset({1}), None, ())
+    assert after.waits == {2: Wait.FOR_BUSY, 1: Wait.FOR_TURN}
+
+
+def test_a_closed_model_that_has_become_idle_leaves_although_others_wait_for_it() -> None:
+    drained = plan([Waiter(2, 0.0), Waiter(1, 5.0)], [serving(1, 0.0, busy=False)], Limits(1, F), 40.0)
+    assert (drained.evictions, drained.admitted) == ((1,), ())
+    assert drained.waits == {2: Wait.FOR_UNLOAD, 1: Wait.FOR_TURN}
+
+
+def test_a_closed_model_opens_again_when_the_others_have_gone() -> None:
+    assert plan([Waiter(1, 5.0)], [serving(1, 0.0)], Limits(1, F), 40.0).admitted == (1,)
+
+
+def test_nobody_is_closed_for_a_model_whose_place_is_being_made_free() -> None:
+    residents = [serving(1, 0.0), Resident(3, 0.0, 0.0, leaving=True)]
+    decided = plan([Waiter(2, 0.0)], residents, Limits(2, F), 100.0)
+    assert (decided.closed, decided.waits) == (frozenset(), {2: Wait.FOR_UNLOAD})
+
+
+def test_each_waiting_model_gets_a_place_of_its_own() -> None:
+    idle = [Resident(1, 10.0, 0.0), Resident(2, 20.0, 0.0), Resident(3, 30.0, 0.0)]
+    assert plan([Waiter(8, 1.0), Waiter(9, 2.0)], idle, Limits(3, F), 40.0).evictions == (1, 2)
+    leaving = [replace(resident, leaving=resident.model_id != 3) for resident in idle]
+    assert plan([Waiter(8, 1.0), Waiter(9, 2.0)], leaving, Limits(3, F), 41.0).evictions == ()
+
+
+def test_only_who_can_never_get_a_place_is_refused() -> None:
+    assert plan([Waiter(2, 0.0)], [replace(PINNED, turn_s=0.0)], Limits(1, F), 0.0).refused == (2,)
+    assert plan([Waiter(2, 0.0), Waiter(3, 0.0)], [], Limits(1, F), 0.0).refused == ()

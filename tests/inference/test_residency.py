@@ -1,16 +1,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
-from llama_async_proxy.errors import DeadlineExceeded, InvalidInput, LoadFailed, Overloaded, ServiceError
-from llama_async_proxy.events import EventBus
+from llama_async_proxy.errors import DeadlineExceeded, InvalidInput, LoadFailed, Overloaded, ServiceError, Unavailable
+from llama_async_proxy.events import EventBus, ModelRuntimeChanged, SettingsChanged
 from llama_async_proxy.inference.residency import Residency
-from llama_async_proxy.records import Endpoint, Model, ModelStatus
+from llama_async_proxy.records import Endpoint, LaunchSpec, Model, ModelRuntime, ModelStatus, OptionValue
 from support.upstream import RunningEngine, make_model, make_settings, make_spec
 
 
@@ -22,6 +23,8 @@ class House:
         self.models = tuple(make_model(n, f"m{n}") for n in range(1, 5))
         self.bus = EventBus()
         self.used: list[int] = []
+        self.changes: list[ModelRuntimeChanged] = []
+        self.spec_error: ServiceError | None = None
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[House]:
@@ -30,14 +33,27 @@ class House:
             self.engine,
             settings=lambda: self.settings,
             models=lambda: self.models,
-            spec_for=make_spec,
+            spec_for=self._spec_for,
             bus=self.bus,
             used=lambda model_id, _: self.used.append(model_id),
         )
-        watching = asyncio.create_task(self.residency.run())
+        background = [asyncio.create_task(self.residency.run()), asyncio.create_task(self._collect())]
+        await asyncio.sleep(0)  # they listen before anything happens
         yield self
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
+
+    async def _collect(self) -> None:
+        with self.bus.subscribe(ModelRuntimeChanged) as changes:
+            async for change in changes:
+                if isinstance(change, ModelRuntimeChanged):
+                    self.changes.append(change)
+
+    def _spec_for(self, model: Model, options: Mapping[str, OptionValue]) -> LaunchSpec:
+        if self.spec_error is not None:
+            raise self.spec_error
+        return make_spec(model, options)
 
     def model(self, model_id: int) -> Model:
         return self.models[model_id - 1]
@@ -226,7 +242,7 @@ async def test_a_place_that_a_crash_frees_is_noticed() -> None:
 
 
 async def test_waiting_for_a_place_ends_after_the_load_timeout() -> None:
-    async with House(max_models=1, load_timeout_s=0.05).running() as house:
+    async with House(max_models=1, queue_timeout_s=0.05).running() as house:
         first = await house.holding(1).started()
         with pytest.raises(DeadlineExceeded, match=r"'m2' waited 0\.05 s"):
             await house.use(2)
@@ -353,3 +369,220 @@ async def test_many_clients_many_models_one_place_each_gets_an_answer() -> None:
             await asyncio.gather(*(house.use(n % 4 + 1) for n in range(200)))
         assert len(house.residency.loaded()) <= 2
         assert all(house.residency.in_flight(n) == 0 for n in range(1, 5))
+
+
+# --- the queue ----------------------------------------------------------------------------------
+
+
+async def test_a_waiting_model_is_overtaken_for_the_bound_and_not_longer() -> None:
+    async with House(max_models=1, fairness_s=0.1).running() as house:
+        running = await house.holding(1).started()
+        waiting = house.holding(2)
+        await settle()
+        overtaking = await house.holding(1).started()
+        async with asyncio.timeout(5):
+            while house.residency.is_ready(house.model(1)):
+                await asyncio.sleep(0.01)
+        late = house.holding(1)
+        await settle()
+        assert not late.is_running
+        await running.end()
+        await overtaking.end()
+        await (await waiting.started()).end()
+        await (await late.started()).end()
+        assert [model_id for call, model_id in house.engine.calls if call == "load"] == [1, 2, 1]
+
+
+async def test_endless_overlapping_requests_do_not_keep_another_model_out() -> None:
+    async with House(max_models=1, fairness_s=0.1).running() as house:
+
+        async def overlapping() -> None:
+            while True:
+                async with house.residency.lease(house.model(1)):
+                    await asyncio.sleep(0.02)
+
+        endless = [asyncio.create_task(overlapping())]
+        await asyncio.sleep(0.01)
+        endless.append(asyncio.create_task(overlapping()))
+        async with asyncio.timeout(5):
+            await house.use(2)
+        for task in endless:
+            task.cancel()
+        await asyncio.gather(*endless, return_exceptions=True)
+
+
+async def test_a_closed_model_opens_again_when_the_waiting_client_has_left() -> None:
+    async with House(max_models=1, fairness_s=0.0).running() as house:
+        running = await house.holding(1).started()
+        waiting = house.holding(2)
+        await settle()
+        assert not house.residency.is_ready(house.model(1))
+        late = house.holding(1)
+        await settle()
+        assert not late.is_running
+        waiting.task.cancel()
+        await (await late.started()).end()
+        assert house.residency.is_ready(house.model(1))
+        await running.end()
+        assert house.engine.calls == [("load", 1)]
+
+
+async def test_what_has_queued_for_a_model_is_served_in_one_turn() -> None:
+    async with House(max_models=1).running() as house:
+        first = await house.holding(1).started()
+        queued = [house.holding(2 + n % 2) for n in range(6)]
+        await settle()
+        await first.end()
+        second = [await holder.started() for holder in queued[::2]]
+        await asyncio.gather(*(holder.end() for holder in second))
+        third = [await holder.started() for holder in queued[1::2]]
+        await asyncio.gather(*(holder.end() for holder in third))
+        assert [model_id for call, model_id in house.engine.calls if call == "load"] == [1, 2, 3]
+
+
+async def test_a_full_queue_says_when_to_come_back() -> None:
+    async with House(max_models=1, queue_limit=2, fairness_s=20.0).running() as house:
+        running = await house.holding(1).started()
+        waiting = [house.holding(2), house.holding(2)]
+        await settle()
+        with pytest.raises(Overloaded, match="2 requests wait for model 'm2'") as refusal:
+            await house.use(2)
+        assert 18 <= refusal.value.retry_after_s <= 20
+        another = house.holding(3)
+        await running.end()
+        for holder in (*waiting, another):
+            await (await holder.started()).end()
+
+
+async def test_an_explicit_load_goes_before_requests() -> None:
+    async with House(max_models=1).running() as house:
+        running = await house.holding(1).started()
+        request = house.holding(2)
+        await settle()
+        loading = asyncio.create_task(house.residency.load(house.model(3)))
+        await settle()
+        await running.end()
+        assert (await loading).status is ModelStatus.READY
+        await (await request.started()).end()
+        assert [model_id for call, model_id in house.engine.calls if call == "load"] == [1, 3, 2]
+
+
+async def test_loading_a_ready_model_does_not_wait_for_others_turns() -> None:
+    async with House(max_models=1, fairness_s=0.0).running() as house:
+        running = await house.holding(1).started()
+        waiting = house.holding(2)
+        await settle()
+        assert (await house.residency.load(house.model(1))).status is ModelStatus.READY
+        await running.end()
+        await (await waiting.started()).end()
+
+
+async def test_a_waiting_request_knows_its_position_and_leaves_no_trace() -> None:
+    async with House(max_models=1).running() as house:
+        running = await house.holding(1).started()
+        assert house.residency.runtime(1).queue is None
+        waiting = [house.holding(2), house.holding(2), house.holding(3)]
+        await settle()
+        second, third = house.residency.runtime(2), house.residency.runtime(3)
+        assert (second.status, third.status) == (ModelStatus.QUEUED, ModelStatus.QUEUED)
+        assert second.queue is not None
+        assert third.queue is not None
+        assert (second.queue.position, second.queue.requests) == (1, 2)
+        assert (third.queue.position, third.queue.requests) == (2, 1)
+        assert "every place is taken" in second.queue.reason
+        assert abs(second.queue.since_ms - time.time() * 1000) < 5000
+        assert {runtime.model_id for runtime in house.residency.runtimes()} == {1, 2, 3}
+        for holder in waiting:
+            holder.task.cancel()
+        await asyncio.gather(*(holder.task for holder in waiting), return_exceptions=True)
+        assert house.residency.runtime(2) == ModelRuntime(2)
+        assert {runtime.model_id for runtime in house.residency.runtimes()} == {1}
+        await running.end()
+        assert house.engine.calls == [("load", 1)]
+
+
+async def test_waiting_is_announced_and_so_is_its_end() -> None:
+    async with House(max_models=1).running() as house:
+        running = await house.holding(1).started()
+        waiting = house.holding(2)
+        await settle()
+        await running.end()
+        await (await waiting.started()).end()
+        await settle()
+        statuses = [change.runtime.status for change in house.changes if change.runtime.model_id == 2]
+        assert list(dict.fromkeys(statuses)) == [ModelStatus.QUEUED, ModelStatus.LOADING, ModelStatus.READY]
+        assert house.residency.runtime(2).queue is None
+
+
+async def test_a_model_whose_last_client_left_the_queue_is_announced_as_unloaded() -> None:
+    async with House(max_models=1).running() as house:
+        running = await house.holding(1).started()
+        gone = house.holding(2)
+        await settle()
+        gone.task.cancel()
+        await settle()
+        seen = [(c.previous.status, c.runtime.status) for c in house.changes if c.runtime.model_id == 2]
+        assert seen == [(ModelStatus.UNLOADED, ModelStatus.QUEUED), (ModelStatus.QUEUED, ModelStatus.UNLOADED)]
+        await running.end()
+
+
+async def test_a_queued_model_that_cannot_load_is_not_shown_as_queued_for_ever() -> None:
+    async with House(max_models=1).running() as house:
+        running = await house.holding(1).started()
+        waiting = house.holding(2)
+        await settle()
+        house.spec_error = InvalidInput("options", "are wrong")
+        await running.end()
+        with pytest.raises(InvalidInput):
+            await waiting.task
+        await settle()
+        assert house.changes[-1].runtime == ModelRuntime(2)
+
+
+async def test_a_model_that_loads_at_once_is_never_shown_as_queued() -> None:
+    async with House().running() as house:
+        await house.use(1)
+        await settle()
+        assert [change.runtime.status for change in house.changes] == [ModelStatus.LOADING, ModelStatus.READY]
+
+
+async def test_unloading_a_queued_model_takes_it_out_of_the_queue() -> None:
+    async with House(max_models=1).running() as house:
+        running = await house.holding(1).started()
+        waiting = house.holding(2)
+        await settle()
+        assert (await house.residency.unload(house.model(2))).status is ModelStatus.UNLOADED
+        with pytest.raises(Unavailable, match="'m2' was unloaded while it waited"):
+            await waiting.task
+        await running.end()
+        assert ("load", 2) not in house.engine.calls
+
+
+async def test_pinning_the_model_others_wait_for_tells_them() -> None:
+    async with House(max_models=1).running() as house:
+        running = await house.holding(1).started()
+        waiting = house.holding(2)
+        await settle()
+        house.pin(1)
+        await running.end()
+        with pytest.raises(Overloaded, match="pinned"):
+            await waiting.task
+
+
+async def test_a_raised_limit_holds_at_once() -> None:
+    async with House(max_models=1).running() as house:
+        running = await house.holding(1).started()
+        waiting = house.holding(2)
+        await settle()
+        house.settings = make_settings(max_models=2)
+        house.bus.publish(SettingsChanged(("maxModels",)))
+        await (await waiting.started()).end()
+        await running.end()
+
+
+async def test_breaking_off_says_why() -> None:
+    async with House().running() as house:
+        request = await house.holding(1).started()
+        house.residency.break_off("The engine was stopped.")
+        await request.task
+        assert str(request.revoked) == "The engine was stopped."

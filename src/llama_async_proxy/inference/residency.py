@@ -1,22 +1,25 @@
 """Which models are loaded, and who uses them: loads on request, evicts, unloads what is idle, counts what runs.
 
-    request -> lease -> [wait until an unload of it has ended] -> [wait for a place, first come first served] -> load
+    request -> lease -> [queue until its model has a place, or its next turn] -> load -> granted
 
-Residency alone decides to load and unload; the engine only does it. All state belongs to the event loop's thread.
+Residency alone decides to load and unload, by the plan of `policy`; the engine only does it. All state belongs to the
+event loop's thread and changes between two awaits; `run` evicts, and acts when time alone changes the plan.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import replace
+from math import ceil
 from typing import Protocol
 
 from llama_async_proxy.errors import DeadlineExceeded, InvalidInput, Overloaded, ServiceError, Unavailable
-from llama_async_proxy.events import EventBus, ModelRuntimeChanged
+from llama_async_proxy.events import EventBus, ModelRuntimeChanged, SettingsChanged
 from llama_async_proxy.inference import policy
+from llama_async_proxy.inference.queue import Queue
 from llama_async_proxy.records import (
     NO_OPTIONS,
     Endpoint,
@@ -25,16 +28,18 @@ from llama_async_proxy.records import (
     ModelRuntime,
     ModelStatus,
     OptionValue,
+    QueueState,
 )
 from llama_async_proxy.settings import Settings
 
-logger = logging.getLogger(__name__)
 _ANSWERING = (ModelStatus.READY, ModelStatus.SLEEPING)
 _BREAK_OFF_S = 1.0
 """For revoked requests to close their connections: llama-server stops at once without them, late with them."""
 _HURRY_CHECK_S = 0.1
 _IDLE_CHECK_S = 5.0
 """Longest between two looks for idle models; shorter when the time to live is."""
+_LOAD_PRIORITY = 1
+"""An explicit load goes before requests: somebody asked for just that, and watches."""
 
 Revoke = Callable[[ServiceError], None]
 """Breaks off the request that holds a lease, with what to tell its client."""
@@ -59,8 +64,11 @@ class Lease:
     def __init__(self, model: Model, revoke: Revoke = _ignore) -> None:
         self.model = model
         self.revoke = revoke
+        self.place: asyncio.Future[ServiceError | None] | None = None
+        """Done when it need not queue any more, or may not; None when it never had to. An error is a value here because
+        its reader may have left."""
         self.queued_s: float | None = None
-        """Time waited for a place; None when the model was ready."""
+        """Time waited for a place or a turn; None when the model was ready."""
         self.load_s: float | None = None
         """Time waited for the load itself; None when the model was ready."""
         self._endpoint: Endpoint | None = None
@@ -106,8 +114,17 @@ class Residency:
         self._last_used_s: dict[int, float] = {}
         self._leaving: set[int] = set()
         """Models being unloaded: nobody new may join them."""
-        self._admission = asyncio.Lock()
-        """Who holds it decides what leaves for whom; asyncio's lock is first come, first served."""
+        self._queue: Queue[Lease] = Queue()
+        self._plan = policy.Plan()
+        self._evictions: list[int] = []
+        """Planned, and about to begin."""
+        self._turns: dict[int, float] = {}
+        """Since when each model answers."""
+        self._announced: dict[int, ModelRuntime] = {}
+        """What was last published of models with a queue."""
+        self._epoch_s = time.time() - time.monotonic()
+        self._due = asyncio.Event()
+        """There is something for `run` to do."""
         self._changed = asyncio.Event()
 
     # --- what others ask --------------------------------------------------------------------------
@@ -119,26 +136,50 @@ class Residency:
 
     def is_ready(self, model: Model) -> bool:
         """True when a lease would be granted at once."""
-        return self._endpoint(model.id) is not None
+        return model.id not in self._plan.closed and self._endpoint(model.id) is not None
 
     def in_flight(self, model_id: int) -> int:
         """Requests that run on a model or wait for its load."""
         return len(self._leases.get(model_id, ()))
 
+    def runtime(self, model_id: int) -> ModelRuntime:
+        """The engine's, and who waits for the model: QUEUED while it has no process but a queue."""
+        runtime = self._engine.runtime(model_id)
+        queue = self._queue_state(model_id)
+        if queue is None:
+            return runtime
+        if runtime.status.in_use:
+            return replace(runtime, queue=queue)
+        return ModelRuntime(model_id, ModelStatus.QUEUED, queue=queue)
+
+    def runtimes(self) -> tuple[ModelRuntime, ...]:
+        """Of every model that is not UNLOADED."""
+        ids = dict.fromkeys(runtime.model_id for runtime in self._engine.runtimes())
+        return tuple(self.runtime(model_id) for model_id in ids | dict.fromkeys(self._queue))
+
     async def load(self, model: Model, options: Mapping[str, OptionValue] = NO_OPTIONS) -> ModelRuntime:
         """Run a model, making room first. Idempotent; callers of one model share one load.
 
-        Raises what the engine's load raises, Overloaded when every place is held by a pinned model, and
-        DeadlineExceeded when no place became free within the load timeout.
+        Raises what the engine's load raises, Overloaded when every place is held by a pinned model or too many wait for
+        this one, DeadlineExceeded when its turn did not come within the queue timeout, and Unavailable when it was
+        unloaded while it waited.
         """
+        if self._endpoint(model.id) is not None:
+            return self._engine.runtime(model.id)
         lease = Lease(model)
         try:
-            return await self._admit(lease, options)
+            return await self._admit(lease, options, _LOAD_PRIORITY)
         finally:
             self._release(lease)
 
     async def unload(self, model: Model) -> ModelRuntime:
-        """Stop a model's process once its requests have ended; after the drain time they are broken off."""
+        """Stop a model's process once its requests have ended; after the drain time they are broken off.
+
+        A queued model leaves the queue, with an error to who waits for it.
+        """
+        if self.runtime(model.id).status is ModelStatus.QUEUED:
+            self._refuse(model.id, Unavailable(f"Model {model.slug!r} was unloaded while it waited for its turn."))
+            self._advance()
         return await self._unload(model.id, self._settings().drain_s)
 
     async def drain(self, limit_s: float, hurry: Callable[[], bool]) -> None:
@@ -146,12 +187,12 @@ class Residency:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit_s):
                 while self._requests and not hurry():
-                    await self._change_within(_HURRY_CHECK_S)
+                    await _set_within(self._changed, _HURRY_CHECK_S)
 
-    def break_off(self) -> None:
-        """End every request, waiting or running, with an error."""
+    def break_off(self, reason: str = "The service is stopping.") -> None:
+        """End every request, waiting or running, with an error that says why."""
         for lease in tuple(self._requests):
-            lease.revoke(Unavailable("The service is stopping."))
+            lease.revoke(Unavailable(reason))
 
     @contextlib.asynccontextmanager
     async def lease(self, model: Model, revoke: Revoke = _ignore) -> AsyncIterator[Lease]:
@@ -171,19 +212,27 @@ class Residency:
             self._wake()
 
     async def run(self) -> None:
-        """Unload idle models and notice places that become free by themselves, until cancelled."""
+        """Evict, unload idle models, and notice what changes by itself, until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._watch_runtimes())
-            tasks.create_task(self._unload_idle())
+            tasks.create_task(self._watch())
+            while True:
+                self._settle()
+                self._announce()
+                for model_id in (*self._evictions, *self._expired()):
+                    self._leaving.add(model_id)
+                    tasks.create_task(self._unload(model_id, 0.0))
+                self._evictions.clear()
+                self._due.clear()
+                await _set_within(self._due, self._pause_s())
 
     # --- leases -----------------------------------------------------------------------------------
 
     async def _ready(self, lease: Lease) -> Lease:
         model_id = lease.model.id
-        endpoint = self._endpoint(model_id)
+        endpoint = None if model_id in self._plan.closed else self._endpoint(model_id)
         if endpoint is None:
             self._check_may_load(lease.model)
-            await self._admit(lease, NO_OPTIONS)
+            await self._admit(lease, NO_OPTIONS, 0)
             endpoint = self._endpoint(model_id)
             if endpoint is None:
                 raise Unavailable(f"Model {lease.model.slug!r} stopped as soon as it was ready. Try again.")
@@ -200,7 +249,7 @@ class Residency:
         return runtime.endpoint if runtime.status in _ANSWERING else None
 
     def _check_may_load(self, model: Model) -> None:
-        if not self._settings().load_on_request and not self._has_place(model.id):
+        if not self._settings().load_on_request and not self._is_resident(model.id):
             raise InvalidInput("model", f"{model.slug!r} is not loaded, and loading on request is off; load it first")
 
     def _hold(self, lease: Lease) -> None:
@@ -214,77 +263,115 @@ class Residency:
         if not leases:
             del self._leases[lease.model.id]
         self._touch(lease.model.id)
+        if self._queue or self._announced:
+            self._advance()
         self._wake()
 
     def _touch(self, model_id: int) -> None:
         self._last_used_s[model_id] = time.monotonic()
 
-    # --- loading ----------------------------------------------------------------------------------
+    # --- loading and waiting ----------------------------------------------------------------------
 
-    async def _admit(self, lease: Lease, options: Mapping[str, OptionValue]) -> ModelRuntime:
+    async def _admit(self, lease: Lease, options: Mapping[str, OptionValue], priority: int) -> ModelRuntime:
         """Bring `lease`'s model up. From its admission on the lease is held, so that nothing evicts the model again."""
         began_s = time.monotonic()
-        limit_s = self._settings().load_timeout_s
-        try:
-            async with asyncio.timeout(limit_s):
-                await self._take_place(lease)
-        except TimeoutError:
-            raise DeadlineExceeded(
-                f"Model {lease.model.slug!r} waited {limit_s:g} s for a place: all loaded models are busy."
-            ) from None
+        await self._take_place(lease, priority)
         admitted_s = time.monotonic()
         lease.queued_s = admitted_s - began_s
+        if self._engine.runtime(lease.model.id).status in _ANSWERING:
+            return self._engine.runtime(lease.model.id)
         runtime = await self._engine.load(self._spec_for(lease.model, options))
         lease.load_s = time.monotonic() - admitted_s
         return runtime
 
-    async def _take_place(self, lease: Lease) -> None:
+    async def _take_place(self, lease: Lease, priority: int) -> None:
+        """Join a model that has its place, else queue."""
         model_id = lease.model.id
-        while True:
-            while model_id in self._leaving:
-                await self._change()
-            if self._has_place(model_id):
-                return self._hold(lease)
-            async with self._admission:
-                await self._make_room(model_id)
-                if model_id not in self._leaving:
-                    return self._hold(lease)
+        if self._has_place(model_id):
+            self._hold(lease)
+            return
+        place = self._enqueue(lease, priority)
+        limit_s = self._settings().queue_timeout_s
+        try:
+            async with asyncio.timeout(limit_s):
+                refusal = await place
+        except TimeoutError:
+            raise DeadlineExceeded(
+                f"Model {lease.model.slug!r} waited {limit_s:g} s for its turn: other models are busy."
+            ) from None
+        finally:
+            if self._queue.discard(model_id, lease):
+                self._advance()
+        if refusal is not None:
+            raise refusal
 
     def _has_place(self, model_id: int) -> bool:
+        """True when newcomers need not queue."""
+        is_shut = model_id in self._leaving or model_id in self._plan.closed
+        return self._is_resident(model_id) and not is_shut
+
+    def _is_resident(self, model_id: int) -> bool:
         return model_id in self._leases or self._engine.runtime(model_id).status.in_use
 
-    async def _make_room(self, target: int) -> None:
-        """Until `target` may be loaded: unload what has to leave, wait while all of it is busy."""
-        while True:
-            limit = self._settings().max_models
-            decision = policy.evictions(target, self._residents(), limit)
-            if isinstance(decision, policy.Refusal):
-                if decision.final:
-                    raise Overloaded(f"All {limit} places are held by pinned models. Unload one, or raise the limit.")
-                await self._change()
-            elif not decision:
-                return
-            else:
-                for model_id in decision:
-                    await self._unload(model_id, 0.0)
+    def _enqueue(self, lease: Lease, priority: int) -> asyncio.Future[ServiceError | None]:
+        settings, model_id, now_s = self._settings(), lease.model.id, time.monotonic()
+        waiting = self._queue.length(model_id)
+        if waiting >= settings.queue_limit:
+            turn_s = self._queue.since_s(model_id) + settings.fairness_s - now_s
+            raise Overloaded(
+                f"{waiting} requests wait for model {lease.model.slug!r} already. Try again later.",
+                retry_after_s=max(1, ceil(turn_s)),
+            )
+        lease.place = asyncio.get_running_loop().create_future()
+        self._queue.add(model_id, lease, now_s, priority)
+        self._advance()
+        return lease.place
 
-    def _residents(self) -> list[policy.Resident]:
-        pinned = {model.id for model in self._models() if model.is_pinned}
+    def _advance(self) -> None:
+        self._settle()
+        self._due.set()
+
+    def _settle(self) -> None:
+        """Make a new plan and let those ahead whose turn has come. Evicting is left to `run`."""
+        settings, now_s = self._settings(), time.monotonic()
+        limits = policy.Limits(settings.max_models, settings.fairness_s)
+        self._plan = plan = policy.plan(self._queue.waiters(), self._residents(now_s), limits, now_s)
+        for model_id in plan.admitted:
+            for lease in self._queue.take(model_id):
+                self._hold(lease)
+                _resolve(lease)
+        for model_id in plan.refused:
+            self._refuse(
+                model_id,
+                Overloaded(
+                    f"All {settings.max_models} places are held by pinned models. Unload one, or raise the limit."
+                ),
+            )
+        self._leaving.update(plan.evictions)
+        self._evictions += plan.evictions
+
+    def _refuse(self, model_id: int, error: ServiceError) -> None:
+        for lease in self._queue.take(model_id):
+            _resolve(lease, error)
+
+    def _residents(self, now_s: float) -> tuple[policy.Resident, ...]:
         statuses = {runtime.model_id: runtime.status for runtime in self._engine.runtimes() if runtime.status.in_use}
-        now_s = time.monotonic()
-        return [
+        self._turns = {
+            model_id: self._turns.get(model_id, now_s) for model_id, status in statuses.items() if status in _ANSWERING
+        }
+        pinned = {model.id for model in self._models() if model.is_pinned}
+        return tuple(
             policy.Resident(
                 model_id,
                 self._last_used_s.setdefault(model_id, now_s),
-                busy=(
-                    model_id in self._leases
-                    or model_id in self._leaving
-                    or statuses.get(model_id) not in _ANSWERING  # a load is never broken off to make room
-                ),
+                self._turns.get(model_id),
+                # A load is never broken off to make room.
+                busy=model_id in self._leases or statuses.get(model_id) not in _ANSWERING,
                 pinned=model_id in pinned,
+                leaving=model_id in self._leaving,
             )
             for model_id in statuses.keys() | self._leases.keys()
-        ]
+        )
 
     # --- unloading --------------------------------------------------------------------------------
 
@@ -296,6 +383,7 @@ class Residency:
         finally:
             self._leaving.discard(model_id)
             self._last_used_s.pop(model_id, None)
+            self._advance()
             self._wake()
 
     async def _drain(self, model_id: int, drain_s: float) -> None:
@@ -317,37 +405,70 @@ class Residency:
         """Leases whose requests are with the model; those waiting for its load need no draining."""
         return tuple(lease for lease in self._leases.get(model_id, ()) if lease.is_granted)
 
-    async def _unload_idle(self) -> None:
-        while True:
-            ttl_s = self._settings().idle_ttl_s
-            for model_id in policy.expired(self._residents(), time.monotonic(), ttl_s):
-                if model_id not in self._leases:
-                    await self._unload_quietly(model_id)
-            await asyncio.sleep(min(_IDLE_CHECK_S, ttl_s / 4) if ttl_s else _IDLE_CHECK_S)
-
-    async def _unload_quietly(self, model_id: int) -> None:
-        try:
-            await self._unload(model_id, 0.0)
-        except ServiceError as error:
-            logger.warning("Unloading idle model %d failed: %s", model_id, error.message)
+    def _expired(self) -> tuple[int, ...]:
+        now_s = time.monotonic()
+        return policy.expired(self._residents(now_s), now_s, self._settings().idle_ttl_s)
 
     # --- changes ----------------------------------------------------------------------------------
 
-    async def _watch_runtimes(self) -> None:
-        with self._bus.subscribe(ModelRuntimeChanged) as changes:
+    def _queue_state(self, model_id: int) -> QueueState | None:
+        waits = self._plan.waits
+        if model_id not in self._queue or model_id not in waits:
+            return None
+        return QueueState(
+            position=1 + list(waits).index(model_id),
+            requests=self._queue.length(model_id),
+            reason=waits[model_id].value,
+            since_ms=round(1000 * (self._epoch_s + self._queue.since_s(model_id))),
+        )
+
+    def _announce(self) -> None:
+        """Publish how the queues have changed; what the engine does it publishes itself."""
+        current = {model_id: self.runtime(model_id) for model_id in self._queue}
+        for model_id in current.keys() | self._announced.keys():
+            runtime = current.get(model_id) or self.runtime(model_id)
+            previous = self._announced.get(model_id)
+            if runtime == previous:
+                continue
+            if model_id not in current and model_id in self._leases and not runtime.status.in_use:
+                current[model_id] = self._announced[model_id]  # its load is about to begin
+                continue
+            self._bus.publish(ModelRuntimeChanged(runtime, previous or self._engine.runtime(model_id)))
+        self._announced = current
+
+    async def _watch(self) -> None:
+        with self._bus.subscribe(ModelRuntimeChanged, SettingsChanged) as changes:
             async for change in changes:
-                if isinstance(change, ModelRuntimeChanged) and change.runtime.status is not change.previous.status:
-                    self._wake()
+                if isinstance(change, ModelRuntimeChanged) and change.runtime.status is change.previous.status:
+                    continue
+                self._due.set()
+                self._wake()
+
+    def _pause_s(self) -> float:
+        """Until time alone may have changed something."""
+        ttl_s = self._settings().idle_ttl_s
+        pause_s = min(_IDLE_CHECK_S, ttl_s / 4) if ttl_s else _IDLE_CHECK_S
+        if self._plan.next_s is None:
+            return pause_s
+        return min(pause_s, max(0.0, self._plan.next_s - time.monotonic()))
 
     def _change(self) -> Awaitable[bool]:
         """Wait until something was released, unloaded or died."""
         return self._changed.wait()
 
-    async def _change_within(self, limit_s: float) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(limit_s):
-                await self._change()
-
     def _wake(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+def _resolve(lease: Lease, refusal: ServiceError | None = None) -> None:
+    """End its wait, unless its client has left or its time is up at this very moment."""
+    if lease.place is not None and not lease.place.done():
+        lease.place.set_result(refusal)
+
+
+async def _set_within(event: asyncio.Event, limit_s: float) -> None:
+    """Return when `event` is set, at the latest after `limit_s` seconds."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(limit_s):
+            await event.wait()

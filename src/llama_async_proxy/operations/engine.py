@@ -77,5 +77,5 @@ async def restart_engine(services: Services, _: RestartEngine) -> EngineView:
 
 async def _stop(services: Services) -> None:
     # With its streams still open llama-server would take seconds to notice SIGTERM.
-    services.residency.break_off()
+    services.residency.break_off("The engine was stopped.")
     await services.engine.stop()

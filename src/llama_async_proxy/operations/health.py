@@ -50,7 +50,7 @@ class ServiceStatus:
 
 
 def _count(services: Services, *statuses: ModelStatus) -> int:
-    return sum(runtime.status in statuses for runtime in services.engine.runtimes())
+    return sum(runtime.status in statuses for runtime in services.residency.runtimes())
 
 
 async def get_health(services: Services, _: GetHealth) -> Health:

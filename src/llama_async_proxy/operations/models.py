@@ -170,7 +170,7 @@ def find(services: Services, ref: ModelRef) -> Model:
 
 
 def view(services: Services, model: Model) -> ModelView:
-    return ModelView(model, _with_gpu_bytes(services, services.engine.runtime(model.id)))
+    return ModelView(model, _with_gpu_bytes(services, services.residency.runtime(model.id)))
 
 
 def _with_gpu_bytes(services: Services, runtime: ModelRuntime) -> ModelRuntime:
@@ -235,7 +235,7 @@ async def update_model(services: Services, request: UpdateModel) -> ModelView:
 async def delete_model(services: Services, request: DeleteModel) -> DeletedModel:
     """Forgets the row, never the file. Raises Conflict while the model is in use."""
     model = find(services, request.id)
-    if services.engine.runtime(model.id).status.in_use:
+    if services.residency.runtime(model.id).status.in_use:
         raise Conflict(f"Model {model.name!r} is in use; unload it first.")
     await services.store.models.delete(model.id)
     services.bus.publish(ModelDeleted(model))
@@ -253,7 +253,7 @@ async def load_model(services: Services, request: LoadModel) -> ModelView:
 async def unload_model(services: Services, request: UnloadModel) -> ModelView:
     """Raises Conflict when there is nothing to unload."""
     model = find(services, request.id)
-    if not services.engine.runtime(model.id).status.in_use:
+    if not services.residency.runtime(model.id).status.in_use:
         raise Conflict(f"Model {model.name!r} is not loaded.")
     return ModelView(model, await services.residency.unload(model))
 
@@ -302,5 +302,5 @@ async def clean_up_models(services: Services, _: CleanUpModels) -> CleanUpReport
     """Forgets models whose file is gone, but for those in use."""
     models = services.store.models.all()
     exists = await asyncio.to_thread(lambda: {model.id: Path(model.path).exists() for model in models})
-    gone = [m for m in models if not exists[m.id] and not services.engine.runtime(m.id).status.in_use]
+    gone = [m for m in models if not exists[m.id] and not services.residency.runtime(m.id).status.in_use]
     return CleanUpReport(tuple([await delete_model(services, DeleteModel(model.id)) for model in gone]))
