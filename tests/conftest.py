@@ -6,10 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from support.models import linked
 from support.service import LLAMA_SERVER, RunningService, ServiceFactory
+
+# How long an example takes says more of the machine than of the code, and the first one loads hypothesis's tables.
+hypothesis.settings.register_profile("tests", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("tests")
 
 
 @pytest.fixture(scope="session")
