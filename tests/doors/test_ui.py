@@ -164,7 +164,7 @@ async def test_nothing_comes_after_leaving(at: House, page: Client) -> None:
 
 
 async def test_every_operation_that_only_reads_can_be_called(page: Client) -> None:
-    inputs: dict[str, Any] = {"models.get": {"id": "chat"}}
+    inputs: dict[str, Any] = {name: {"id": "chat"} for name in ("models.get", "models.estimate")}
     for name, operation in OPERATIONS.items():
         if operation.effect == "read":
             result = await page.ask("call", {"operation": name, "input": inputs.get(name, {})})

@@ -28,6 +28,7 @@ from llama_async_proxy.errors import InvalidInput, NotFound, Overloaded, Service
 from llama_async_proxy.operations import table
 from llama_async_proxy.operations.config import GetConfig, UpdateConfig
 from llama_async_proxy.operations.engine import EngineView, GetEngine, RestartEngine, StartEngine, StopEngine
+from llama_async_proxy.operations.estimate import EstimateMemory
 from llama_async_proxy.operations.health import GetHealth, GetStatus
 from llama_async_proxy.operations.metrics import GetHistory, GetMetrics
 from llama_async_proxy.operations.models import (
@@ -171,6 +172,27 @@ async def load_model(
     return _model(await table.MODELS_LOAD.run(services, LoadModel(model_id, options)), "Model loaded successfully")
 
 
+async def get_model_memory(
+    services: Live,
+    model_id: str,
+    ctx_size: Annotated[int | None, Query(ge=0, description="Tokens of all slots; 0: as trained.")] = None,
+    slots: Annotated[int | None, Query(ge=1, le=1024)] = None,
+    gpu_layers: Annotated[int | None, Query(ge=0, description="Default: as many as fit.")] = None,
+    cache_type: Annotated[str | None, Query(description="Of cached keys and values, such as f16 or q8_0.")] = None,
+) -> wire.Answer[wire.ModelMemory]:
+    """What a load would take, beside what is free and what the model takes while it runs."""
+    asked = {
+        "ctx-size": ctx_size,
+        "parallel": slots,
+        "n-gpu-layers": gpu_layers,
+        "cache-type-k": cache_type,
+        "cache-type-v": cache_type,
+    }
+    options = {name: value for name, value in asked.items() if value is not None}
+    report = await table.MODELS_ESTIMATE.run(services, EstimateMemory(model_id, options))
+    return wire.Answer(data=wire.model_memory(report))
+
+
 async def unload_model(services: Live, model_id: str) -> wire.Answer[wire.RegisteredModel]:
     """Stop a model once its requests have ended."""
     return _model(await table.MODELS_UNLOAD.run(services, UnloadModel(model_id)), "Model unloaded successfully")
@@ -282,6 +304,9 @@ _ROUTES: tuple[_Route, ...] = (
     _Route("GET", "/api/models/{model_id}", get_model, "models", _MODEL, (404,)),
     _Route("PATCH", "/api/models/{model_id}", update_model, "models", _MODEL, (*_BODY, 404, 409, 503)),
     _Route("DELETE", "/api/models/{model_id}", delete_model, "models", wire.Answer[wire.Removed], (404, 409, 503)),
+    _Route(
+        "GET", "/api/models/{model_id}/memory", get_model_memory, "models", wire.Answer[wire.ModelMemory], (400, 404)
+    ),
     _Route("POST", "/api/models/{model_id}/load", load_model, "models", _MODEL, (*_BODY, 404, 429, 503, 504)),
     _Route("POST", "/api/models/{model_id}/unload", unload_model, "models", _MODEL, (404, 409)),
     _Route(

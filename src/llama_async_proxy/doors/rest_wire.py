@@ -15,9 +15,11 @@ from pydantic.alias_generators import to_camel
 
 from llama_async_proxy import __version__
 from llama_async_proxy.doors.http_errors import iso_now
+from llama_async_proxy.gguf.memory import Footprint
 from llama_async_proxy.monitor.logtext import timestamp
 from llama_async_proxy.operations.config import ConfigUpdated
 from llama_async_proxy.operations.engine import EngineView
+from llama_async_proxy.operations.estimate import Fit, MemoryReport
 from llama_async_proxy.operations.health import Health, ServiceStatus
 from llama_async_proxy.operations.metrics import History, Metrics
 from llama_async_proxy.operations.models import (
@@ -213,6 +215,77 @@ class Scanned(Wire):
 class CleanedUp(CamelWire):
     deleted_count: int
     deleted: list[str]
+
+
+class MemoryFootprint(Wire):
+    """MiB."""
+
+    weights: float
+    context: float = Field(description="Cached keys and values, and recurrent state.")
+    compute: float
+    total: float
+
+
+class MachineMemory(Wire):
+    """MiB."""
+
+    host: float
+    gpu: float | None = Field(None, description="All GPUs together; absent without one.")
+
+
+class ModelMemory(CamelWire):
+    fits: Fit = Field(description="host_only: not as asked, but without the GPU.")
+    is_rough: bool = Field(description="The architecture is not modelled; the numbers may be off by some percent.")
+    context_size: int = Field(description="Tokens of all slots together, as the engine rounds them.")
+    context_per_slot: int
+    slots: int
+    gpu_layers: int = Field(description="The output layer counts as one.")
+    all_layers: int
+    total: float = Field(description="MiB, host and GPU.")
+    host: MemoryFootprint
+    gpu: MemoryFootprint
+    free: MachineMemory = Field(description="Now, and what this model's process would give back.")
+    measured: MachineMemory | None = Field(None, description="What the model's process takes; absent while none runs.")
+    largest_context: int | None = Field(None, description="Tokens of all slots that fit; absent when none does.")
+    most_gpu_layers: int | None = Field(None, description="Absent without a GPU, or when the rest does not fit.")
+
+
+def model_memory(report: MemoryReport) -> ModelMemory:
+    answer = report.estimate
+    is_measured = report.measured_host_bytes is not None
+    return ModelMemory(
+        fits=report.fits,
+        is_rough=answer.is_rough,
+        context_size=answer.context_size,
+        context_per_slot=answer.context_per_slot,
+        slots=answer.slots,
+        gpu_layers=answer.gpu_layers,
+        all_layers=answer.all_layers,
+        total=_some_mib(answer.total_bytes),
+        host=_footprint(answer.host),
+        gpu=_footprint(answer.gpu),
+        free=_machine_memory(report.free_host_bytes, report.free_gpu_bytes),
+        measured=_machine_memory(report.measured_host_bytes or 0, report.measured_gpu_bytes) if is_measured else None,
+        largest_context=report.largest_context,
+        most_gpu_layers=report.most_gpu_layers,
+    )
+
+
+def _footprint(part: Footprint) -> MemoryFootprint:
+    return MemoryFootprint(
+        weights=_some_mib(part.weights_bytes),
+        context=_some_mib(part.context_bytes),
+        compute=_some_mib(part.compute_bytes),
+        total=_some_mib(part.total_bytes),
+    )
+
+
+def _machine_memory(host_bytes: int, gpu_bytes: int | None) -> MachineMemory:
+    return MachineMemory(host=_some_mib(host_bytes), gpu=_mib(gpu_bytes))
+
+
+def _some_mib(value: int) -> float:
+    return round(value / _MIB, 1)
 
 
 def models_answer(listed: ModelList, engine: EngineView) -> ModelsAnswer:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
-from llama_async_proxy.operations import config, engine, health, metrics, models
+from llama_async_proxy.operations import config, engine, estimate, health, metrics, models
 from llama_async_proxy.operations.services import Services
 
 Input = TypeVar("Input")
@@ -41,6 +41,9 @@ MODELS_CREATE = Operation("models.create", Effect.WRITE, models.CreateModels, mo
 MODELS_UPDATE = Operation("models.update", Effect.WRITE, models.UpdateModel, models.ModelView, models.update_model)
 MODELS_DELETE = Operation("models.delete", Effect.WRITE, models.DeleteModel, models.DeletedModel, models.delete_model)
 MODELS_LOAD = Operation("models.load", Effect.RUN, models.LoadModel, models.ModelView, models.load_model)
+MODELS_ESTIMATE = Operation(
+    "models.estimate", Effect.READ, estimate.EstimateMemory, estimate.MemoryReport, estimate.estimate_memory
+)
 MODELS_UNLOAD = Operation("models.unload", Effect.RUN, models.UnloadModel, models.ModelView, models.unload_model)
 MODELS_SCAN = Operation("models.scan", Effect.WRITE, models.ScanModels, models.ScanReport, models.scan_models)
 MODELS_DISCOVER = Operation(
@@ -72,6 +75,7 @@ OPERATIONS: Mapping[str, Operation[Any, Any]] = {
         MODELS_UPDATE,
         MODELS_DELETE,
         MODELS_LOAD,
+        MODELS_ESTIMATE,
         MODELS_UNLOAD,
         MODELS_SCAN,
         MODELS_DISCOVER,
