@@ -130,6 +130,8 @@ export const text = {
     loadTime: "Loaded in",
     process: "Process",
     restarts: "Restarts",
+    queue: (position: number, requests: number) =>
+      `${position === 1 ? "next in line" : `number ${position} in line`}, ${requests} ${requests === 1 ? "request waits" : "requests wait"}`,
     status: {
       unloaded: "Unloaded",
       queued: "Queued",
@@ -220,7 +222,8 @@ export const text = {
     thinking: "Thinking",
     thought: "Thoughts",
     waiting: "Waiting for the first token…",
-    queued: (model: string) => `${model} is waiting for its turn to load…`,
+    queued: (model: string, position: number | null) =>
+      `${model} is waiting for its turn to load${position === null || position === 1 ? "" : `, number ${position} in line`}…`,
     loading: (model: string, percent: number | null) =>
       percent === null ? `Loading ${model}…` : `Loading ${model}… ${percent} %`,
     loadsOnSend: (model: string) => `${model} is loaded when you send.`,

@@ -29,6 +29,7 @@ def test_sources_pass(node_modules: Path, script: str) -> None:
     ("struct", "interface"),
     [
         (ui_wire.UiModel, "UiModel"),
+        (ui_wire.UiQueue, "QueueState"),
         (ui_wire.UiProgress, "LoadProgress"),
         (ui_wire.UiGpu, "UiGpu"),
         (ui_wire.UiSample, "UiSample"),

@@ -14,6 +14,18 @@ export interface LoadProgress {
   startedAtMs: number;
 }
 
+/** Who waits for a model that has no place, or whose turn is over. */
+export interface QueueState {
+  /** Of the model among all that wait, counted from 1. */
+  position: number;
+  /** How many wait for this model. */
+  requests: number;
+  /** Why, in the service's words. */
+  reason: string;
+  /** Arrival of the request that has waited longest. */
+  sinceMs: number;
+}
+
 export interface UiModel {
   id: number;
   slug: string;
@@ -28,6 +40,7 @@ export interface UiModel {
   contextLength: number | null;
   isFavorite: boolean;
   status: ModelStatus;
+  queue: QueueState | null;
   progress: LoadProgress | null;
   error: string | null;
   logTail: string[];

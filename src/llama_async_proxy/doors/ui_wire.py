@@ -12,7 +12,7 @@ from msgspec import Struct
 from llama_async_proxy import __version__
 from llama_async_proxy.operations.engine import EngineView
 from llama_async_proxy.operations.models import ModelView
-from llama_async_proxy.records import GpuSample, LoadProgress, ModelKind, ModelStatus, RequestRecord, Sample
+from llama_async_proxy.records import GpuSample, LoadProgress, ModelKind, ModelStatus, QueueState, RequestRecord, Sample
 from llama_async_proxy.settings import Settings
 
 
@@ -20,6 +20,13 @@ class UiProgress(Struct, rename="camel"):
     stage: str
     fraction: float
     started_at_ms: int
+
+
+class UiQueue(Struct, rename="camel"):
+    position: int
+    requests: int
+    reason: str
+    since_ms: int
 
 
 class UiModel(Struct, rename="camel"):
@@ -35,6 +42,7 @@ class UiModel(Struct, rename="camel"):
     context_length: int | None
     is_favorite: bool
     status: ModelStatus
+    queue: UiQueue | None
     progress: UiProgress | None
     error: str | None
     log_tail: tuple[str, ...]
@@ -129,6 +137,7 @@ def ui_model(view: ModelView) -> UiModel:
         context_length=model.facts.context_length,
         is_favorite=model.is_favorite,
         status=runtime.status,
+        queue=_queue(runtime.queue),
         progress=_progress(runtime.progress),
         error=runtime.error,
         log_tail=runtime.log_tail,
@@ -141,6 +150,12 @@ def ui_model(view: ModelView) -> UiModel:
         restarts=runtime.restarts,
         last_used_at_ms=model.last_used_at_ms,
     )
+
+
+def _queue(queue: QueueState | None) -> UiQueue | None:
+    if queue is None:
+        return None
+    return UiQueue(queue.position, queue.requests, queue.reason, queue.since_ms)
 
 
 def _progress(progress: LoadProgress | None) -> UiProgress | None:
