@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -586,3 +587,35 @@ async def test_breaking_off_says_why() -> None:
         house.residency.break_off("The engine was stopped.")
         await request.task
         assert str(request.revoked) == "The engine was stopped."
+
+
+async def test_clients_that_come_and_go_at_random_leave_nothing_behind() -> None:
+    chance = random.Random(1)
+    async with House(max_models=2, fairness_s=0.01).running() as house:
+
+        async def use(model_id: int, for_s: float) -> None:
+            async with house.residency.lease(house.model(model_id)):
+                await asyncio.sleep(for_s)
+
+        tasks = []
+        for _ in range(300):
+            tasks.append(asyncio.create_task(use(chance.randint(1, 4), chance.uniform(0, 0.01))))
+            await asyncio.sleep(chance.uniform(0, 0.002))
+            chance.choice(tasks).cancel()
+        async with asyncio.timeout(10):
+            results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert {type(result) for result in results} == {type(None), asyncio.CancelledError}
+        await settle()
+        assert all(house.residency.in_flight(n) == 0 and house.residency.runtime(n).queue is None for n in range(1, 5))
+        assert all(house.residency.is_ready(house.model(n)) for n in house.residency.loaded())
+        assert len(house.residency.loaded()) == 2
+
+
+async def test_who_waited_too_long_leaves_no_trace() -> None:
+    async with House(max_models=1, queue_timeout_s=0.05, fairness_s=0.0).running() as house:
+        running = await house.holding(1).started()
+        with pytest.raises(DeadlineExceeded):
+            await house.use(2)
+        assert house.residency.runtime(2) == ModelRuntime(2)
+        assert house.residency.is_ready(house.model(1))
+        await running.end()
