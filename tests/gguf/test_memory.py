@@ -114,7 +114,7 @@ def test_state_grows_with_slots_and_not_with_context(shapes: dict[str, ModelShap
 def test_nothing_is_lost_between_host_and_gpu(shapes: dict[str, ModelShape], name: str) -> None:
     shape = shapes[name]
     alone = estimate(shape, LoadSettings(8192))
-    copied = shape.input_bytes if shape.is_tied else 0
+    copied = shape.tied_bytes
     for layers in range(1, alone.all_layers + 1):
         split = estimate(shape, LoadSettings(8192, gpu_layers=layers))
         assert split.host.weights_bytes + split.gpu.weights_bytes == alone.host.weights_bytes + copied
@@ -139,6 +139,7 @@ def test_output_goes_to_the_gpu_first_then_blocks_from_the_last(shapes: dict[str
 def test_tied_embedding_is_copied_to_the_gpu(shapes: dict[str, ModelShape]) -> None:
     shape = shapes["gemma3-4b"]
     every = estimate(shape, LoadSettings(8192, gpu_layers=99))
+    assert shape.tied_bytes == shape.input_bytes
     assert every.host.weights_bytes == shape.input_bytes
     assert every.gpu.weights_bytes == shape.weights_bytes
 

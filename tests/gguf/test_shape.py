@@ -106,13 +106,19 @@ def test_weights_are_told_apart_by_where_they_belong(tmp_path: Path) -> None:
     shape = model_shape(read_header(path))
     assert shape.weights_bytes == sum(tensor.nbytes or 0 for tensor in read_header(path).tensors)
     assert shape.layers[0].expert_bytes > 0.9 * shape.layers[0].weights_bytes
-    assert not shape.is_tied
+    assert shape.tied_bytes == 0
     assert shape.vocabulary == 151936
+
+
+def test_of_the_input_layer_only_the_embedding_is_tied() -> None:
+    inputs = (Tensor("token_embd.weight", (64, 100), F32, 0), Tensor("per_layer_token_embd.weight", (64, 900), F32, 0))
+    shape = model_shape(header("gemma3n", {**SIZES, "block_count": 1}, *inputs))
+    assert (shape.input_bytes, shape.tied_bytes) == (64 * 1000 * 4, 64 * 100 * 4)
 
 
 def test_an_encoder_says_no_tokens(tmp_path: Path) -> None:
     shape = shape_of(tmp_path, "bert-large")
-    assert (shape.vocabulary, shape.is_tied, shape.keeps_cache) == (0, False, False)
+    assert (shape.vocabulary, shape.tied_bytes, shape.keeps_cache) == (0, 0, False)
 
 
 def test_shards_count_as_one_model(tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def estimate(shape: ModelShape, settings: LoadSettings) -> MemoryEstimate:
     gpu_context = sum(context[all_layers - gpu_layers :]) if settings.offload_cache else 0
     weights = shape.weights_bytes + settings.projector_bytes
     host_compute, gpu_compute = _compute(shape, sizes, settings, gpu_layers)
-    copied = shape.input_bytes if shape.is_tied and gpu_layers else 0
+    copied = shape.tied_bytes if gpu_layers else 0
     return MemoryEstimate(
         host=Footprint(weights - gpu_weights + copied, sum(context) - gpu_context, host_compute),
         gpu=Footprint(gpu_weights, gpu_context, gpu_compute),
@@ -127,7 +127,11 @@ def estimate(shape: ModelShape, settings: LoadSettings) -> MemoryEstimate:
 
 
 def largest_context(shape: ModelShape, settings: LoadSettings, budget: MemoryBudget) -> int | None:
-    """Tokens of all slots together, at most what the model was trained for; None when not even the smallest fits."""
+    """Tokens of all slots together, at most what the model was trained for; None when not even the smallest fits.
+
+    Found by bisection. Need grows with the context but for one step, where the mask is large enough to be reused for
+    the logits; close to it a larger context may fit as well.
+    """
 
     def fits(steps: int) -> bool:
         return budget.holds(estimate(shape, replace(settings, context_size=steps * step)))
@@ -205,8 +209,7 @@ def _gpu_weights(shape: ModelShape, settings: LoadSettings, gpu_layers: int) -> 
         for index, layer in enumerate(shape.layers)
         if index >= first
     )
-    copied = shape.input_bytes if shape.is_tied else 0
-    return blocks + shape.output_bytes + copied + settings.projector_bytes
+    return blocks + shape.output_bytes + shape.tied_bytes + settings.projector_bytes
 
 
 def _context_bytes(layer: Layer, sizes: _Sizes, settings: LoadSettings) -> int:

@@ -108,8 +108,8 @@ class ModelShape:
     input_bytes: int
     output_bytes: int
     """Weights after the last block."""
-    is_tied: bool
-    """The output has no weights of its own: a GPU gets a copy of the embedding's."""
+    tied_bytes: int
+    """The embedding, where it serves as the output too: a GPU gets a copy. 0 where the output has its own weights."""
     keeps_cache: bool
     is_rough: bool
     """The architecture is not modelled here: numbers come from what all transformers share."""
@@ -168,7 +168,7 @@ class _Facts:
             layers=layers,
             input_bytes=weights.input_bytes,
             output_bytes=weights.output_bytes,
-            is_tied=weights.is_tied and weights.speaks(self._architecture),
+            tied_bytes=weights.tied_bytes if weights.speaks(self._architecture) else 0,
             keeps_cache=keeps_cache,
             is_rough=self._architecture not in _MODELLED or weights.has_unknown_types,
         )
@@ -283,7 +283,7 @@ class _Weights:
     experts: Counter[int]
     input_bytes: int
     output_bytes: int
-    is_tied: bool
+    tied_bytes: int
     has_unknown_types: bool
 
     @classmethod
@@ -303,9 +303,9 @@ class _Weights:
             if _EXPERTS.search(tensor.name):
                 experts[int(block[1])] += size
         given = sum(outside[name] for name in _INPUT)
-        is_tied = "output" not in outside
-        return cls(blocks, experts, given, sum(outside.values()) - given, is_tied, has_unknown_types)
+        tied = 0 if "output" in outside else outside["token_embd"]
+        return cls(blocks, experts, given, sum(outside.values()) - given, tied, has_unknown_types)
 
     def speaks(self, architecture: str) -> bool:
         """False for encoders, which end in an embedding rather than in a choice of the next token."""
-        return not (self.is_tied and architecture in _WITHOUT_CACHE)
+        return not (self.tied_bytes and architecture in _WITHOUT_CACHE)
