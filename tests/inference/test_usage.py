@@ -41,6 +41,9 @@ def test_an_anthropic_stream_tells_input_first_and_output_last() -> None:
     delta = {"type": "message_delta", "delta": {}, "usage": {"output_tokens": 2}}
     middle = [event({"delta": {"text": "x"}})] * 100
     assert captured(event(start), *middle, event(delta)) == Usage(21, 2, 20, None)
+    first = event(start)
+    in_pieces = (first[i : i + 10] for i in range(0, len(first), 10))
+    assert captured(*in_pieces, *middle, event(delta)) == Usage(21, 2, 20, None)
 
 
 def test_responses_count_cached_tokens_as_input() -> None:

@@ -58,8 +58,9 @@ def test_kill_9_of_a_child_in_mid_stream_tells_the_stream_and_the_model_comes_ba
         rest = stream.read()
     assert b'"error"' in rest
     assert b"[DONE]" not in rest
+    # The stream may hear of the death before the engine does, so the status alone proves nothing yet.
+    service.wait_until(lambda: {child.pid for child in service.children()} - {killed.pid}, bool, 30)
     service.wait_for_status("slow", "running")
-    assert the_child(service).pid != killed.pid
     with open_stream(service) as stream:
         assert stream.read(50)
 

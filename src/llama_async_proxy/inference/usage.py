@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 _END_BYTES = 16384
 """The last event of /completion echoes its settings: about 5 KiB."""
+_HEAD_BYTES = 2048
+"""Anthropic's first event is under 1 KiB, but may come in pieces."""
 _END_CHUNKS = 16
 """The last events (finish, usage, [DONE]) may come as one chunk each, split anywhere."""
 _DECODER = json.JSONDecoder()
@@ -36,8 +38,8 @@ class UsageCapture:
         self._tail: deque[bytes] = deque(maxlen=_END_CHUNKS)
 
     def feed(self, chunk: bytes) -> None:
-        if not self._head:
-            self._head = chunk[:_END_BYTES]
+        if len(self._head) < _HEAD_BYTES:
+            self._head += chunk[:_END_BYTES]
         self._tail.append(chunk if len(chunk) <= _END_BYTES else chunk[-_END_BYTES:])
 
     def usage(self) -> Usage:
