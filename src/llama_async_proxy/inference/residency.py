@@ -213,6 +213,7 @@ class Residency:
 
     async def run(self) -> None:
         """Evict, unload idle models, and notice what changes by itself, until cancelled."""
+        self._leaving.clear()  # should a fault have ended an earlier run before it could
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._watch())
             while True:
