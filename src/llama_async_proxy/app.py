@@ -22,6 +22,7 @@ from llama_async_proxy.doors.security import SecurityMiddleware
 from llama_async_proxy.doors.server import Goodbye, Server, listen
 from llama_async_proxy.doors.sockets import Sockets
 from llama_async_proxy.doors.static import static_app
+from llama_async_proxy.doors.switch import ShortWay, http_protocol
 from llama_async_proxy.engines.discovery import find_launcher
 from llama_async_proxy.engines.workers import WorkersEngine
 from llama_async_proxy.errors import EngineMissing, ServiceError
@@ -29,6 +30,7 @@ from llama_async_proxy.events import EventBus, RequestFinished, SettingsChanged
 from llama_async_proxy.inference.names import Names
 from llama_async_proxy.inference.proxy import Proxy
 from llama_async_proxy.inference.residency import Residency
+from llama_async_proxy.inference.splice import Splicer
 from llama_async_proxy.inference.upstream import UpstreamClient
 from llama_async_proxy.monitor.connections import ConnectionMeter
 from llama_async_proxy.monitor.gpu import machine_gpus
@@ -61,7 +63,7 @@ def run(settings: Settings) -> int:
 
 async def _serve(settings: Settings, sockets: list[socket.socket]) -> None:
     async with build(settings) as application:
-        server = Server(application.asgi, application.goodbye)
+        server = Server(application.asgi, http_protocol(application.short_way), application.goodbye)
         async with asyncio.TaskGroup() as tasks:
             background = [tasks.create_task(_kept_running(task)) for task in application.background]
             logger.info("Serving on %s", " and ".join(_url(listener) for listener in sockets))
@@ -87,6 +89,7 @@ async def _kept_running(task: Callable[[], Awaitable[None]]) -> None:
 @dataclass(frozen=True, slots=True)
 class Application:
     asgi: ASGIApp
+    short_way: ShortWay
     services: Services
     background: tuple[Callable[[], Awaitable[None]], ...]
     """To be run while serving; they end when cancelled, or by themselves."""
@@ -142,10 +145,13 @@ async def build(settings: Settings) -> AsyncIterator[Application]:
         proxy = Proxy(
             names=names, residency=residency, client=upstream, settings=live, finished=lambda r: _record(services, r)
         )
+        splicer = Splicer(names=names, residency=residency, settings=live, finished=lambda r: _record(services, r))
+        stack.callback(splicer.close)
         inference = InferenceDoor(proxy, names=names, runtime=residency.runtime, settings=live)
         await _start_engine(engine)
         yield Application(
             asgi=_asgi(services, sockets, inference),
+            short_way=ShortWay(splicer, requests),
             services=services,
             background=(
                 sampler.run,

@@ -2,7 +2,8 @@
 
     ServiceError
     ├── InvalidInput         the caller sent something wrong; names the field
-    │   └── TooLarge             more than a limit of ours allows
+    │   ├── TooLarge             more than a limit of ours allows
+    │   └── RequestTimeout       the rest of the request did not come
     ├── NotFound             no such model, preset, conversation ...
     ├── Conflict             it exists already, or is in use
     ├── PermissionDenied     the operating system or a rule of ours forbids it
@@ -57,6 +58,13 @@ class InvalidInput(ServiceError):
 
 class TooLarge(InvalidInput):
     status = 413
+
+
+class RequestTimeout(InvalidInput):
+    status = 408
+
+    def __init__(self, problem: str) -> None:
+        super().__init__("", problem)
 
 
 class NotFound(ServiceError):

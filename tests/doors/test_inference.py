@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import httpx
@@ -19,53 +18,42 @@ from llama_async_proxy.inference.delivery import Patience
 from llama_async_proxy.inference.proxy import CLIENT_GONE
 from llama_async_proxy.records import ModelStatus
 from support.asgi import RawClient
-from support.site import Site
+from support.site import CHAT, STREAM, UpstreamSite
 from support.upstream import (
     LAST_EVENTS,
     Exchange,
-    Upstream,
     answers,
     breaks_off_after,
     event,
-    make_model,
     never_answers,
     says,
     streams,
     token,
 )
 
-CHAT = "/v1/chat/completions"
-STREAM = {"model": "tiny", "stream": True}
-
-
 LOOP_FACTORIES = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 
-class UpstreamSite(Site):
-    """Model "tiny" runs on `upstream`, "other" on a second one."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__((make_model(1, "tiny", name="Tiny", aliases=("gpt-4o",)), make_model(2, "other")), **settings)
-        self.upstream = Upstream()
-        self.other = Upstream(answers({"from": "other"}))
-
-    @asynccontextmanager
-    async def running(self, patience: Patience | None = None) -> AsyncIterator[UpstreamSite]:
-        async with AsyncExitStack() as stack:
-            await stack.enter_async_context(self.upstream.serving())
-            await stack.enter_async_context(self.other.serving())
-            endpoints = {1: self.upstream.endpoint, 2: self.other.endpoint}
-            await stack.enter_async_context(self.served(endpoints, patience))
-            yield self
-
-    async def stream(self, path: str = CHAT, **body: Any) -> httpx.Response:
-        return await self.http.post(path, json={**STREAM, **body})
+@pytest.fixture(params=[False, True], ids=["asgi", "splice"], autouse=True)
+def short_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Every test runs with the ASGI route alone and with the switch in front of it."""
+    chosen: bool = request.param
+    monkeypatch.setattr(UpstreamSite, "default_short_way", chosen)
+    return chosen
 
 
 @pytest.fixture
-async def site() -> AsyncIterator[UpstreamSite]:
+async def cold_site() -> AsyncIterator[UpstreamSite]:
+    """No model is loaded yet."""
     async with UpstreamSite().running() as running:
         yield running
+
+
+@pytest.fixture
+async def site(cold_site: UpstreamSite) -> UpstreamSite:
+    """ "tiny" is ready, without which the switch would leave everything to the ASGI route."""
+    await cold_site.residency.load(cold_site.models[0])
+    return cold_site
 
 
 def error_of(response: httpx.Response) -> dict[str, Any]:
@@ -319,9 +307,9 @@ async def test_silence_ends_with_the_phases_limit() -> None:
         assert b"timeout_error" in (await site.stream()).content
 
 
-async def test_a_model_that_does_not_come_up_says_why(site: UpstreamSite) -> None:
-    site.engine.failure = LoadFailed("The model needs 20 GiB; 8 GiB are free.", exit_code=1)
-    response = await site.stream()
+async def test_a_model_that_does_not_come_up_says_why(cold_site: UpstreamSite) -> None:
+    cold_site.engine.failure = LoadFailed("The model needs 20 GiB; 8 GiB are free.", exit_code=1)
+    response = await cold_site.stream()
     assert response.status_code == 503
     assert error_of(response)["message"] == "The model needs 20 GiB; 8 GiB are free."
 
@@ -447,14 +435,14 @@ async def test_an_unknown_model_is_said_to_anthropic_clients_in_their_words(site
     assert error_of(response)["type"] == "not_found_error"
 
 
-async def test_without_a_model_the_only_loaded_one_answers(site: UpstreamSite) -> None:
-    refused = await site.http.post("/completion", json={})
+async def test_without_a_model_the_only_loaded_one_answers(cold_site: UpstreamSite) -> None:
+    refused = await cold_site.http.post("/completion", json={})
     assert (refused.status_code, error_of(refused)["type"]) == (400, "invalid_request_error")
-    await site.residency.load(site.models[1])
-    assert (await site.http.post("/completion", json={})).json() == {"from": "other"}
-    assert (await site.http.get("/props")).status_code == 200
-    await site.residency.load(site.models[0])
-    assert "several" in error_of(await site.http.post("/completion", json={}))["message"]
+    await cold_site.residency.load(cold_site.models[1])
+    assert (await cold_site.http.post("/completion", json={})).json() == {"from": "other"}
+    assert (await cold_site.http.get("/props")).status_code == 200
+    await cold_site.residency.load(cold_site.models[0])
+    assert "several" in error_of(await cold_site.http.post("/completion", json={}))["message"]
 
 
 async def test_a_body_that_is_no_json_names_the_body(site: UpstreamSite) -> None:
@@ -526,10 +514,10 @@ def test_the_door_knows_its_own(path: str, query: bytes, expected: bool) -> None
 # --- records and clients ------------------------------------------------------------------------------------------
 
 
-async def test_a_stream_leaves_a_complete_record(site: UpstreamSite) -> None:
-    site.upstream.behaviour = streams(token("a"), *LAST_EVENTS)
-    await site.stream(model="gpt-4o")
-    record = await site.record()
+async def test_a_stream_leaves_a_complete_record(cold_site: UpstreamSite) -> None:
+    cold_site.upstream.behaviour = streams(token("a"), *LAST_EVENTS)
+    await cold_site.stream(model="gpt-4o")
+    record = await cold_site.record()
     assert (record.route, record.model, record.client, record.status) == (CHAT, "tiny", "127.0.0.1", 200)
     assert (record.prompt_tokens, record.completion_tokens, record.cached_tokens) == (21, 3, 20)
     assert (record.streamed, record.tokens_per_second, record.error) == (True, 50.5, None)

@@ -112,7 +112,7 @@ async def test_a_burst_leaves_a_bounded_number_of_connections(client: UpstreamCl
 async def test_idle_connections_are_closed_before_the_engine_would(
     client: UpstreamClient, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("llama_async_proxy.inference.upstream._KEEP_IDLE_S", 0.05)
+    monkeypatch.setattr("llama_async_proxy.inference.upstream.KEEP_IDLE_S", 0.05)
     await fetch(client, upstream)
     await upstream.until(lambda u: u.open == 0)
     await fetch(client, upstream)

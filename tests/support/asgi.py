@@ -12,12 +12,12 @@ import uvicorn
 
 
 @contextlib.asynccontextmanager
-async def serving(app: Any) -> AsyncIterator[int]:
+async def serving(app: Any, http: Any = "httptools") -> AsyncIterator[int]:
     """Serve `app` as the service does; yields the port."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     config = uvicorn.Config(
-        app, http="httptools", loop="none", lifespan="off", log_config=None, server_header=False, date_header=False,
+        app, http=http, loop="none", lifespan="off", log_config=None, server_header=False, date_header=False,
         timeout_graceful_shutdown=1,
     )  # fmt: skip
     server = uvicorn.Server(config)

@@ -10,21 +10,29 @@ from typing import Any
 import httpx
 
 from llama_async_proxy.doors.inference import InferenceDoor
+from llama_async_proxy.doors.switch import ShortWay, http_protocol
 from llama_async_proxy.events import EventBus
 from llama_async_proxy.inference.delivery import Patience
 from llama_async_proxy.inference.names import Names
 from llama_async_proxy.inference.proxy import Proxy
 from llama_async_proxy.inference.residency import Residency
+from llama_async_proxy.inference.splice import Splicer
 from llama_async_proxy.inference.upstream import UpstreamClient
+from llama_async_proxy.monitor.requests import RequestMeter
 from llama_async_proxy.records import Endpoint, Model, RequestRecord
 from support.asgi import serving
-from support.upstream import RunningEngine, make_settings, make_spec
+from support.upstream import RunningEngine, Upstream, answers, make_model, make_settings, make_spec
+
+CHAT = "/v1/chat/completions"
+STREAM = {"model": "tiny", "stream": True}
 
 
 class Site:
-    def __init__(self, models: tuple[Model, ...], **settings: Any) -> None:
+    def __init__(self, models: tuple[Model, ...], *, short_way: bool = False, **settings: Any) -> None:
+        self._short_way = short_way
         self.models = models
         self.settings = make_settings(**settings)
+        self.meter = RequestMeter()
         self.records: list[RequestRecord] = []
         self._recorded = asyncio.Event()
 
@@ -53,7 +61,14 @@ class Site:
         door = InferenceDoor(proxy, names=names, runtime=self.engine.runtime, settings=lambda: self.settings)
         async with AsyncExitStack() as stack:
             stack.callback(client.close)
-            self.port = await stack.enter_async_context(serving(door))
+            http: Any = "httptools"
+            if self._short_way:
+                self.splicer = Splicer(
+                    names=names, residency=self.residency, settings=lambda: self.settings, finished=self._finished
+                )
+                stack.callback(self.splicer.close)
+                http = http_protocol(ShortWay(self.splicer, self.meter))
+            self.port = await stack.enter_async_context(serving(door, http))
             self.url = f"http://127.0.0.1:{self.port}"
             self.http = await stack.enter_async_context(httpx.AsyncClient(base_url=self.url, timeout=30))
             yield
@@ -68,3 +83,28 @@ class Site:
             await self._recorded.wait()
         [record] = self.records
         return record
+
+
+class UpstreamSite(Site):
+    """Model "tiny" runs on `upstream`, "other" on a second one."""
+
+    default_short_way = False
+    """Whether the switch is in front of the ASGI route, where a test does not say."""
+
+    def __init__(self, *, short_way: bool | None = None, **settings: Any) -> None:
+        models = (make_model(1, "tiny", name="Tiny", aliases=("gpt-4o",)), make_model(2, "other"))
+        super().__init__(models, short_way=self.default_short_way if short_way is None else short_way, **settings)
+        self.upstream = Upstream()
+        self.other = Upstream(answers({"from": "other"}))
+
+    @asynccontextmanager
+    async def running(self, patience: Patience | None = None) -> AsyncIterator[UpstreamSite]:
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(self.upstream.serving())
+            await stack.enter_async_context(self.other.serving())
+            endpoints = {1: self.upstream.endpoint, 2: self.other.endpoint}
+            await stack.enter_async_context(self.served(endpoints, patience))
+            yield self
+
+    async def stream(self, path: str = CHAT, **body: Any) -> httpx.Response:
+        return await self.http.post(path, json={**STREAM, **body})

@@ -212,7 +212,7 @@ class Upstream:
         left = asyncio.ensure_future(reader.read(1))
         try:
             await asyncio.wait((answer, left), return_when=asyncio.FIRST_COMPLETED)
-            if not answer.done():
+            if not answer.done() or isinstance(answer.exception(), ConnectionError):
                 self.cancelled += 1
                 return False
             answer.result()

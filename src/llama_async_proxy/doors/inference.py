@@ -5,13 +5,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from collections.abc import Callable, Sequence
 
 import msgspec
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
-from llama_async_proxy.errors import NotFound, ServiceError, TooLarge
+from llama_async_proxy.errors import NotFound, RequestTimeout, ServiceError, TooLarge
 from llama_async_proxy.inference import catalog, routes
 from llama_async_proxy.inference.delivery import Header
 from llama_async_proxy.inference.dialects import Dialect, error_body
@@ -22,6 +23,8 @@ from llama_async_proxy.settings import Settings
 
 _MODELS = "/v1/models"
 _HEALTH = ("/health", "/v1/health")
+BODY_SILENCE_S = 30.0
+"""Longest pause of a client in the middle of its request's body."""
 
 
 class InferenceDoor:
@@ -61,7 +64,7 @@ class InferenceDoor:
         request = Request(route, scope["method"], scope["query_string"], scope["headers"], b"", peer)
         try:
             body = await _read_body(request.headers, receive, self._settings().max_body_mib)
-        except TooLarge as error:
+        except (TooLarge, RequestTimeout) as error:
             await self._proxy.refuse(request, reply, error)
             return
         if body is not None:
@@ -106,7 +109,10 @@ class _AsgiReply:
 
 
 async def _read_body(headers: routes.Headers, receive: Receive, limit_mib: int) -> bytes | None:
-    """The whole body; None when the client left while sending it. Raises TooLarge before keeping what is too much."""
+    """The whole body; None when the client left while sending it.
+
+    Raises TooLarge before keeping what is too much, RequestTimeout when no more of it comes.
+    """
     limit = limit_mib << 20
     too_large = TooLarge("body", f"is larger than {limit_mib} MiB, the limit set by inference.maxBodyMiB")
     declared = next((value for name, value in headers if name == b"content-length"), b"")
@@ -115,7 +121,7 @@ async def _read_body(headers: routes.Headers, receive: Receive, limit_mib: int) 
     parts: list[bytes] = []
     size = 0
     while True:
-        message = await receive()
+        message = await _more(receive)
         if message["type"] == "http.disconnect":
             return None
         part: bytes = message.get("body", b"")
@@ -125,6 +131,14 @@ async def _read_body(headers: routes.Headers, receive: Receive, limit_mib: int) 
         parts.append(part)
         if not message.get("more_body", False):
             return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+async def _more(receive: Receive) -> Message:
+    try:
+        async with asyncio.timeout(BODY_SILENCE_S):
+            return await receive()
+    except TimeoutError:
+        raise RequestTimeout(f"The request's body stopped arriving for {BODY_SILENCE_S:g} s.") from None
 
 
 async def _disconnected(receive: Receive) -> None:

@@ -81,13 +81,16 @@ def _has_address(host: str) -> bool:
 
 
 class Server(uvicorn.Server):
-    """uvicorn's server for `app`; `serve(sockets)` returns after SIGINT or SIGTERM and the goodbye."""
+    """uvicorn's server for `app`, speaking through `http`.
 
-    def __init__(self, app: ASGIApp, goodbye: Goodbye) -> None:
+    `serve(sockets)` returns after SIGINT or SIGTERM and the goodbye.
+    """
+
+    def __init__(self, app: ASGIApp, http: type[asyncio.Protocol], goodbye: Goodbye) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
-                http="httptools",
+                http=http,
                 ws="websockets-sansio",
                 ws_per_message_deflate=False,  # costs more CPU per message than everything else together
                 lifespan="off",

@@ -95,7 +95,7 @@ class Delivery:
         self._account.error = error.message
         if not self._has_started:
             body = error_body(self._dialect, error)
-            await self._start(error.status, _error_headers(error, body))
+            await self._start(error.status, error_headers(error, body))
             await self._write(body, more=False)
         elif self._account.streamed:
             await self._write(sse.closing(self._last) + error_event(self._dialect, error), more=False)
@@ -111,7 +111,7 @@ class Delivery:
         self._last = chunk
 
 
-def _error_headers(error: ServiceError, body: bytes) -> list[Header]:
+def error_headers(error: ServiceError, body: bytes) -> list[Header]:
     headers = [(b"content-type", b"application/json; charset=utf-8"), (b"content-length", b"%d" % len(body))]
     if isinstance(error, Overloaded):
         headers.append((b"retry-after", b"%d" % error.retry_after_s))

@@ -48,6 +48,9 @@ class Request:
 class ClientGone(Exception):
     """The client closed its connection before its answer was complete."""
 
+    def __init__(self) -> None:
+        super().__init__("the client closed its connection")
+
 
 class Proxy:
     def __init__(
@@ -109,14 +112,14 @@ class Proxy:
 
         async def client_gone() -> Exception:
             await gone()
-            return ClientGone("the client closed its connection")
+            return ClientGone()
 
         async with (
             Interruption(client_gone) as interruption,
             self._leased(model, interruption.trip, delivery if asked.stream else None) as lease,
         ):
             account.leased(lease)
-            async with self._client.request(lease.endpoint, _for_engine(request), self._timeouts()) as response:
+            async with self._client.request(lease.endpoint, for_engine(request), self._timeouts()) as response:
                 await delivery.relay(response)
                 # Not later: some servers report a finished exchange as a gone client.
                 interruption.disarm()
@@ -141,7 +144,8 @@ class Proxy:
         return Timeouts(settings.connect_timeout_s, settings.first_token_timeout_s, settings.idle_timeout_s)
 
 
-def _for_engine(request: Request) -> UpstreamRequest:
+def for_engine(request: Request) -> UpstreamRequest:
+    """The request as the engine gets it: without what concerns only us and our client."""
     target = request.route.path.encode()
     return UpstreamRequest(
         request.method,

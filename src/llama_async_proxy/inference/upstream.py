@@ -18,13 +18,13 @@ import httptools
 from llama_async_proxy.errors import DeadlineExceeded, ServiceError, UpstreamFailed
 from llama_async_proxy.records import Endpoint
 
-_KEEP_IDLE_S = 4.0
+KEEP_IDLE_S = 4.0
 """llama-server closes after 5.0 s; a second less, so that its close rarely meets our next request."""
-_MAX_IDLE = 32
+MAX_IDLE = 32
 """Per model. After a burst of hundreds the rest would only be sockets to close."""
 _MAX_BUFFERED = 256 * 1024
 """Bytes of an answer waiting for a slow reader; above it the socket is not read."""
-_MAX_HEAD = 256 * 1024
+MAX_HEAD = 256 * 1024
 _JOIN_BELOW = 64 * 1024
 """Smaller bodies are joined to their head: one copy is cheaper than a second system call."""
 
@@ -138,7 +138,7 @@ class Response(asyncio.Protocol):
 
     def rest(self) -> None:
         """Wait, unused, for another request; closes itself after a while."""
-        self._set_deadline(_KEEP_IDLE_S)
+        self._set_deadline(KEEP_IDLE_S)
 
     def abort(self) -> None:
         """Close at once; what is still coming is thrown away."""
@@ -208,8 +208,8 @@ class Response(asyncio.Protocol):
             return
         self._received += len(data)
         self._feed(data)
-        if not self._has_head and self._received > _MAX_HEAD:
-            self._fail(UpstreamFailed(f"The model's process sent a head of more than {_MAX_HEAD} bytes."))
+        if not self._has_head and self._received > MAX_HEAD:
+            self._fail(UpstreamFailed(f"The model's process sent a head of more than {MAX_HEAD} bytes."))
         if self._buffered > _MAX_BUFFERED and not self._paused:
             self._paused = True
             self._transport.pause_reading()
@@ -339,7 +339,7 @@ class UpstreamClient:
 
     def _release(self, response: Response) -> None:
         idle = self._idle.setdefault(response.endpoint, [])
-        if response.ended and response.reusable and not response.lost and len(idle) < _MAX_IDLE:
+        if response.ended and response.reusable and not response.lost and len(idle) < MAX_IDLE:
             response.rest()
             idle.append(response)
         else:

@@ -1,0 +1,382 @@
+"""uvicorn's HTTP protocol, with a short way for inference requests that need nothing but their model.
+
+Between two requests every byte comes through here first. A request in plain, canonical HTTP/1.1 for a model that is
+ready is answered by a passage (`inference.splice`); any other goes to uvicorn untouched, which is also who judges
+what is malformed. So nothing here interprets HTTP that two parsers could read in two ways.
+
+Beyond the short way this limits what uvicorn does not: the size of heads and the time they take.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, cast
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from llama_async_proxy.doors.security import judge
+from llama_async_proxy.errors import ServiceError
+from llama_async_proxy.inference import routes
+from llama_async_proxy.inference.delivery import Header
+from llama_async_proxy.inference.proxy import Request
+from llama_async_proxy.inference.splice import Passage, Splicer
+from llama_async_proxy.monitor.requests import RequestMeter, RequestToken
+
+MAX_HEAD = 64 * 1024
+"""Bytes of a request's head; Node and nginx allow 16 and 32 KiB."""
+MAX_HEADERS = 200
+HEAD_S = 20.0
+"""For a head to arrive whole, from its first byte or, of the first one, from the connection."""
+BODY_S = 2.0
+"""For a body on the short way; a slower one is the long way's, which has limits and answers for that."""
+_MAX_BODY = 1 << 20
+"""Larger bodies take the long way: what a passage saves is nothing beside them."""
+_MAX_PIPELINED = 64 * 1024
+"""Bytes of further requests kept during an answer; above it the client is not read."""
+_BLANK_LINE = b"\r\n\r\n"
+_HEAD = re.compile(
+    rb"(?P<method>POST|GET) (?P<path>/[!-&(->@-~]*)(?:\?(?P<query>[!-~]*))? HTTP/1\.1\r\n"
+    rb"(?P<fields>(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\x00-\x08\x0a-\x1f\x7f]*\r\n)+)\r\n"
+)
+"""Linear in time: no part of it can match where its neighbour does."""
+_FOR_UVICORN = frozenset((b"transfer-encoding", b"upgrade", b"expect", b"trailer"))
+_PERSISTENCE = (b"keep-alive", b"close")
+_REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
+
+
+@dataclass(frozen=True, slots=True)
+class ShortWay:
+    """What the switch needs of the service."""
+
+    splicer: Splicer
+    meter: RequestMeter
+
+
+def http_protocol(way: ShortWay) -> type[asyncio.Protocol]:
+    """For uvicorn's `Config(http=...)`, which only calls it."""
+    return cast("type[asyncio.Protocol]", functools.partial(Switch, way=way))
+
+
+@dataclass(slots=True)
+class _Head:
+    method: str
+    route: routes.Route
+    query: bytes
+    headers: list[Header]
+    length: int
+    closes: bool
+
+
+class Switch(HttpToolsProtocol):
+    """One client connection."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        way: ShortWay,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._way = way
+        self._passage: Passage | None = None
+        self._token: RequestToken
+        self._status = 0
+        self._has_left = False
+        self._closes = False
+        self._is_paused = False
+        """The client reads more slowly than we write."""
+        self._held = bytearray()
+        """What came in and is neither a whole request yet nor anybody's turn."""
+        self._needed = 0
+        """Length of `_held` below which looking at it is in vain."""
+        self._is_receiving = False
+        """Part of a request is in `_held`."""
+        self._deadline_s = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    # --- asyncio.Protocol -------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._wait_at_most(HEAD_S)
+
+    def data_received(self, data: bytes) -> None:
+        if self._passage is not None:
+            self._held += data
+            if len(self._held) > _MAX_PIPELINED:
+                self.transport.pause_reading()
+        elif self._held:
+            self._held += data
+            if len(self._held) >= self._needed:
+                self._advance()
+        elif self._is_idle():
+            self._take(data)
+        else:
+            self._pass_on(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._has_left = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._passage is not None:
+            self._passage.client_gone()
+        super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self._is_paused = True
+        super().pause_writing()
+        if self._passage is not None:
+            self._passage.set_paused(True)
+
+    def resume_writing(self) -> None:
+        self._is_paused = False
+        super().resume_writing()
+        if self._passage is not None:
+            self._passage.set_paused(False)
+
+    def shutdown(self) -> None:
+        if self._passage is None:
+            super().shutdown()
+        self._closes = True
+
+    # --- who answers ------------------------------------------------------------------------------
+
+    def _is_idle(self) -> bool:
+        """uvicorn has answered everything it was given and is not in the middle of parsing more."""
+        cycle = cast("RequestResponseCycle | None", self.cycle)  # None before the first request
+        if cycle is None:
+            return cast("Scope | None", self.scope) is None
+        return cycle.response_complete and not cycle.more_body and cycle.scope is self.scope and not self.pipeline
+
+    def _advance(self) -> None:
+        if self._held and self._passage is None and not self.transport.is_closing():
+            data = bytes(self._held)
+            self._held.clear()
+            self._take(data)
+
+    def _take(self, data: bytes) -> None:
+        """Look at what begins a request."""
+        end = data.find(_BLANK_LINE) + len(_BLANK_LINE)
+        if end < len(_BLANK_LINE):
+            self._head_is_incomplete(data)
+            return
+        if end > MAX_HEAD or data.count(b"\n", 0, end) > MAX_HEADERS + 2:
+            self._refuse(431, b"Request header fields too large")
+            return
+        head = _parse(data[:end])
+        if head is None or not self._is_harmless(head):
+            self._pass_on(data)
+        elif len(data) < end + head.length:
+            self._hold(data, end + head.length, BODY_S)
+        else:
+            self._begin(head, data, end)
+
+    def _head_is_incomplete(self, data: bytes) -> None:
+        if b"\n\n" in data or not data[:1].isupper():
+            self._pass_on(data)  # never a request in our sense; uvicorn says so
+        elif len(data) > MAX_HEAD:
+            self._refuse(431, b"Request header fields too large")
+        else:
+            self._hold(data, 0, HEAD_S)
+
+    def _hold(self, data: bytes, needed: int, limit_s: float) -> None:
+        if needed or not self._is_receiving:  # else every byte of a slow head would grant it more time
+            self._wait_at_most(limit_s)
+        self._is_receiving = True
+        self._unset_keepalive_if_required()
+        self._held += data
+        self._needed = needed
+
+    def _is_harmless(self, head: _Head) -> bool:
+        """The request is ours or of an allowed program. All else is for the security in front of the long way."""
+        scope = {
+            "type": "http",
+            "method": head.method,
+            "scheme": self.scheme,
+            "server": self.server,
+            "headers": head.headers,
+        }
+        try:
+            return judge(scope, self._way.splicer.settings()) is None
+        except ServiceError:
+            return False
+
+    def _begin(self, head: _Head, data: bytes, end: int) -> None:
+        client = self.client[0] if self.client else ""
+        whole = end + head.length
+        request = Request(head.route, head.method, head.query, head.headers, data[end:whole], client)
+        self._unset_keepalive_if_required()
+        self._received()
+        self._status = 0
+        self._closes = self._closes or head.closes
+        self._passage = self._way.splicer.begin(request, self)
+        if self._passage is None:
+            self._pass_on(data)
+            return
+        self._token = self._way.meter.start()
+        self._held += data[whole:]
+        self._passage.set_paused(self._is_paused)
+
+    def _pass_on(self, data: bytes) -> None:
+        """Let uvicorn have it."""
+        self._received()
+        super().data_received(_without_upgrade_offer(data) if self._is_idle() else data)
+
+    def _received(self) -> None:
+        """Nothing more is waited for."""
+        self._deadline_s = 0.0
+        self._needed = 0
+        self._is_receiving = False
+
+    def _refuse(self, status: int, why: bytes) -> None:
+        answer = b"HTTP/1.1 %d %b\r\ncontent-type: text/plain\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
+        self.transport.write(answer % (status, _REASONS[status], len(why), why))
+        self.transport.close()
+
+    # --- a passage's client -----------------------------------------------------------------------
+
+    def start(self, status: int, headers: Sequence[Header], body: bytes) -> None:
+        self._status = status
+        self._closes = self._closes or (b"connection", b"close") in headers
+        lines = [b"HTTP/1.1 %d %b\r\n" % (status, _REASONS.get(status, b""))]
+        lines += [b"%b: %b\r\n" % header for header in (*self.server_state.default_headers, *headers)]
+        if self._closes and (b"connection", b"close") not in headers:
+            lines.append(b"connection: close\r\n")
+        self.transport.write(b"%b\r\n%b" % (b"".join(lines), body))
+
+    def write(self, data: bytes) -> None:
+        self.transport.write(data)
+
+    def ended(self, *, whole: bool) -> None:
+        self._passage = None
+        self.server_state.total_requests += 1
+        self._way.meter.finish(self._token, self._status or 499, broken=not (whole or self._has_left))
+        if self._closes or not whole:
+            self.transport.close()
+            return
+        if self._held:
+            self.transport.resume_reading()
+            self.loop.call_soon(self._advance)
+        self._wait_at_most(self.timeout_keep_alive)
+
+    # --- time limits ------------------------------------------------------------------------------
+
+    def _wait_at_most(self, limit_s: float) -> None:
+        """For more of a request. One timer per connection, moved only when it fires."""
+        self._deadline_s = self.loop.time() + limit_s
+        if self._timer is None or self._timer.when() > self._deadline_s:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self.loop.call_at(self._deadline_s, self._timer_fired)
+
+    def _timer_fired(self) -> None:
+        self._timer = None
+        if self._deadline_s == 0.0 or self._passage is not None or self.transport.is_closing():
+            return
+        if self.loop.time() < self._deadline_s:
+            self._timer = self.loop.call_at(self._deadline_s, self._timer_fired)
+        elif self._needed:
+            data = bytes(self._held)
+            self._held.clear()
+            self._pass_on(data)
+        elif self._held:
+            self._refuse(408, b"The head of the request did not arrive in time")
+        else:
+            self.transport.close()
+
+    # --- what uvicorn does not know ---------------------------------------------------------------
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # Heads that follow another request in one packet come here unseen.
+        if len(self.headers) >= MAX_HEADERS:
+            raise ValueError("too many header fields")
+        super().on_header(name, value)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Callable[..., Awaitable[None]]) -> None:
+        wrapped = _unframed(cycle, app) if cycle.scope["http_version"] == "1.0" else app
+        super()._start_asgi_task(cycle, cast("Any", wrapped))
+
+
+def _parse(data: bytes) -> _Head | None:
+    """A head the short way understands; None for any other."""
+    match = _HEAD.fullmatch(data)
+    if match is None:
+        return None
+    method, query = match["method"].decode(), match["query"] or b""
+    route = routes.find(method, match["path"].decode())
+    if route is None or (method == "GET" and routes.model_in_query(query) is None):
+        return None
+    headers: list[Header] = []
+    length: bytes | None = None
+    closes = False
+    for line in match["fields"].split(b"\r\n")[:-1]:
+        name, _, value = line.partition(b":")
+        name, value = name.lower(), value.strip(b" \t")
+        headers.append((name, value))
+        if name in _FOR_UVICORN:
+            return None
+        if name == b"content-length":
+            if length is not None or not value.isdigit() or len(value) > 7 or int(value) > _MAX_BODY:
+                return None
+            length = value
+        elif name == b"connection":
+            if value.lower() not in _PERSISTENCE:
+                return None
+            closes = closes or value.lower() == b"close"
+    if (length is None) is (method == "POST"):
+        return None
+    return _Head(method, route, query, headers, int(length or 0), closes)
+
+
+_OFFER = re.compile(rb"\r\n(?:upgrade|http2-settings|connection):[^\r\n]*", re.IGNORECASE)
+_WEBSOCKET = re.compile(rb"\r\nupgrade:[ \t]*websocket[ \t]*\r\n", re.IGNORECASE)
+_CLOSE = re.compile(rb"\r\nconnection:[^\r\n]*\bclose\b", re.IGNORECASE)
+
+
+def _without_upgrade_offer(data: bytes) -> bytes:
+    """The same request without an offer to speak something else, such as h2c, which every Java client makes.
+
+    Declining is always allowed (RFC 9110, 7.8); uvicorn would drop the request's body instead.
+    """
+    end = data.find(_BLANK_LINE)
+    if end < 0 or b"\r\nupgrade:" not in data[:end].lower():
+        return data
+    head = data[: end + 2]
+    if _WEBSOCKET.search(head):
+        return data
+    closing = b"connection: close\r\n" if _CLOSE.search(head) else b""
+    return b"%b%b%b" % (_OFFER.sub(b"", head), closing, data[end + 2 :])
+
+
+def _unframed(cycle: RequestResponseCycle, app: Callable[..., Awaitable[None]]) -> ASGIApp:
+    """`app` for an HTTP/1.0 client, which knows no chunks: a body without a length ends with the connection.
+
+    uvicorn would send it chunks. Told that the request is a HEAD it frames nothing, and the body is written here.
+    """
+    is_head = cycle.scope["method"] == "HEAD"
+
+    async def unframed(scope: Scope, receive: Receive, send: Send) -> None:
+        cycle.scope = {**cycle.scope, "method": "HEAD"}
+
+        async def send_unframed(message: Message) -> None:
+            if message["type"] == "http.response.body" and not is_head:
+                if cycle.flow.write_paused and not cycle.disconnected:
+                    await cycle.flow.drain()
+                if not cycle.disconnected:
+                    cycle.transport.write(message.get("body", b""))
+            await send(message)
+
+        await app(scope, receive, send_unframed)
+
+    return unframed
