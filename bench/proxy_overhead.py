@@ -4,7 +4,7 @@ The same requests go straight to a mock engine and through the service, in turn,
 Reported are medians over the rounds; "added" is proxied minus direct. The goal: a token is at most 1 ms later (p50).
 
     bench/proxy_overhead.py           the real service, the mock started by it as its engine's child
-    bench/proxy_overhead.py --door    the inference door alone, without security, metering and the store
+    bench/proxy_overhead.py --door    the inference door alone, on the ASGI route and with the switch: what that saves
 """
 
 from __future__ import annotations
@@ -68,14 +68,19 @@ def wait_for(port: int) -> None:
 
 
 @contextlib.contextmanager
-def door_alone() -> Iterator[Stand]:
-    engine, proxy = free_port(), free_port()
+def doors_alone() -> Iterator[tuple[Stand, Stand]]:
+    """The ASGI route, and the same with the switch in front of it."""
+    engine, asgi, switch = free_port(), free_port(), free_port()
     mock = (sys.executable, str(HERE / "support/mock_engine.py"), "--port", str(engine))
-    door = (sys.executable, str(HERE / "support/door_alone.py"), str(proxy), str(engine))
-    with process(*mock), process(*door) as service:
-        wait_for(engine)
-        wait_for(proxy)
-        yield Stand(engine, proxy, service)
+    door = (sys.executable, str(HERE / "support/door_alone.py"))
+    with (
+        process(*mock),
+        process(*door, str(asgi), str(engine), "asgi") as slow,
+        process(*door, str(switch), str(engine)) as fast,
+    ):
+        for port in (engine, asgi, switch):
+            wait_for(port)
+        yield Stand(engine, asgi, slow), Stand(engine, switch, fast)
 
 
 @contextlib.contextmanager
@@ -127,14 +132,30 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     arguments = parser.parse_args()
     uvloop.install()
+    if arguments.door:
+        return compare_doors(arguments.rounds)
     direct: list[dict[str, float]] = []
     proxied: list[dict[str, float]] = []
-    with (door_alone if arguments.door else whole_service)() as stand:
+    with whole_service() as stand:
         for _ in range(arguments.rounds):
             direct.append(measured(stand.direct, stand.service))
             proxied.append(measured(stand.proxied, stand.service))
         memory = stand.service.memory_info().rss / 2**20
     return report(direct, proxied, memory)
+
+
+def compare_doors(rounds: int) -> int:
+    asgi: list[dict[str, float]] = []
+    switch: list[dict[str, float]] = []
+    with doors_alone() as (slow, fast):
+        for _ in range(rounds):
+            asgi.append(measured(slow.proxied, slow.service))
+            switch.append(measured(fast.proxied, fast.service))
+    print("| measure | ASGI route | with the switch | ratio |\n|---|---|---|---|")
+    for name in switch[0]:
+        before, after = (statistics.median(values[name] for values in each) for each in (asgi, switch))
+        print(f"| {name} | {before:.3f} | {after:.3f} | {before / after:.1f} |")
+    return 0
 
 
 def report(direct: list[dict[str, float]], proxied: list[dict[str, float]], memory_mib: float) -> int:

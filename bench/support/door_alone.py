@@ -1,4 +1,7 @@
-"""The inference door alone on uvicorn, without the rest of the service: `door_alone.py PORT ENGINE_PORT`."""
+"""The inference door alone on uvicorn, without the rest of the service: `door_alone.py PORT ENGINE_PORT [asgi]`.
+
+With `asgi` without the switch, too.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,17 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import uvicorn
+import uvloop
 
 from llama_async_proxy.doors.inference import InferenceDoor
+from llama_async_proxy.doors.switch import ShortWay, http_protocol
 from llama_async_proxy.events import EventBus
 from llama_async_proxy.inference.names import Names
 from llama_async_proxy.inference.proxy import Proxy
 from llama_async_proxy.inference.residency import Residency
+from llama_async_proxy.inference.splice import Splicer
 from llama_async_proxy.inference.upstream import UpstreamClient
+from llama_async_proxy.monitor.requests import RequestMeter
 from llama_async_proxy.records import (
     Endpoint,
     LaunchSpec,
@@ -51,7 +58,7 @@ def spec_for(model: Model, options: Mapping[str, OptionValue]) -> LaunchSpec:
     return LaunchSpec(model.id, model.slug, model.path, model.facts.kind, options)
 
 
-def door(engine: OneModelEngine) -> InferenceDoor:
+def door(engine: OneModelEngine) -> tuple[InferenceDoor, Splicer]:
     settings = resolve(command_line={}, environment={}, file={}, default_data_dir=Path("/nonexistent"))
     facts = ModelFacts("llama", ModelKind.CHAT)
     models = (Model(1, "mock", "mock", "/mock.gguf", ModelOrigin.SCANNED, facts, size_bytes=1, mtime_ns=0),)
@@ -71,9 +78,16 @@ def door(engine: OneModelEngine) -> InferenceDoor:
         settings=lambda: settings,
         finished=lambda _: None,
     )
-    return InferenceDoor(proxy, names=names, runtime=engine.runtime, settings=lambda: settings)
+    splicer = Splicer(names=names, residency=residency, settings=lambda: settings, finished=lambda _: None)
+    return InferenceDoor(proxy, names=names, runtime=engine.runtime, settings=lambda: settings), splicer
+
+
+async def serve(port: int, engine_port: int, *, asgi_only: bool) -> None:
+    app, splicer = door(OneModelEngine(Endpoint("127.0.0.1", engine_port)))
+    http = "httptools" if asgi_only else http_protocol(ShortWay(splicer, RequestMeter()))
+    config = uvicorn.Config(app, port=port, http=http, lifespan="off", log_level="warning", access_log=False)
+    await uvicorn.Server(config).serve()
 
 
 if __name__ == "__main__":
-    app = door(OneModelEngine(Endpoint("127.0.0.1", int(sys.argv[2]))))
-    uvicorn.run(app, port=int(sys.argv[1]), lifespan="off", log_level="warning", access_log=False)
+    uvloop.run(serve(int(sys.argv[1]), int(sys.argv[2]), asgi_only=sys.argv[3:] == ["asgi"]))
