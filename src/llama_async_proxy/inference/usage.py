@@ -17,6 +17,8 @@ _HEAD_BYTES = 2048
 """Anthropic's first event is under 1 KiB, but may come in pieces."""
 _END_CHUNKS = 16
 """The last events (finish, usage, [DONE]) may come as one chunk each, split anywhere."""
+_USAGE, _TIMINGS = b'"usage":{', b'"timings":{'
+"""Inside a JSON string the quotes would be escaped."""
 _DECODER = json.JSONDecoder()
 
 
@@ -44,17 +46,17 @@ class UsageCapture:
 
     def usage(self) -> Usage:
         tail = b"".join(self._tail)[-_END_BYTES:]
-        counts = {**_last_object(self._head, b'"usage":'), **_last_object(tail, b'"usage":')}
-        return _merged(counts, _last_object(tail, b'"timings":'))
+        first, last = self._head.find(_USAGE), tail.rfind(_USAGE)
+        counts = {**_object_after(self._head, _USAGE, first), **_object_after(tail, _USAGE, last)}
+        return _merged(counts, _object_after(tail, _TIMINGS, tail.rfind(_TIMINGS)))
 
 
-def _last_object(data: bytes, key: bytes) -> dict[str, object]:
-    """The JSON object after the last `key`. Inside a JSON string the quotes of `key` would be escaped."""
-    at = data.rfind(key + b"{")
+def _object_after(data: bytes, key: bytes, at: int) -> dict[str, object]:
+    """The JSON object whose `key` stands at `at`; empty for -1, or when it is not all there."""
     if at < 0:
         return {}
     try:
-        found, _ = _DECODER.raw_decode(data[at + len(key) :].decode("utf-8", "replace"))
+        found, _ = _DECODER.raw_decode(data[at + len(key) - 1 :].decode("utf-8", "replace"))
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
