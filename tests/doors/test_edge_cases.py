@@ -20,7 +20,7 @@ from llama_async_proxy.doors.switch import ShortWay, http_protocol
 from llama_async_proxy.inference.proxy import CLIENT_GONE
 from support.asgi import RawClient
 from support.site import CHAT, UpstreamSite
-from support.upstream import LAST_EVENTS, Exchange, answers, never_answers, says, streams, token
+from support.upstream import LAST_EVENTS, Exchange, answers, make_settings, never_answers, says, streams, token
 
 LOOP_FACTORIES = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 BODY = b'{"model":"tiny"}'
@@ -378,6 +378,17 @@ async def test_only_harmless_requests_take_the_short_way(switched: UpstreamSite)
     own = {"origin": switched.url, "sec-fetch-site": "same-origin"}
     await switched.http.post("/completion", content=BODY, headers=own)
     assert switched.meter.snapshot().total == 1
+
+
+async def test_who_is_harmless_is_asked_anew_when_settings_or_headers_change(switched: UpstreamSite) -> None:
+    friend = {"host": "friend.example"}
+    switched.settings = make_settings(allowed_hosts=("friend.example",))
+    for headers, counted in ((friend, 1), (friend, 2), ({"host": "evil.example"}, 2)):
+        await switched.http.post("/completion", content=BODY, headers=headers)
+        assert switched.meter.snapshot().total == counted
+    switched.settings = make_settings()
+    await switched.http.post("/completion", content=BODY, headers=friend)
+    assert switched.meter.snapshot().total == 2
 
 
 async def test_what_uvicorn_promises_the_switch(switched: UpstreamSite) -> None:

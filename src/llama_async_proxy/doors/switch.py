@@ -29,6 +29,7 @@ from llama_async_proxy.inference.delivery import Header
 from llama_async_proxy.inference.proxy import Request
 from llama_async_proxy.inference.splice import Passage, Splicer
 from llama_async_proxy.monitor.requests import RequestMeter, RequestToken
+from llama_async_proxy.settings import Settings
 
 MAX_HEAD = 64 * 1024
 """Bytes of a request's head; Node and nginx allow 16 and 32 KiB."""
@@ -48,6 +49,8 @@ _HEAD = re.compile(
 )
 """Linear in time: no part of it can match where its neighbour does."""
 _FOR_UVICORN = frozenset((b"transfer-encoding", b"upgrade", b"expect", b"trailer"))
+_JUDGED_BY = frozenset((b"host", b"origin", b"sec-fetch-site", b"sec-fetch-mode"))
+"""All that `judge` reads of the headers."""
 _PERSISTENCE = (b"keep-alive", b"close")
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 
@@ -96,6 +99,9 @@ class Switch(HttpToolsProtocol):
         self._closes = False
         self._is_paused = False
         """The client reads more slowly than we write."""
+        self._judged_under: Settings | None = None
+        self._judged: tuple[str, list[Header]] | None = None
+        """What was found harmless last, and under which settings: most requests of a connection ask the same."""
         self._held = bytearray()
         """What came in and is neither a whole request yet nor anybody's turn."""
         self._needed = 0
@@ -200,6 +206,10 @@ class Switch(HttpToolsProtocol):
 
     def _is_harmless(self, head: _Head) -> bool:
         """The request is ours or of an allowed program. All else is for the security in front of the long way."""
+        settings = self._way.splicer.settings()
+        case = (head.method, [header for header in head.headers if header[0] in _JUDGED_BY])
+        if settings is self._judged_under and case == self._judged:
+            return True
         scope = {
             "type": "http",
             "method": head.method,
@@ -208,9 +218,12 @@ class Switch(HttpToolsProtocol):
             "headers": head.headers,
         }
         try:
-            return judge(scope, self._way.splicer.settings()) is None
+            if judge(scope, settings) is not None:
+                return False
         except ServiceError:
             return False
+        self._judged_under, self._judged = settings, case
+        return True
 
     def _begin(self, head: _Head, data: bytes, end: int) -> None:
         client = self.client[0] if self.client else ""
