@@ -199,14 +199,15 @@ async def test_many_requests_over_kept_connections_all_succeed(chat_server: Llam
         ("/v1/chat/completions", {"messages": MESSAGES}),
         ("/completion", {"prompt": "the quick", "stream": True}),
         ("/v1/messages", {"messages": MESSAGES, "stream": True}),
-        ("/v1/responses", {"input": "the quick", "stream": True, "max_output_tokens": 12}),
+        ("/v1/responses", {"input": "the quick", "stream": True, "max_output_tokens": 60}),
     ],
 )
 async def test_every_generation_is_counted(chat_server: LlamaServer, path: str, body: dict[str, Any]) -> None:
     async with site_of(chat=chat_server) as site:
-        await site.http.post(path, json={**FIXED, "n_predict": 12, "ignore_eos": True, **body})
+        # Enough that they cannot come in one piece, from which no rate can be told.
+        await site.http.post(path, json={**FIXED, "n_predict": 60, "max_tokens": 60, "ignore_eos": True, **body})
         record = await site.record()
-        assert record.completion_tokens == 12
+        assert record.completion_tokens == 60
         assert record.prompt_tokens is not None
         assert record.cached_tokens is not None
         assert record.prompt_tokens > 0
