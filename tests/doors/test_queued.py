@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -82,8 +83,12 @@ async def test_the_ui_is_told_its_position_and_why_it_waits(queued: Queued) -> N
         assert (slow["queue"]["position"], slow["queue"]["requests"]) == (1, 1)
         assert slow["queue"]["reason"] == "every place is taken by a model that is answering"
         queued.tasks[1].cancel()
-        delta = await page.until("delta", lambda d: d["items"][-1]["model"]["slug"] == "slow")
-        assert (delta["items"][-1]["model"]["status"], delta["items"][-1]["model"]["queue"]) == ("unloaded", None)
+
+        def no_longer_waits(delta: Any) -> bool:
+            models = [item["model"] for item in delta["items"] if item["kind"] == "upsert"]
+            return ("slow", "unloaded", None) in [(m["slug"], m["status"], m["queue"]) for m in models]
+
+        await page.until("delta", no_longer_waits)
 
 
 async def test_unloading_it_takes_it_out_of_the_queue(queued: Queued) -> None:

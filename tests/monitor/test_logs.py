@@ -164,7 +164,7 @@ async def test_level_changes_at_once_for_us_and_for_models(bench: Bench) -> None
 async def test_libraries_do_not_flood_even_at_debug(bench: Bench) -> None:
     bench.pipeline.level = LogLevel.DEBUG
     async with bench.pipeline:
-        for name in ("sqlalchemy.engine.Engine", "uvicorn.access", "engineio.server", "websockets.server"):
+        for name in ("sqlalchemy.engine.Engine", "uvicorn.access", "engineio.x", "websockets.x"):
             logging.getLogger(name).info("per request")
             logging.getLogger(name).warning("worth knowing")
         logging.getLogger("asyncio").debug("per callback")
