@@ -161,7 +161,9 @@ async def test_level_changes_at_once_for_us_and_for_models(bench: Bench) -> None
     assert texts(bench.stored) == ["yes", "yes"]
 
 
-async def test_libraries_do_not_flood_even_at_debug(bench: Bench) -> None:
+async def test_libraries_do_not_flood_even_at_debug(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    # A uvicorn without an access log, as other tests start it, switches this off for the whole process.
+    monkeypatch.setattr(logging.getLogger("uvicorn.access"), "propagate", True)
     bench.pipeline.level = LogLevel.DEBUG
     async with bench.pipeline:
         for name in ("sqlalchemy.engine.Engine", "uvicorn.access", "engineio.x", "websockets.x"):
