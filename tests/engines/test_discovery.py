@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import subprocess
 import sys
 from pathlib import Path
 
@@ -119,7 +120,10 @@ def test_workers_without_a_binary_say_what_to_do() -> None:
 def test_auto_falls_back_to_the_wheel_without_importing_it() -> None:
     launcher = find_launcher("auto", "")
     assert launcher == Launcher("embedded", (sys.executable, "-m", "llama_async_proxy.engines.embedded"), WHEEL_VERSION)
-    assert "xllamacpp" not in sys.modules
+    # A fresh interpreter: other tests may have imported the wheel already.
+    program = "from llama_async_proxy.engines.discovery import find_launcher; find_launcher('embedded', '')"
+    loaded = f"{program}; import sys; print('xllamacpp' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", loaded], text=True) == "False\n"
 
 
 @pytest.mark.usefixtures("no_wheel")
