@@ -48,7 +48,7 @@ test: $(VENV)/dev.stamp ## Install everything the tests need, then run every tes
 	$(BIN)/python -m pytest -m "engine or browser or node"
 
 test-fast: $(VENV)/dev.stamp ## Tests without engine, browser and Node
-	$(BIN)/python -m pytest --numprocesses=auto -m "not engine and not browser and not node"
+	$(BIN)/python -m pytest --numprocesses=4 --dist=worksteal -m "not engine and not browser and not node"
 
 lint: $(VENV)/dev.stamp ## ruff and mypy strict
 	$(BIN)/ruff check .
