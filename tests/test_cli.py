@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -96,3 +98,12 @@ def test_doctor_tells_problems_by_its_status_and_as_json(tmp_path: Path, capsys:
     assert findings["database"]["level"] == "ok"
     assert findings["models"]["advice"]
     assert not (tmp_path / "data").exists(), "an examination changes nothing"
+
+
+def test_a_reader_that_leaves_early_gets_no_traceback() -> None:
+    command = [sys.executable, "-u", "-m", "llama_async_proxy", "doctor", "--engine", "embedded"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        assert "Traceback" not in process.stderr.read()

@@ -65,6 +65,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(str(exc) + (f"\n{exc.details}" if exc.details else ""), _FAILURE)
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # `doctor | head`: nobody reads the rest, nor what Python would flush at its end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _FAILURE
 
 
 def _complain(message: str, status: int) -> int:

@@ -10,7 +10,6 @@ llama-server keeps them, and a kept one that died before its first byte is repla
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, TypeVar, cast
@@ -30,7 +29,6 @@ from llama_async_proxy.inference.upstream import KEEP_IDLE_S, MAX_HEAD, MAX_IDLE
 from llama_async_proxy.records import Endpoint, Model, RequestRecord
 from llama_async_proxy.settings import Settings
 
-logger = logging.getLogger(__name__)
 _CHECK_S = 0.4
 """Longest between two looks for deadlines: one timer serves all connections, so that a request costs none. With it an
 idle connection is still closed before llama-server's 5 s."""
