@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Locator, Page, expect
+from playwright.async_api import Locator, Page, Route, expect
 
 from support.browser import PAGES, OpenPage
 from support.service import RunningService, ServiceFactory
@@ -281,6 +281,23 @@ async def test_lost_connection_is_said_dated_and_resumed(start_service: ServiceF
     await expect(page.get_by_role("link", name="Connected")).to_be_visible(timeout=15_000)
     await expect(page.get_by_text("as of")).to_have_count(0)
     await expect(page.get_by_role("button", name="Restart")).to_be_enabled()
+
+
+async def test_code_that_could_not_be_loaded_is_asked_for_again(service: RunningService, open_page: OpenPage) -> None:
+    page = await open_page(f"{service.url}/models", quiet=False)  # Chromium reports the failed request
+    refused = asyncio.Event()
+
+    async def refuse_once(route: Route) -> None:
+        if refused.is_set():
+            await route.continue_()
+        else:
+            refused.set()
+            await route.abort()
+
+    await page.route(re.compile(r"/assets/chart-"), refuse_once)
+    await page.get_by_role("link", name="Dashboard", exact=True).click()
+    await asyncio.wait_for(refused.wait(), timeout=15)
+    await expect(page.get_by_role("img", name=re.compile("CPU")).locator("canvas")).to_be_visible(timeout=15_000)
 
 
 async def test_first_run_names_the_directory_and_ticks_off_what_is_done(

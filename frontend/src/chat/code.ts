@@ -1,5 +1,6 @@
 /** What a finished code block gets: colours and a button to copy it. */
 
+import { lazily } from "../lib/lazily";
 import { text } from "../strings";
 
 export function dressCode(block: HTMLElement): void {
@@ -12,7 +13,7 @@ export function dressCode(block: HTMLElement): void {
 async function colour(code: HTMLElement): Promise<void> {
   const language = /language-(\S+)/.exec(code.className)?.[1];
   if (!language) return;
-  const { highlighted } = await import("./highlight");
+  const { highlighted } = await lazily(() => import("./highlight"));
   const html = highlighted(code.textContent, language);
   // highlight.js escapes the code; the markup is its own.
   if (html !== null) code.innerHTML = html;

@@ -1,7 +1,6 @@
 /** A small line over time on a canvas; loaded when the first is on screen. */
 
 import uPlot from "uplot";
-import "uplot/dist/uPlot.min.css";
 
 const HEIGHT = 40;
 
