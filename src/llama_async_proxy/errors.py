@@ -3,8 +3,10 @@
     ServiceError
     ├── InvalidInput         the caller sent something wrong; names the field
     │   ├── TooLarge             more than a limit of ours allows
+    │   ├── PresetInvalid        the engine would refuse the preset
     │   └── RequestTimeout       the rest of the request did not come
     ├── NotFound             no such model, preset, conversation ...
+    │   └── PresetNotFound
     ├── Conflict             it exists already, or is in use
     ├── PermissionDenied     the operating system or a rule of ours forbids it
     ├── Overloaded           a queue is full
@@ -60,6 +62,16 @@ class TooLarge(InvalidInput):
     status = 413
 
 
+class PresetInvalid(InvalidInput):
+    """`problems` are sentences with line and column where there are any; the message is the first of them."""
+
+    socket_code = "PRESET_INVALID"
+
+    def __init__(self, field: str, problems: tuple[str, ...]) -> None:
+        super().__init__(field, problems[0], details="\n".join(problems[1:]) or None)
+        self.problems = problems
+
+
 class RequestTimeout(InvalidInput):
     status = 408
 
@@ -81,6 +93,13 @@ class NotFound(ServiceError):
         self.similar = similar
         if similar:
             self.details = "Did you mean " + ", ".join(similar) + "?"
+
+
+class PresetNotFound(NotFound):
+    socket_code = "PRESET_NOT_FOUND"
+
+    def __init__(self, name: str, *, similar: tuple[str, ...] = ()) -> None:
+        super().__init__("preset", name, f"There is no preset {name!r}.", similar=similar)
 
 
 class Conflict(ServiceError):

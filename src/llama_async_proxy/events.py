@@ -20,6 +20,7 @@ from llama_async_proxy.records import (
     LogLine,
     Model,
     ModelRuntime,
+    PresetChange,
     RequestRecord,
     Sample,
 )
@@ -92,6 +93,16 @@ class SettingsChanged:
     """Dotted names of the settings that have a new value."""
 
 
+@dataclass(frozen=True, slots=True)
+class PresetChanged:
+    """A preset's file was written, removed, or begun or ceased to be what the engine runs with."""
+
+    name: str
+    change: PresetChange
+    previous_name: str | None = None
+    """Of a RENAMED one."""
+
+
 Event: TypeAlias = (
     ModelCreated
     | ModelUpdated
@@ -104,6 +115,7 @@ Event: TypeAlias = (
     | LogWritten
     | RequestFinished
     | SettingsChanged
+    | PresetChanged
 )
 
 

@@ -23,6 +23,58 @@ def no_options() -> Mapping[str, OptionValue]:
     return NO_OPTIONS
 
 
+# --- engine options -----------------------------------------------------------------------------
+
+
+class OptionType(StrEnum):
+    BOOL = "bool"
+    """A switch: given or not, without a value."""
+    INTEGER = "int"
+    FLOAT = "float"
+    STRING = "string"
+    PATH = "path"
+    ENUM = "enum"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOption:
+    """One option of the engine, as its --help tells. Spellings are without leading dashes."""
+
+    name: str
+    """The one we use: the last long spelling, but "temp"."""
+    names: tuple[str, ...]
+    """Every spelling that sets it, short ones too."""
+    type: OptionType
+    negatives: tuple[str, ...] = ()
+    """Spellings that turn a switch off."""
+    env: tuple[str, ...] = ()
+    """Environment variables; presets take them as keys, too."""
+    choices: tuple[str, ...] = ()
+    """Of an ENUM, all there are; of a number, words it may be instead."""
+    default: str | None = None
+    """As the engine words it; None when it names none."""
+    description: str = ""
+    hint: str | None = None
+    """What --help shows in the value's place: "N", "FNAME" ..."""
+    is_removed: bool = False
+    """Listed by the engine only to say what replaced it."""
+    is_reserved: bool = False
+    """The service's own business: ignored where a person sets it."""
+    is_preset_only: bool = False
+    """Read by llama-server's router from presets; no flag of the command line."""
+
+
+class PresetChange(StrEnum):
+    CREATED = "created"
+    SAVED = "saved"
+    DELETED = "deleted"
+    RENAMED = "renamed"
+    STARTED = "started"
+    """The engine runs with it from now on."""
+    STOPPED = "stopped"
+    """The engine runs without a preset from now on."""
+
+
 # --- models -------------------------------------------------------------------------------------
 
 
@@ -382,3 +434,102 @@ class RequestRecord:
     cached_tokens: int | None = None
     tokens_per_second: float | None = None
     error: str | None = None
+
+
+# --- chats --------------------------------------------------------------------------------------
+
+
+class Role(StrEnum):
+    SYSTEM = "system"
+    USER = "user"
+    ASSISTANT = "assistant"
+
+
+class MessageStatus(StrEnum):
+    COMPLETE = "complete"
+    GENERATING = "generating"
+    STOPPED = "stopped"
+    """A person ended it."""
+    INTERRUPTED = "interrupted"
+    """The service or the engine ended in its middle."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How answers are drawn, and how much of a conversation the model sees. None: whatever rules otherwise."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    num_predict: int | None = None
+    """Most tokens of an answer."""
+    repeat_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] | None = None
+    context_history_limit: int | None = None
+    """Newest messages that go to the model; 0: all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    id: int
+    title: str
+    has_automatic_title: bool
+    """It may be replaced by a better one; a title that a person gave never is."""
+    model: str
+    """A name of a model; not necessarily of one that still exists."""
+    system_prompt: str | None
+    """None: the setting's."""
+    sampling: Sampling
+    is_pinned: bool
+    is_archived: bool
+    created_at_ms: int
+    updated_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    media_type: str
+    data: bytes = field(repr=False)
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """An image that is stored with a message, without its bytes."""
+
+    id: int
+    media_type: str
+    name: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One node of a conversation's tree. The active ones make up the conversation as it is read, oldest first."""
+
+    id: int
+    conversation_id: int
+    parent_id: int | None
+    role: Role
+    content: str
+    reasoning: str | None
+    model: str | None
+    status: MessageStatus
+    is_active: bool
+    created_at_ms: int
+    response_ms: float | None = None
+    """From sending to the last token, of an answer."""
+    prompt_tokens: int | None = None
+    tokens: int | None = None
+    """As the engine counted them."""
+    tokens_per_second: float | None = None
+    attachments: tuple[Attachment, ...] = ()
+
+    @property
+    def estimated_tokens(self) -> int:
+        """The engine's count, else a quarter of the characters."""
+        return (len(self.content) + 3) // 4 if self.tokens is None else self.tokens
