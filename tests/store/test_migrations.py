@@ -14,13 +14,16 @@ from sqlalchemy import Connection, text
 from llama_async_proxy.store import migrations, schema
 from llama_async_proxy.store.database import Database, examine_database
 
+FULL_TEXT_TABLES = ("messages_words", "messages_trigrams", "titles_words")
+
 
 @pytest.fixture
 def empty(tmp_path: Path) -> Iterator[Database]:
     """A database without a table."""
     database = Database(tmp_path / "empty.db")
     with database.writing.begin() as connection:
-        for table in ("alembic_version", *schema.metadata.tables):
+        tables = (table.name for table in reversed(schema.metadata.sorted_tables))
+        for table in (*FULL_TEXT_TABLES, "alembic_version", *tables):
             connection.execute(text(f'DROP TABLE "{table}"'))
         assert definitions(connection) == {}
     yield database
@@ -35,13 +38,19 @@ def definitions(connection: Connection) -> dict[str, str]:
     return {row.name: "".join(row.sql.split()) for row in rows}
 
 
+def is_plain(name: str | None, kind: str, _: object) -> bool:
+    """Alembic knows nothing of the tables that SQLite makes for its full-text indexes."""
+    return kind != "table" or name is None or not name.startswith(FULL_TEXT_TABLES)
+
+
 def test_the_scripts_make_of_an_empty_database_what_a_new_one_is(database: Database, empty: Database) -> None:
     with empty.writing.begin() as connection:
         migrations.upgrade(connection)
     with database.writing.connect() as new, empty.writing.connect() as upgraded:
         assert definitions(new) == definitions(upgraded)
         assert upgraded.scalar(text("SELECT version_num FROM alembic_version")) == migrations.HEAD
-        context = MigrationContext.configure(upgraded, opts={"compare_server_default": True})
+        options = {"compare_server_default": True, "include_name": is_plain}
+        context = MigrationContext.configure(upgraded, opts=options)
         assert compare_metadata(context, schema.metadata) == []
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import URL
@@ -23,6 +24,8 @@ T = TypeVar("T")
 
 _READERS = 4
 """Reads take milliseconds; more threads would only wait for the same disk."""
+_SEARCHERS = 2
+"""So that searches never hold up other reads."""
 BUSY_TIMEOUT_S = 5.0
 """How long to wait for another program, such as a backup, that holds the file."""
 
@@ -82,6 +85,7 @@ class Database:
         self.writing = _writing_engine(path, busy_timeout_s)
         self._reading = _engine(path, busy_timeout_s, _prepare_reading)
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="store-read")
+        self._searchers = ThreadPoolExecutor(_SEARCHERS, thread_name_prefix="store-search")
         try:
             with our_errors(path):
                 self._bring_up_to_date()
@@ -106,17 +110,61 @@ class Database:
         """What `query` finds, run on a read-only connection in a thread. Raises StoreUnavailable."""
         return await asyncio.get_running_loop().run_in_executor(self._readers, self.read_now, query)
 
+    async def search(self, query: Callable[[Connection], T]) -> T:
+        """As `read`, for what may take long: in threads of its own, and broken off when the caller is cancelled."""
+        reading = _Interruptible(self)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._searchers, reading.run, query)
+        except asyncio.CancelledError:
+            reading.interrupt()
+            raise
+
     def read_now(self, query: Callable[[Connection], T]) -> T:
         """The same in the calling thread, which blocks."""
-        with our_errors(self.path), self._reading.connect() as connection:
+        with self.reading() as connection:
             return query(connection)
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A connection that only reads. Raises StoreUnavailable."""
+        with our_errors(self.path), self._reading.connect() as connection:
+            yield connection
 
     def close(self) -> None:
         """Blocks until running reads have ended."""
         self._readers.shutdown(cancel_futures=True)
+        self._searchers.shutdown(cancel_futures=True)
         self._reading.dispose()
         # Last, because SQLite empties the write-ahead log when the last connection closes, and that one must write.
         self.writing.dispose()
+
+
+class _Interruptible:
+    """One query that another thread may break off, at any moment of its life."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._lock = threading.Lock()
+        self._running: sqlite3.Connection | None = None
+        self._is_interrupted = False
+
+    def run(self, query: Callable[[Connection], T]) -> T:
+        with self._database.reading() as connection:
+            with self._lock:
+                if self._is_interrupted:
+                    raise asyncio.CancelledError
+                self._running = cast("sqlite3.Connection", connection.connection.dbapi_connection)
+            try:
+                return query(connection)
+            finally:
+                with self._lock:  # from here on the connection may be somebody else's
+                    self._running = None
+
+    def interrupt(self) -> None:
+        with self._lock:
+            self._is_interrupted = True
+            if self._running is not None:
+                self._running.interrupt()
 
 
 def _revision(connection: Connection, path: Path) -> str | None:

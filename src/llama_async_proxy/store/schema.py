@@ -5,13 +5,30 @@ Timestamps are integers, milliseconds since the Unix epoch.
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, BigInteger, Boolean, Column, Float, Index, Integer, MetaData, String, Table
+from sqlalchemy import (
+    DDL,
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    event,
+    text,
+)
 
 metadata = MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
         "uq": "uq_%(table_name)s_%(column_0_N_name)s",
         "pk": "pk_%(table_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_name)s",
     }
 )
 
@@ -151,3 +168,100 @@ requests = Table(
     Index(None, "model", "arrived_at_ms"),
     sqlite_autoincrement=True,
 )
+
+conversations = Table(
+    "conversations",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("title", String, nullable=False),
+    Column("has_automatic_title", Boolean, nullable=False),
+    Column("model", String, nullable=False),
+    Column("system_prompt", String),
+    Column("sampling", JSON, nullable=False),
+    Column("is_pinned", Boolean, nullable=False),
+    Column("is_archived", Boolean, nullable=False),
+    # Holds text of a script that puts no spaces between words.
+    Column("is_unspaced", Boolean, nullable=False),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("updated_at_ms", BigInteger, nullable=False),
+    Index(None, "updated_at_ms"),
+    sqlite_autoincrement=True,
+)
+
+messages = Table(
+    "messages",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("conversation_id", ForeignKey("conversations.id", ondelete="CASCADE"), nullable=False),
+    # No cascade: a conversation goes as a whole, and a chain of cascades is limited to 1000 links.
+    Column("parent_id", ForeignKey("messages.id")),
+    Column("role", String, nullable=False),
+    Column("content", String, nullable=False),
+    Column("reasoning", String),
+    Column("model", String),
+    Column("status", String, nullable=False),
+    Column("is_active", Boolean, nullable=False),
+    Column("is_unspaced", Boolean, nullable=False),
+    Column("created_at_ms", BigInteger, nullable=False),
+    Column("response_ms", Float),
+    Column("prompt_tokens", BigInteger),
+    Column("tokens", BigInteger),
+    Column("tokens_per_second", Float),
+    Index(None, "conversation_id"),
+    Index(None, "parent_id"),
+    # What a killed service left, found without reading the others.
+    Index("ix_messages_generating", "id", sqlite_where=text("status = 'generating'")),
+    Index("ix_messages_unspaced", "id", sqlite_where=text("is_unspaced = 1")),
+    sqlite_autoincrement=True,
+)
+
+attachments = Table(
+    "attachments",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("message_id", ForeignKey("messages.id", ondelete="CASCADE"), nullable=False),
+    Column("media_type", String, nullable=False),
+    Column("name", String, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("data", LargeBinary, nullable=False),
+    Index(None, "message_id"),
+    sqlite_autoincrement=True,
+)
+
+FULL_TEXT = (
+    """CREATE VIRTUAL TABLE messages_words USING fts5(content, content='messages', content_rowid='id',
+    tokenize='unicode61 remove_diacritics 2', prefix='2 3')""",
+    """CREATE VIRTUAL TABLE messages_trigrams USING fts5(content, content='messages', content_rowid='id',
+    tokenize='trigram')""",
+    """CREATE VIRTUAL TABLE titles_words USING fts5(title, content='conversations', content_rowid='id',
+    tokenize='unicode61 remove_diacritics 2', prefix='2 3')""",
+    # An answer is indexed once, when it is whole.
+    """CREATE TRIGGER messages_words_insert AFTER INSERT ON messages WHEN new.status <> 'generating' BEGIN
+    INSERT INTO messages_words(rowid, content) VALUES (new.id, new.content); END""",
+    """CREATE TRIGGER messages_words_delete AFTER DELETE ON messages WHEN old.status <> 'generating' BEGIN
+    INSERT INTO messages_words(messages_words, rowid, content) VALUES ('delete', old.id, old.content); END""",
+    """CREATE TRIGGER messages_words_update_new AFTER UPDATE OF content, status ON messages
+    WHEN old.status = 'generating' AND new.status <> 'generating' BEGIN
+    INSERT INTO messages_words(rowid, content) VALUES (new.id, new.content); END""",
+    """CREATE TRIGGER messages_trigrams_insert AFTER INSERT ON messages
+    WHEN new.status <> 'generating' AND new.is_unspaced = 1 BEGIN
+    INSERT INTO messages_trigrams(rowid, content) VALUES (new.id, new.content); END""",
+    """CREATE TRIGGER messages_trigrams_delete AFTER DELETE ON messages
+    WHEN old.status <> 'generating' AND old.is_unspaced = 1 BEGIN
+    INSERT INTO messages_trigrams(messages_trigrams, rowid, content) VALUES ('delete', old.id, old.content); END""",
+    """CREATE TRIGGER messages_trigrams_update_new AFTER UPDATE OF content, status ON messages
+    WHEN old.status = 'generating' AND new.status <> 'generating' AND new.is_unspaced = 1 BEGIN
+    INSERT INTO messages_trigrams(rowid, content) VALUES (new.id, new.content); END""",
+    """CREATE TRIGGER titles_words_insert AFTER INSERT ON conversations BEGIN
+    INSERT INTO titles_words(rowid, title) VALUES (new.id, new.title); END""",
+    """CREATE TRIGGER titles_words_delete AFTER DELETE ON conversations BEGIN
+    INSERT INTO titles_words(titles_words, rowid, title) VALUES ('delete', old.id, old.title); END""",
+    """CREATE TRIGGER titles_words_update AFTER UPDATE OF title ON conversations BEGIN
+    INSERT INTO titles_words(titles_words, rowid, title) VALUES ('delete', old.id, old.title);
+    INSERT INTO titles_words(rowid, title) VALUES (new.id, new.title); END""",
+)
+"""The indexes of the search, which hold no text of their own, and what keeps them current. A message changes only while
+it is generated; the triggers rely on that."""
+
+for _statement in FULL_TEXT:
+    event.listen(metadata, "after_create", DDL(_statement))  # type: ignore[no-untyped-call]

@@ -10,6 +10,7 @@ from pathlib import Path
 from sqlalchemy import select
 
 from llama_async_proxy.errors import StoreUnavailable
+from llama_async_proxy.store.chats import ChatTable
 from llama_async_proxy.store.database import Database
 from llama_async_proxy.store.logs import LogTable
 from llama_async_proxy.store.metrics import MetricsTable
@@ -17,7 +18,9 @@ from llama_async_proxy.store.models import ModelTable
 from llama_async_proxy.store.preferences import Preferences
 from llama_async_proxy.store.requests import RequestTable
 from llama_async_proxy.store.schema import settings
+from llama_async_proxy.store.search import SearchIndex
 from llama_async_proxy.store.service_lock import service_lock
+from llama_async_proxy.store.turns import TurnTable
 from llama_async_proxy.store.writer import Writer
 
 
@@ -36,6 +39,9 @@ class Store:
         self.metrics = MetricsTable(database, writer)
         self.logs = LogTable(database, writer, log_max_rows)
         self.requests = RequestTable(database, writer)
+        self.chats = ChatTable(database, writer, _now_ms)
+        self.turns = TurnTable(database, writer, _now_ms)
+        self.search = SearchIndex(database)
 
     @classmethod
     @asynccontextmanager
