@@ -3,6 +3,9 @@
 The file is read in chunks rather than mapped: when a download is cut short or a network disk goes away, a mapped
 page raises SIGBUS, which would end the whole service; a read raises OSError. Big arrays (vocabularies, merges) are
 hopped over; what a header claims is believed only as far as the file could hold it.
+
+Whatever a file holds or claims, reading it ends in a Header or a GgufError, takes at most MAX_KEPT_BYTES and a few MiB
+of memory, and looks at no more than MAX_HEADER_BYTES.
 """
 
 from __future__ import annotations
@@ -27,12 +30,20 @@ from llama_async_proxy.gguf.ggml import DEFAULT_ALIGNMENT, MAGIC, STRUCT_CODES, 
 MAX_HEADER_BYTES = 256 << 20
 MAX_ENTRIES = 1 << 16
 """Metadata entries, and tensors. Real files have at most some thousands."""
+MAX_KEPT_BYTES = 96 << 20
+"""Memory of all that is kept of one header, reckoned at its worst. Real ones take some MiB."""
 MAX_DIMENSIONS = 4
 MAX_KEY_BYTES = (1 << 16) - 1
 KEPT_STRING_BYTES = 1 << 20
 """Longer strings (an embedded tokenizer.json) are only measured."""
 KEPT_ELEMENTS = 1024
 """Longer arrays are only measured. Per-layer arrays have one element for each block and are kept."""
+_NUMBER_BYTES = 40
+"""A Python number and the reference to it."""
+_RECORD_BYTES = 400
+"""A metadata entry without its value, or a tensor without its name."""
+_STRING_BYTES, _CHARACTER_BYTES = 96, 4
+"""A Python string takes so much, and up to so much for each byte of UTF-8: one emoji makes all its letters wide."""
 BATCH = 256
 """Strings hopped over at once."""
 CHUNK_BYTES = 256 << 10
@@ -121,6 +132,7 @@ def has_magic(path: Path) -> bool:
 def read_header(path: Path, *, with_tensors: bool = True, kept_elements: int = KEPT_ELEMENTS) -> Header:
     """The header of the GGUF file, version 2 or 3, either byte order. Arrays longer than `kept_elements` are Omitted.
 
+    Takes at most MAX_KEPT_BYTES and some MiB of memory, whatever the file claims.
     Raises GgufError when it is not one or is damaged, OSError when it cannot be read.
     """
     # Asked before opening: to open a pipe would wait for somebody to write to it.
@@ -152,6 +164,7 @@ class _Parser:
         self._base = 0
         self._window = b""
         self._position = 0
+        self._kept_bytes = 0
         self._use_byte_order("little")
 
     def _use_byte_order(self, order: Literal["little", "big"]) -> None:
@@ -196,6 +209,7 @@ class _Parser:
         return version
 
     def _entry(self) -> tuple[str, Value]:
+        self._keep(_RECORD_BYTES)
         key = self._string(MAX_KEY_BYTES, "a key")
         kind = self._integer(self._u32)
         if kind == ValueType.ARRAY:
@@ -242,6 +256,7 @@ class _Parser:
         self._fill(0)
 
     def _tensor(self) -> Tensor:
+        self._keep(_RECORD_BYTES)
         name = self._string(MAX_KEY_BYTES, "a tensor's name")
         dimensions = self._integer(self._u32)
         if dimensions > MAX_DIMENSIONS:
@@ -252,6 +267,7 @@ class _Parser:
         return Tensor(name, tuple(shape), type_id, offset)
 
     def _numbers(self, kind: int, length: int, key: str) -> tuple[Scalar, ...]:
+        self._keep(_NUMBER_BYTES * length)
         layout = f"{self._prefix}{length}{self._code(kind, key)}"
         return cast("tuple[Scalar, ...]", struct.unpack(layout, self._take(struct.calcsize(layout))))
 
@@ -272,11 +288,18 @@ class _Parser:
         length = self._integer(self._u64)
         if length > most:
             raise GgufError(f"has {what} of {length} bytes; it is damaged")
+        self._keep(_STRING_BYTES + _CHARACTER_BYTES * length)
         return self._take(length).decode("utf-8", "replace")
 
     def _peek_length(self) -> int:
         self._fill(8)
         return cast("int", self._u64.unpack_from(self._window, self._position)[0])
+
+    def _keep(self, size: int) -> None:
+        """Accounts for `size` bytes of memory. Raises GgufError when all that is kept has become too much."""
+        self._kept_bytes += size
+        if self._kept_bytes > MAX_KEPT_BYTES:
+            raise GgufError(f"has a header that takes more than {MAX_KEPT_BYTES >> 20} MiB of memory; it is damaged")
 
     def _count(self, what: str, smallest: int, most: int = MAX_ENTRIES) -> int:
         """A number of things of at least `smallest` bytes each, checked against what is left of the file."""

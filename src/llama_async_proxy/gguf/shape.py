@@ -19,7 +19,9 @@ MAX_LAYERS = 512
 """llama.cpp's own limit (`LLAMA_MAX_LAYERS`)."""
 _INPUT = ("token_embd", "token_embd_norm", "token_types", "position_embd", "per_layer_token_embd")
 """Tensors of the input layer, which never leaves the host."""
-_BLOCK = re.compile(r"blk\.(\d+)\.")
+MAX_NUMBER = 1 << 32
+"""Above every length, width and count of a real model by far: a header that says more is damaged."""
+_BLOCK = re.compile(r"blk\.([0-9]{1,9})\.")
 _EXPERTS = re.compile(r"\.ffn_(up|down|gate|gate_up)_(ch|)exps\b")
 """As `--n-cpu-moe` selects them."""
 
@@ -175,7 +177,12 @@ class _Facts:
 
     def _number(self, key: str, default: int = 0) -> int:
         value = self._header.specific(key)
-        return value if isinstance(value, int) and value >= 0 else default
+        return self._plausible(key, value) if isinstance(value, int) and value >= 0 else default
+
+    def _plausible(self, key: str, value: int) -> int:
+        if value > MAX_NUMBER:
+            raise GgufError(f"says that its {key} is {value}; it is damaged")
+        return value
 
     def _required(self, key: str, most: int) -> int:
         value = self._number(key)
@@ -187,7 +194,9 @@ class _Facts:
         """One number for each block, however the file says it."""
         value = self._header.specific(key)
         if isinstance(value, tuple):
-            numbers = [int(n) if isinstance(n, int) and n >= 0 else default for n in value[: self._blocks]]
+            numbers = [
+                self._plausible(key, n) if isinstance(n, int) and n >= 0 else default for n in value[: self._blocks]
+            ]
             return (*numbers, *[default] * (self._blocks - len(numbers)))
         return (self._number(key, default),) * self._blocks
 
