@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "llama_async_proxy"
 LEAVES = {"errors", "records", "events", "settings"}
-ENGINE_ROOMS = {"gguf", "engines", "inference", "presets", "monitor", "store"}
+ENGINE_ROOMS = {"chats", "gguf", "engines", "inference", "presets", "monitor", "store"}
 PURE = (
     "gguf",
     "presets",

@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from llama_async_proxy.records import (
+    Conversation,
     EngineEventType,
     EngineState,
     LogLine,
+    Message,
     Model,
     ModelRuntime,
     PresetChange,
@@ -103,6 +105,50 @@ class PresetChanged:
     """Of a RENAMED one."""
 
 
+@dataclass(frozen=True, slots=True)
+class ConversationChanged:
+    """Created or updated."""
+
+    conversation: Conversation
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationDeleted:
+    conversation_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class MessageChanged:
+    """Begun or ended; a message that was generated grows in between. The conversation's branches may have changed."""
+
+    message: Message
+
+
+@dataclass(frozen=True, slots=True)
+class MessageGrew:
+    """More of an answer, at the given lengths of what there was before."""
+
+    conversation_id: int
+    message_id: int
+    content: str
+    reasoning: str
+    content_at: int
+    reasoning_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class MessageDeleted:
+    """An answer failed before it began."""
+
+    conversation_id: int
+    message_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class BranchChosen:
+    conversation_id: int
+
+
 Event: TypeAlias = (
     ModelCreated
     | ModelUpdated
@@ -116,6 +162,12 @@ Event: TypeAlias = (
     | RequestFinished
     | SettingsChanged
     | PresetChanged
+    | ConversationChanged
+    | ConversationDeleted
+    | MessageChanged
+    | MessageGrew
+    | MessageDeleted
+    | BranchChosen
 )
 
 

@@ -117,7 +117,7 @@ class ModelFile:
     """One model on disk: a file, or all shards of a split one."""
 
     path: str
-    """Real path of the file (split: of its first shard)."""
+    """Real path of the file (split: of its first shard); for a model without one `command:NAME` or `router:NAME`."""
     size_bytes: int
     """All shards together."""
     mtime_ns: int
@@ -135,6 +135,22 @@ class BrokenFile:
 
     path: str
     reason: str
+
+
+NO_FILE = ("command:", "router:")
+"""What the path of a model begins with that has no file: one of a custom command, one of a router elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A further name of a model under which requests get defaults of their own, on the same process."""
+
+    name: str
+    """Unique among the names of all models, ignoring case."""
+    parameters: Mapping[str, object] = field(default_factory=dict)
+    """Top-level keys of a request's body for requests that do not have them; JSON-safe."""
+    system_prompt: str | None = None
+    """For conversations that have none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,11 +180,17 @@ class Model:
     options: Mapping[str, OptionValue] = field(default_factory=no_options)
     """Engine options of this model only, by long flag name without dashes."""
     aliases: tuple[str, ...] = ()
+    variants: tuple[Variant, ...] = ()
     is_favorite: bool = False
     is_pinned: bool = False
     created_at_ms: int = 0
     updated_at_ms: int = 0
     last_used_at_ms: int | None = None
+
+    @property
+    def has_file(self) -> bool:
+        """False for a model that another program serves."""
+        return not self.path.startswith(NO_FILE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +239,8 @@ class Endpoint:
 
     host: str
     port: int
+    model: str | None = None
+    """The name every request must carry, because a router answers there for several models; None: it does not matter."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,6 +289,21 @@ class ModelRuntime:
 
 
 @dataclass(frozen=True, slots=True)
+class CustomCommand:
+    """How a server of another kind is run for a model. Arguments may hold {port}, {model} and {alias}."""
+
+    start: tuple[str, ...]
+    health_path: str = "/health"
+    """Answers 200 once the server is ready."""
+    stop: tuple[str, ...] = ()
+    """Run before the server's processes are ended; empty: they are only ended."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Beside what the service itself was started with."""
+    directory: str | None = None
+    """To run in; None: the service's own."""
+
+
+@dataclass(frozen=True, slots=True)
 class LaunchSpec:
     """All an engine needs to run one model."""
 
@@ -277,6 +316,8 @@ class LaunchSpec:
     """Effective options by long flag name without dashes ("ctx-size": 4096). Only what somebody set."""
     mmproj_path: str | None = None
     load_timeout_s: float = 600.0
+    command: CustomCommand | None = None
+    """Set for a model that is no llama.cpp's; `options` are then ignored."""
 
 
 # --- engine -------------------------------------------------------------------------------------
@@ -300,6 +341,8 @@ class EngineState:
     version: str | None = None
     error: str | None = None
     started_at_ms: int | None = None
+    endpoint: Endpoint | None = None
+    """Where a router answers by itself; None when the service's own address is the only one."""
 
 
 class EngineEventType(StrEnum):
@@ -533,3 +576,73 @@ class Message:
     def estimated_tokens(self) -> int:
         """The engine's count, else a quarter of the characters."""
         return (len(self.content) + 3) // 4 if self.tokens is None else self.tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    """Go on where the conversation stands."""
+
+    content: str
+    images: tuple[Image, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rephrase:
+    """Say something else in place of an earlier message, in a branch of its own. Its images stay."""
+
+    message_id: int
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Answer again, beside the earlier answer; or answer a message that has none."""
+
+    message_id: int
+
+
+Opening: TypeAlias = Say | Rephrase | Retry
+"""How a turn of a conversation begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    conversation: Conversation
+    thread: tuple[Message, ...]
+    """Active messages up to the one that is to be answered."""
+    images: Mapping[int, tuple[Image, ...]]
+    """By message id, those of the thread."""
+    answer: Message
+    """Still empty."""
+    before: int | None
+    """Last message of the branch that was active before."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerEnd:
+    status: MessageStatus
+    response_ms: float
+    prompt_tokens: int | None = None
+    tokens: int | None = None
+    tokens_per_second: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionRequest:
+    """A chat completion that the service itself asks for."""
+
+    model: str
+    """Any name of it."""
+    body: Mapping[str, object]
+    """As of /v1/chat/completions, without model and stream."""
+    client: str
+    """Who asks, for the record."""
+    route: str
+    """On whose behalf, for the record."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    record: RequestRecord
+    was_stopped: bool
+    """It was asked to stop before the model came to its end."""

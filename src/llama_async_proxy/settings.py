@@ -122,6 +122,26 @@ SETTINGS: tuple[Setting, ...] = (
             "inference.idleTimeout", minimum=1, maximum=86400),
     Setting("max_body_mib", int, 256, "Largest request body accepted on the inference routes, in MiB.",
             "inference.maxBodyMiB", minimum=1, maximum=65536),
+    # Chats. -1: the model's own default.
+    Setting("chat_system_prompt", str, "", "System prompt of conversations that have none of their own.",
+            "chat.systemPrompt"),
+    Setting("chat_history_limit", int, 0, "Newest messages of a conversation that go to the model; 0: all.",
+            "chat.contextHistoryLimit", minimum=0, maximum=100_000),
+    Setting("chat_titles", str, "words", "How conversations without a title are named: by the first words, or by the "
+            "model when it is idle.", "chat.titles", choices=("words", "model")),
+    Setting("chat_temperature", float, -1.0, "Temperature of answers; -1: the model's default.", "chat.temperature",
+            minimum=-1, maximum=100),
+    Setting("chat_top_p", float, -1.0, "Probability mass sampled from; -1: the model's default.", "chat.topP",
+            minimum=-1, maximum=1),
+    Setting("chat_top_k", int, -1, "Most likely tokens sampled from, 0: all; -1: the model's default.", "chat.topK",
+            minimum=-1, maximum=1 << 31),
+    Setting("chat_min_p", float, -1.0, "Least probability relative to the best token; -1: the model's default.",
+            "chat.minP", minimum=-1, maximum=1),
+    Setting("chat_num_predict", int, -1, "Most tokens of an answer; -1: no limit.", "chat.numPredict", minimum=-1,
+            maximum=1 << 31),
+    Setting("chat_repeat_penalty", float, -1.0, "Penalty of repeated tokens; -1: the model's default.",
+            "chat.repeatPenalty", minimum=-1, maximum=100),
+    Setting("chat_stop", tuple, (), "Texts that end an answer.", "chat.stop"),
     # Monitoring and feeds.
     Setting("sample_watched_s", float, 1.0, "Seconds between samples while someone watches.", "monitor.watchedInterval",
             minimum=0.05, maximum=3600),
@@ -176,6 +196,16 @@ class Settings:
     first_token_timeout_s: float
     idle_timeout_s: float
     max_body_mib: int
+    chat_system_prompt: str
+    chat_history_limit: int
+    chat_titles: str
+    chat_temperature: float
+    chat_top_p: float
+    chat_top_k: int
+    chat_min_p: float
+    chat_num_predict: int
+    chat_repeat_penalty: float
+    chat_stop: tuple[str, ...]
     sample_watched_s: float
     sample_idle_s: float
     metrics_broadcast_s: float

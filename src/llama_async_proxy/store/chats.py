@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, TypedDict, Unpack
 
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, and_, delete, func, insert, select, update
 
 from llama_async_proxy.errors import NotFound
 from llama_async_proxy.records import (
@@ -124,6 +124,17 @@ class ChatTable:
         if "title" in changes:
             values["is_unspaced"] = has_unspaced(changes["title"])
         return await self._writer.run(lambda connection: self._update(connection, conversation_id, values))
+
+    async def suggest_title(self, conversation_id: int, title: str) -> Conversation | None:
+        """Name a conversation unless a person did, or it is gone. Raises StoreUnavailable."""
+        values = {"title": title, "is_unspaced": has_unspaced(title)}
+        is_open = and_(conversations.c.id == conversation_id, conversations.c.has_automatic_title)
+
+        def work(connection: Connection) -> Conversation | None:
+            named = connection.execute(update(conversations).where(is_open).values(**values)).rowcount
+            return load(connection, conversation_id) if named else None
+
+        return await self._writer.run(work)
 
     async def delete(self, conversation_id: int) -> None:
         """With everything in it. Raises NotFound, StoreUnavailable."""

@@ -130,11 +130,10 @@ _RANKED = (
 )
 _OLDEST_RANKED = """SELECT rowid FROM messages_words WHERE messages_words MATCH :expression
     ORDER BY rowid DESC LIMIT 1 OFFSET :most"""
-_TITLES = (
-    "SELECT c.id AS conversation_id, c.title, c.model, c.updated_at_ms, "
-    + _SNIPPET.format(table="titles_words")
-    + """ AS snippet FROM titles_words JOIN conversations c ON c.id = titles_words.rowid
-    WHERE titles_words MATCH :expression ORDER BY titles_words.rowid DESC LIMIT :most"""
+_TITLES = """SELECT c.id AS conversation_id, c.title, c.model, c.updated_at_ms, {} AS snippet
+    FROM titles_words JOIN conversations c ON c.id = titles_words.rowid
+    WHERE titles_words MATCH :expression ORDER BY titles_words.rowid DESC LIMIT :most""".replace(
+    "{}", _SNIPPET.format(table="titles_words")
 )
 
 _Parameters: TypeAlias = dict[str, str | int]

@@ -3,66 +3,28 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from collections.abc import Callable
+from typing import Any
 
 from sqlalchemy import Connection, and_, delete, func, insert, not_, select, update
 
 from llama_async_proxy.errors import InvalidInput, NotFound
-from llama_async_proxy.records import Conversation, Image, Message, MessageStatus, Role
+from llama_async_proxy.records import (
+    AnswerEnd,
+    Image,
+    Message,
+    MessageStatus,
+    Opening,
+    Rephrase,
+    Role,
+    Say,
+    Turn,
+)
 from llama_async_proxy.store.chats import insert_images, load, load_thread, to_message
 from llama_async_proxy.store.database import Database, our_errors
 from llama_async_proxy.store.schema import attachments, conversations, messages
 from llama_async_proxy.store.scripts import has_unspaced
 from llama_async_proxy.store.writer import Writer
-
-
-@dataclass(frozen=True, slots=True)
-class Say:
-    """Go on where the conversation stands."""
-
-    content: str
-    images: tuple[Image, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Rephrase:
-    """Say something else in place of an earlier message, in a branch of its own. Its images stay."""
-
-    message_id: int
-    content: str
-
-
-@dataclass(frozen=True, slots=True)
-class Retry:
-    """Answer again, beside the earlier answer; or answer a message that has none."""
-
-    message_id: int
-
-
-Opening: TypeAlias = Say | Rephrase | Retry
-
-
-@dataclass(frozen=True, slots=True)
-class Turn:
-    conversation: Conversation
-    thread: tuple[Message, ...]
-    """Active messages up to the one that is to be answered."""
-    images: Mapping[int, tuple[Image, ...]]
-    """By message id, those of the thread."""
-    answer: Message
-    before: int | None
-    """Last message of the branch that was active before."""
-
-
-@dataclass(frozen=True, slots=True)
-class AnswerEnd:
-    status: MessageStatus
-    response_ms: float
-    prompt_tokens: int | None = None
-    tokens: int | None = None
-    tokens_per_second: float | None = None
 
 
 class TurnTable:

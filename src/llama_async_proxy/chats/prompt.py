@@ -1,0 +1,88 @@
+"""What a model gets to read of a conversation. Pure."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+
+from llama_async_proxy.records import Image, Message, Role, Sampling
+from llama_async_proxy.settings import Settings
+
+_NAMES = {"num_predict": "max_tokens"}
+"""Where the engine's name of an option differs."""
+_NOT_SENT = {"context_history_limit"}
+Part = dict[str, object]
+
+
+def defaults(settings: Settings) -> Sampling:
+    """What the settings say; -1 stands for nothing."""
+
+    def given(value: float) -> float | None:
+        return None if value < 0 else value
+
+    def whole(value: int) -> int | None:
+        return None if value < 0 else value
+
+    return Sampling(
+        temperature=given(settings.chat_temperature),
+        top_p=given(settings.chat_top_p),
+        top_k=whole(settings.chat_top_k),
+        min_p=given(settings.chat_min_p),
+        num_predict=whole(settings.chat_num_predict),
+        repeat_penalty=given(settings.chat_repeat_penalty),
+        stop=settings.chat_stop or None,
+        context_history_limit=settings.chat_history_limit,
+    )
+
+
+def merged(own: Sampling, defaults: Sampling) -> Sampling:
+    """`own`, with what it leaves open taken from `defaults`."""
+    values = {field.name: getattr(own, field.name) for field in fields(Sampling)}
+    return Sampling(**{name: getattr(defaults, name) if v is None else v for name, v in values.items()})
+
+
+def request_body(
+    system_prompt: str, thread: Sequence[Message], images: Mapping[int, Sequence[Image]], sampling: Sampling
+) -> dict[str, object]:
+    """The body of a chat completion but for its model. `images` are by message id."""
+    options = {
+        _NAMES.get(field.name, field.name): getattr(sampling, field.name)
+        for field in fields(Sampling)
+        if field.name not in _NOT_SENT and getattr(sampling, field.name) is not None
+    }
+    newest = _newest(thread, sampling.context_history_limit or 0)
+    system: list[Part] = [{"role": "system", "content": system_prompt}] if system_prompt else []
+    return {"messages": [*system, *_turns(newest, images)], **options}
+
+
+def _newest(thread: Sequence[Message], limit: int) -> Sequence[Message]:
+    """At most `limit` messages (0: all), from a user's on: many templates insist that a person begins."""
+    said = [message for message in thread if message.content.strip() or message.attachments]
+    kept = said[-limit:] if limit else said
+    first = next((index for index, message in enumerate(kept) if message.role is not Role.ASSISTANT), len(kept))
+    return kept[first:]
+
+
+def _turns(thread: Sequence[Message], images: Mapping[int, Sequence[Image]]) -> list[Part]:
+    """Roles that alternate, as templates demand: messages left without an answer are joined with the next."""
+    groups: list[list[Message]] = []
+    for message in thread:
+        if groups and groups[-1][0].role is message.role:
+            groups[-1].append(message)
+        else:
+            groups.append([message])
+    return [{"role": group[0].role.value, "content": _content(group, images)} for group in groups]
+
+
+def _content(group: Sequence[Message], images: Mapping[int, Sequence[Image]]) -> str | list[Part]:
+    text = "\n\n".join(message.content for message in group if message.content)
+    shown = [image for message in group for image in images.get(message.id, ())]
+    if not shown:
+        return text
+    parts: list[Part] = [{"type": "image_url", "image_url": {"url": data_url(image)}} for image in shown]
+    return [*parts, {"type": "text", "text": text}] if text else parts
+
+
+def data_url(image: Image) -> str:
+    return f"data:{image.media_type};base64,{b64encode(image.data).decode()}"

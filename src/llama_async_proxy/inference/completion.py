@@ -1,0 +1,186 @@
+"""A chat completion that the service itself asks for: leased, streamed and recorded like a client's."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+
+import msgspec
+
+from llama_async_proxy.errors import ServiceError, UpstreamFailed
+from llama_async_proxy.inference import sse
+from llama_async_proxy.inference.account import Account
+from llama_async_proxy.inference.interruption import Interruption
+from llama_async_proxy.inference.names import Names, choose
+from llama_async_proxy.inference.proxy import CLIENT_GONE
+from llama_async_proxy.inference.residency import Residency
+from llama_async_proxy.inference.upstream import Response, Timeouts, UpstreamClient, UpstreamRequest
+from llama_async_proxy.records import Completion, CompletionRequest, Model, RequestRecord
+from llama_async_proxy.settings import Settings
+
+_TARGET = b"/v1/chat/completions"
+_HEADERS = ((b"content-type", b"application/json"),)
+_MAX_ERROR_BODY = 64 * 1024
+_MAX_EVENT = 8 << 20
+_DONE = b"[DONE]"
+
+
+class _Stopped(Exception):
+    """The one who asked wants no more."""
+
+
+Grow = Callable[[str, str], None]
+"""Takes pieces of the answer and of the reasoning as they come; either may be empty."""
+
+
+class Completer:
+    def __init__(
+        self,
+        *,
+        names: Names,
+        residency: Residency,
+        client: UpstreamClient,
+        settings: Callable[[], Settings],
+        finished: Callable[[RequestRecord], None],
+    ) -> None:
+        """`finished` gets one record per completion, also of those that failed."""
+        self._names = names
+        self._residency = residency
+        self._client = client
+        self._settings = settings
+        self._finished = finished
+
+    def find(self, name: str) -> Model:
+        """The model of that name. Raises NotFound naming close matches."""
+        return choose(self._names.index, name, ())
+
+    def is_idle(self, name: str) -> bool:
+        """Whether the model is loaded and nobody uses it."""
+        model = self.find(name)
+        return self._residency.is_ready(model) and not self._residency.in_flight(model.id)
+
+    async def complete(
+        self, request: CompletionRequest, grow: Grow, stopped: Callable[[], Awaitable[None]]
+    ) -> Completion:
+        """Load the model if need be and draw an answer from it; a return of `stopped` ends it early.
+
+        Raises NotFound for an unknown model, what a lease raises, UpstreamFailed for what the engine says against it.
+        """
+        account = Account(request.client, request.route)
+        account.model, account.status, account.streamed = request.model, 200, True
+        was_stopped = False
+        try:
+            await self._run(request, grow, stopped, account)
+        except _Stopped:
+            was_stopped = True
+            account.status = CLIENT_GONE
+        except ServiceError as error:
+            account.status, account.error = error.status, error.message
+            raise
+        except asyncio.CancelledError:
+            account.status, account.error = 503, "the service stopped"
+            raise
+        finally:
+            record = account.record()
+            self._finished(record)
+        return Completion(record, was_stopped)
+
+    async def _run(
+        self, request: CompletionRequest, grow: Grow, stopped: Callable[[], Awaitable[None]], account: Account
+    ) -> None:
+        model = self.find(request.model)
+        account.model = model.slug
+
+        async def stop() -> Exception:
+            await stopped()
+            return _Stopped()
+
+        async with (
+            Interruption(stop) as interruption,
+            self._residency.lease(model, interruption.trip) as lease,
+        ):
+            account.leased(lease)
+            sent = UpstreamRequest("POST", _TARGET, _HEADERS, _body(model, request.body))
+            async with self._client.request(lease.endpoint, sent, self._timeouts()) as response:
+                await _read(response, grow, account)
+                interruption.disarm()
+
+    def _timeouts(self) -> Timeouts:
+        settings = self._settings()
+        return Timeouts(settings.connect_timeout_s, settings.first_token_timeout_s, settings.idle_timeout_s)
+
+
+def _body(model: Model, body: Mapping[str, object]) -> bytes:
+    return msgspec.json.encode({**body, "model": model.slug, "stream": True, "stream_options": {"include_usage": True}})
+
+
+async def _read(response: Response, grow: Grow, account: Account) -> None:
+    if response.status != 200 or not sse.is_event_stream(response.headers):
+        raise UpstreamFailed(await _refusal(response))
+    events = EventReader()
+    while not response.ended:
+        chunk = await response.read()
+        account.received(chunk)
+        for data in events.feed(chunk):
+            if data != _DONE:
+                _pass_on(data, grow)
+
+
+async def _refusal(response: Response) -> str:
+    body = b""
+    while not response.ended and len(body) < _MAX_ERROR_BODY:
+        body += await response.read()
+    try:
+        error = _EVENT.decode(body).error
+    except msgspec.DecodeError:
+        error = None
+    shown = error.message if error else body[:200].decode("utf-8", "replace")
+    return f"The model's process answered {response.status}: {shown}"
+
+
+class EventReader:
+    """The data of server-sent events, however their bytes are cut into chunks."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """The data lines that `chunk` completes; llama.cpp writes one per event. Raises UpstreamFailed."""
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        if len(self._rest) > _MAX_EVENT:
+            raise UpstreamFailed("The model's process sent an event without an end.")
+        return [line[5:].strip() for line in lines if line.startswith(b"data:")]
+
+
+class _Delta(msgspec.Struct):
+    content: str | None = None
+    reasoning_content: str | None = None
+
+
+class _Choice(msgspec.Struct):
+    delta: _Delta = msgspec.field(default_factory=_Delta)
+
+
+class _Error(msgspec.Struct):
+    message: str
+
+
+class _Event(msgspec.Struct):
+    choices: list[_Choice] = []
+    error: _Error | None = None
+
+
+_EVENT = msgspec.json.Decoder(_Event)
+
+
+def _pass_on(data: bytes, grow: Grow) -> None:
+    try:
+        event = _EVENT.decode(data)
+    except msgspec.DecodeError as error:
+        raise UpstreamFailed(f"The model's process sent an event that is none: {error}") from error
+    if event.error is not None:
+        raise UpstreamFailed(event.error.message)
+    for choice in event.choices:
+        delta = choice.delta
+        if delta.content or delta.reasoning_content:
+            grow(delta.content or "", delta.reasoning_content or "")
