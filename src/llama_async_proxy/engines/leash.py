@@ -1,13 +1,15 @@
-"""Ties a process's life to that of the service, as a program: `python leash.py PROGRAM ARGUMENTS...`.
+"""Ties a process's life to that of the service, as a program: `python leash.py [--family] PROGRAM ARGUMENTS...`.
 
 It asks the kernel to kill this process when the service dies, then becomes PROGRAM; the request survives exec.
 A child that waits for the end of its stdin would notice too, but llama-server does so only once it has loaded.
-Linux only: elsewhere the program simply runs. Standard library only, for it starts before every model.
+With --family what PROGRAM itself has started ends with it, too. Linux only: elsewhere the program simply runs.
+Standard library only, for it starts before every model.
 """
 
 from __future__ import annotations
 
 import os
+import select
 import signal
 import sys
 
@@ -29,8 +31,40 @@ def tie_to_owner() -> None:
         os._exit(1)
 
 
+def guard_group() -> None:
+    """Leave a process in our group that kills the group when this one has ended, whoever is left to notice.
+
+    The kernel's signal reaches only the process that asked for it, not what that one has started.
+    """
+    if sys.platform != "linux":
+        return
+    try:
+        us = os.pidfd_open(os.getpid())
+    except OSError:  # a kernel before 5.3
+        return
+    first = os.fork()
+    if first == 0:
+        if os.fork() == 0:
+            _kill_group_after(us)
+        os._exit(0)
+    os.waitpid(first, 0)  # what stays is nobody's child, so that the program never waits for it
+    os.close(us)
+
+
+def _kill_group_after(process: int) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):  # an open pipe would look as if the program still lived
+        os.dup2(nothing, stream)
+    select.select([process], [], [])
+    os.killpg(0, signal.SIGKILL)
+
+
 def main(argv: list[str]) -> int:
     tie_to_owner()
+    if argv[0] == "--family":
+        guard_group()
+        argv = argv[1:]
     try:
         os.execv(argv[0], argv)  # noqa: S606 - a shell is what must not come between
     except OSError as exc:

@@ -23,6 +23,8 @@ RESERVED = frozenset(
         *("models-dir", "models-preset", "models-max", "models-autoload", "no-models-autoload"),
         # How we read its log.
         *("log-jsonl", "log-disable", "log-colors"),
+        # A whole other program; taken from the model itself alone.
+        *("command", "command-health", "command-stop", "command-environment", "command-directory"),
         # It would print something and exit.
         *("help", "usage", "version", "list-devices", "cache-list", "completion-bash"),
     }

@@ -72,13 +72,20 @@ class Child(asyncio.SubprocessProtocol):
         self.pid: int
 
     @classmethod
-    async def spawn(cls, argv: Sequence[str], on_line: LineHandler, environment: Mapping[str, str]) -> Self:
+    async def spawn(
+        cls,
+        argv: Sequence[str],
+        on_line: LineHandler,
+        environment: Mapping[str, str],
+        directory: str | None = None,
+    ) -> Self:
         """Start `argv`, never through a shell, with `environment` alone. Raises OSError when it cannot be run."""
         loop = asyncio.get_running_loop()
         _, child = await loop.subprocess_exec(
             lambda: cls(on_line),
             *argv,
             env={**environment, OWNER_VARIABLE: str(os.getpid())},
+            cwd=directory,
             start_new_session=True,
         )
         return child
@@ -90,10 +97,15 @@ class Child(asyncio.SubprocessProtocol):
     @property
     def rss_bytes(self) -> int | None:
         """Resident memory now; None when it has ended."""
+        return rss_of(self.pid) if self.is_running else None
+
+    def descendant(self, *arguments: str) -> int | None:
+        """Process id of the one among those it has started whose command line holds `arguments` in a row."""
         try:
-            return int(psutil.Process(self.pid).memory_info().rss) if self.is_running else None
+            family = psutil.Process(self.pid).children(recursive=True)
         except psutil.Error:
             return None
+        return next((process.pid for process in family if _holds(_command_line(process), arguments)), None)
 
     def write(self, data: bytes) -> None:
         """Put `data` into its stdin; lost when the child is gone or does not read."""
@@ -151,6 +163,25 @@ class Child(asyncio.SubprocessProtocol):
         self._transport.close()
         if not self.exited.done():
             self.exited.set_result(self._transport.get_returncode() or 0)
+
+
+def rss_of(pid: int) -> int | None:
+    """Resident memory of a process in bytes; None when it is gone."""
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        return None
+
+
+def _command_line(process: psutil.Process) -> list[str]:
+    try:
+        return list(process.cmdline())
+    except psutil.Error:
+        return []
+
+
+def _holds(line: list[str], arguments: tuple[str, ...]) -> bool:
+    return any(tuple(line[i : i + len(arguments)]) == arguments for i in range(len(line)))
 
 
 def free_port() -> int:
