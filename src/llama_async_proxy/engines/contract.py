@@ -40,6 +40,9 @@ class Engine(Protocol):
     def runtimes(self) -> tuple[ModelRuntime, ...]:
         """Every model that is not UNLOADED."""
 
+    def measure(self) -> None:
+        """Bring `rss_bytes` of every runtime up to date, without an event: tens of microseconds per process."""
+
     async def load(self, spec: LaunchSpec) -> ModelRuntime:
         """Run the model and answer once it is READY. Callers of one model share one load; the options of the
         first count. A cancelled caller does not cancel the load.

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from llama_async_proxy.records import Endpoint
 
@@ -25,10 +26,10 @@ class Properties:
     """Of the model's file."""
 
 
-async def is_healthy(endpoint: Endpoint) -> bool:
+async def is_healthy(endpoint: Endpoint, path: str = "/health") -> bool:
     """True when the server answers that its model is loaded."""
     try:
-        status, _ = await _get(endpoint, "/health")
+        status, _ = await _get(endpoint, path)
     except (OSError, TimeoutError, ValueError):
         return False
     return status == 200
@@ -66,6 +67,8 @@ async def is_busy(endpoint: Endpoint) -> bool:
 
 async def _get(endpoint: Endpoint, path: str) -> tuple[int, bytes]:
     """(status, body). Raises OSError, TimeoutError, or ValueError for what is no HTTP."""
+    if endpoint.model is not None:
+        path += f"?model={quote(endpoint.model, safe='')}&autoload=false"
     async with asyncio.timeout(TIMEOUT_S):
         reader, writer = await asyncio.open_connection(endpoint.host, endpoint.port)
         try:

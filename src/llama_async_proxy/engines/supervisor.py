@@ -13,25 +13,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 from llama_async_proxy.engines import probe
-from llama_async_proxy.engines.discovery import Launcher
-from llama_async_proxy.engines.options import (
-    LogDigest,
-    StateLine,
-    arguments,
-    child_environment,
-    parse_log_line,
-    parse_state_line,
-)
-from llama_async_proxy.engines.process import LOOPBACK, STDOUT, Child, describe_exit, free_port
+from llama_async_proxy.engines.instance import Instance, Start
+from llama_async_proxy.engines.options import LogDigest, StateLine
+from llama_async_proxy.engines.process import describe_exit
 from llama_async_proxy.errors import DeadlineExceeded, LoadFailed, ServiceError
 from llama_async_proxy.records import (
-    Endpoint,
     EngineEventType,
     LaunchSpec,
     LoadProgress,
@@ -43,13 +34,7 @@ from llama_async_proxy.records import (
 
 logger = logging.getLogger(__name__)
 
-EXIT_COMMAND = b"cmd_router_to_child:exit\n"
-"""What ends a llama-server that waits for its stdin; SIGTERM alone leaves it waiting there."""
 PORT_TRIES = 5
-FIRST_POLL_S, LAST_POLL_S = 0.3, 2.0
-"""Pauses between health checks of a server that does not report its state, doubled from first to last."""
-CONFIRM_S = 0.02
-"""Pause after the first health check that contradicts a report of readiness."""
 DRAIN_POLL_S = 0.5
 PROGRESS_INTERVAL_S = 0.1
 
@@ -70,8 +55,7 @@ class Timing:
 class Surroundings:
     """What a supervisor is given and where it reports to."""
 
-    launcher: Launcher
-    environment: Mapping[str, str]
+    start: Start
     timing: Timing
     clock: Callable[[], float]
     """Seconds since the Unix epoch."""
@@ -80,6 +64,13 @@ class Surroundings:
     """New and previous state."""
     reported: Callable[[EngineEventType, str, int], None]
     """A death or a failure, why, and of which model."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """An instance that answers; a class, because an Instance may be of any."""
+
+    instance: Instance
 
 
 Outcome: TypeAlias = ModelRuntime | ServiceError
@@ -100,9 +91,8 @@ class Supervisor:
         self._now = loop.time
         self._stop: asyncio.Future[ServiceError] = loop.create_future()
         self._drain_until = 0.0
-        self._child: Child | None = None
+        self._instance: Instance | None = None
         self._digest = LogDigest()
-        self._says_ready = asyncio.Event()
         self._load_began = 0.0
         self._progress_published = 0.0
 
@@ -137,8 +127,8 @@ class Supervisor:
 
     def measure(self) -> None:
         """Read the memory use of the process into `runtime`; nothing is published."""
-        if self._child is not None:
-            self.runtime = replace(self.runtime, rss_bytes=self._child.rss_bytes)
+        if self._instance is not None:
+            self.runtime = replace(self.runtime, rss_bytes=self._instance.rss_bytes)
 
     async def run(self) -> None:
         """The task. Returns when the process is gone for good; also a cancelled one leaves no process."""
@@ -150,8 +140,8 @@ class Supervisor:
             error = LoadFailed(f"Internal error while running the model: {exc!r}")
         finally:
             try:
-                if self._child is not None:
-                    await self._child.stop(0)
+                if self._instance is not None:
+                    await self._instance.stop(0)
             finally:  # cancelled again: SIGKILL is sent, and nobody may wait for this model for ever
                 self._finish(error)
 
@@ -160,7 +150,7 @@ class Supervisor:
     async def _live(self) -> ServiceError:
         """Until asked to stop, or given up; the reason."""
         result = await self._bring_up()
-        while isinstance(result, Child):
+        while isinstance(result, _Ready):
             await self._serve(result)
             if self.is_stopping:
                 break
@@ -170,8 +160,8 @@ class Supervisor:
         await self._shut_down()
         return self._stop.result()
 
-    async def _bring_up(self) -> Child | ServiceError | None:
-        """A process that is READY; or why there is none; or None when asked to stop."""
+    async def _bring_up(self) -> _Ready | ServiceError | None:
+        """An instance that is READY; or why there is none; or None when asked to stop."""
         deadline = self._now() + self.spec.load_timeout_s
         for _ in range(PORT_TRIES):
             result = await self._launch(deadline)
@@ -179,68 +169,49 @@ class Supervisor:
                 break
         return result
 
-    async def _launch(self, deadline: float) -> Child | ServiceError | None:
-        self._digest, self._says_ready = LogDigest(), asyncio.Event()
-        program = self._around.launcher.argv
+    async def _launch(self, deadline: float) -> _Ready | ServiceError | None:
+        self._digest = LogDigest()
         try:
-            endpoint = Endpoint(LOOPBACK, free_port())
-            argv = (*program, *arguments(self.spec, endpoint))
-            child = await Child.spawn(argv, self._on_line, child_environment(self._around.environment))
-        except OSError as exc:
-            return LoadFailed(f"{program[0]} cannot be run: {exc.strerror}")
-        self._child = child
-        self._become(replace(self.runtime, pid=child.pid))
-        ready = asyncio.create_task(self._until_ready(endpoint))
+            instance = self._instance = await self._around.start(self.spec, self)
+        except ServiceError as exc:
+            return exc
+        self._become(replace(self.runtime, pid=instance.pid))
+        ready = asyncio.create_task(instance.until_ready())
         try:
-            await self._first_of(child.exited, ready, timeout=max(0.0, deadline - self._now()))
+            await self._first_of(instance.exited, ready, timeout=max(0.0, deadline - self._now()))
         finally:
             ready.cancel()
             await asyncio.wait({ready})
         if self.is_stopping:
             return None
-        if child.exited.done():
-            code = child.exited.result()
+        if instance.exited.done():
+            code = instance.exited.result()
             return self._failed(code, f"The model did not load: {self._digest.failure} ({describe_exit(code)})")
         if ready.cancelled():
-            await child.stop(0)
+            await instance.stop(0)
             problem = f"The model did not become ready within {self.spec.load_timeout_s:g} s"
             return DeadlineExceeded(problem, details="\n".join(self._digest.tail) or None)
-        self._become_ready(child, endpoint, ready.result())
-        return child
+        try:
+            properties = ready.result()
+        except ServiceError as exc:
+            await instance.stop(0)
+            return exc
+        self._become_ready(instance, properties)
+        return _Ready(instance)
 
-    async def _until_ready(self, endpoint: Endpoint) -> probe.Properties:
-        """Until the process reports it, or answers so if it does not report."""
-        pause = FIRST_POLL_S
-        while True:
-            if self._says_ready.is_set():
-                await asyncio.sleep(pause)
-            elif await self._says_ready_within(pause):
-                pause = CONFIRM_S
-            if await probe.is_healthy(endpoint):
-                properties = await probe.properties(endpoint)
-                # Before the process has said that it listens, a stranger may be faster on its port.
-                if self._says_ready.is_set() or properties.path in (None, self.spec.path):
-                    return properties
-            pause = min(2 * pause, LAST_POLL_S)
-
-    async def _says_ready_within(self, seconds: float) -> bool:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._says_ready.wait()
-        return self._says_ready.is_set()
-
-    async def _serve(self, child: Child) -> None:
+    async def _serve(self, ready: _Ready) -> None:
         """Until the process ends or a stop is asked for."""
-        await self._first_of(child.exited, timeout=self._timing.healthy_s)
-        if self.runtime.restarts and not child.exited.done() and not self.is_stopping:
+        exited = ready.instance.exited
+        await self._first_of(exited, timeout=self._timing.healthy_s)
+        if self.runtime.restarts and not exited.done() and not self.is_stopping:
             self._become(replace(self.runtime, restarts=0))
-        await self._first_of(child.exited)
+        await self._first_of(exited)
 
-    async def _recover(self, dead: Child) -> Child | ServiceError | None:
-        """After an unasked end: a new process that is READY; or why there is none; or None when asked to stop."""
-        code, words = dead.exited.result(), self._digest.last_words
+    async def _recover(self, dead: _Ready) -> _Ready | ServiceError | None:
+        """After an unasked end: another instance that is READY; or why there is none; or None when asked to stop."""
+        code, words = dead.instance.exited.result(), self._digest.last_words
         problem = f"The model's process ended unexpectedly: {describe_exit(code)}" + (f"; {words}" if words else "")
-        result: Child | ServiceError | None = self._failed(code, problem)
+        result: _Ready | ServiceError | None = self._failed(code, problem)
         self._around.reported(EngineEventType.CLOSED, str(result), self.spec.model_id)
         self.outcome = asyncio.get_running_loop().create_future()
         for delay in self._timing.restart_delays_s[self.runtime.restarts :]:
@@ -262,14 +233,13 @@ class Supervisor:
         return result
 
     async def _shut_down(self) -> None:
-        child, endpoint = self._child, self.runtime.endpoint
-        if child is None or endpoint is None:
+        instance = self._instance
+        if instance is None or self.runtime.endpoint is None:
             return  # nothing serves: `run` kills what is left
         self._become(replace(self.runtime, status=ModelStatus.STOPPING))
-        while (left := self._drain_until - self._now()) > 0 and await probe.is_busy(endpoint):
-            await asyncio.wait({child.exited}, timeout=min(left, DRAIN_POLL_S))
-        child.write(EXIT_COMMAND)
-        await child.stop(self._timing.stop_grace_s)
+        while (left := self._drain_until - self._now()) > 0 and await instance.is_busy():
+            await asyncio.wait({instance.exited}, timeout=min(left, DRAIN_POLL_S))
+        await instance.stop(self._timing.stop_grace_s)
 
     async def _first_of(self, *futures: asyncio.Future[Any], timeout: float | None = None) -> None:
         """Wait for one of `futures` or a request to stop, at most `timeout` seconds; cancels nothing."""
@@ -281,18 +251,19 @@ class Supervisor:
         previous, self.runtime = self.runtime, runtime
         self._around.changed(runtime, previous)
 
-    def _become_ready(self, child: Child, endpoint: Endpoint, properties: probe.Properties) -> None:
+    def _become_ready(self, instance: Instance, properties: probe.Properties) -> None:
         self._become(
             replace(
                 self.runtime,
                 status=ModelStatus.READY,
-                endpoint=endpoint,
+                endpoint=instance.endpoint,
+                pid=instance.pid,
                 progress=None,
                 loaded_at_ms=self._now_ms(),
                 load_duration_ms=round(1000 * (self._now() - self._load_began)),
                 context_size=properties.context_size,
                 slots=properties.slots,
-                rss_bytes=child.rss_bytes,
+                rss_bytes=instance.rss_bytes,
             )
         )
         self.outcome.set_result(self.runtime)
@@ -321,23 +292,16 @@ class Supervisor:
     def _failed(self, code: int, reason: str) -> LoadFailed:
         return LoadFailed(reason, exit_code=code, log_tail=self._digest.tail)
 
-    # --- what the process prints --------------------------------------------------------------------------
+    # --- what the instance says ---------------------------------------------------------------------------
 
-    def _on_line(self, stream: int, line: str) -> None:
-        if stream == STDOUT and (state := parse_state_line(line)):
-            self._on_state(state)
-            return
-        level, message = parse_log_line(line)
-        if message:
-            self._digest.add(level, message)
-            self._log(level, message)
+    def said(self, level: LogLevel, message: str) -> None:
+        self._digest.add(level, message)
+        self._log(level, message)
 
-    def _on_state(self, line: StateLine) -> None:
-        match self.runtime.status, line.state:
-            case ModelStatus.LOADING, "ready":
-                self._says_ready.set()
+    def reported(self, state: StateLine) -> None:
+        match self.runtime.status, state.state:
             case ModelStatus.LOADING, "loading":
-                self._progressed(line)
+                self._progressed(state)
             case ModelStatus.READY, "sleeping":
                 self._become(replace(self.runtime, status=ModelStatus.SLEEPING))
             case ModelStatus.SLEEPING, "ready":

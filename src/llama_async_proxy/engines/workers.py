@@ -11,19 +11,12 @@ from types import TracebackType
 from typing import Self
 
 from llama_async_proxy.engines.discovery import Launcher
-from llama_async_proxy.engines.options import check_options
-from llama_async_proxy.engines.supervisor import Supervisor, Surroundings, Timing
-from llama_async_proxy.errors import DeadlineExceeded, EngineMissing, EngineStopped, LoadFailed, ServiceError
-from llama_async_proxy.events import EngineChanged, EventBus, ModelRuntimeChanged
-from llama_async_proxy.records import (
-    EngineEventType,
-    EngineState,
-    EngineStatus,
-    LaunchSpec,
-    LogLine,
-    ModelRuntime,
-    ModelStatus,
-)
+from llama_async_proxy.engines.fleet import Fleet, Outlets
+from llama_async_proxy.engines.instance import Start, process_start
+from llama_async_proxy.engines.supervisor import Timing
+from llama_async_proxy.errors import EngineMissing, EngineStopped
+from llama_async_proxy.events import EngineChanged, EventBus
+from llama_async_proxy.records import EngineEventType, EngineState, EngineStatus, LaunchSpec, LogLine, ModelRuntime
 
 DEFAULT_TIMING = Timing()
 
@@ -47,18 +40,15 @@ class WorkersEngine:
     ) -> None:
         self._bus = bus
         self._find_launcher = find_launcher
-        self._log = log
-        self._timing = timing
         self._environment = environment
         self._clock = clock
         self._state = EngineState(EngineStatus.IDLE, "workers")
         self._launcher: Launcher | None = None
-        self._supervisors: dict[int, Supervisor] = {}
         self._turn = asyncio.Lock()
-        self._tasks = asyncio.TaskGroup()
+        self._fleet = Fleet(Outlets(bus, log, clock, timing), lambda: self._state, self._start_instance)
 
     async def __aenter__(self) -> Self:
-        await self._tasks.__aenter__()
+        await self._fleet.__aenter__()
         return self
 
     async def __aexit__(
@@ -67,9 +57,7 @@ class WorkersEngine:
         try:
             await self.stop()
         finally:
-            # Only a cancellation may be the group's own doing; another error it would wrap in a group.
-            cancelled = kind is asyncio.CancelledError
-            await self._tasks.__aexit__(*((kind, error, traceback) if cancelled else (None, None, None)))
+            await self._fleet.__aexit__(kind, error, traceback)
 
     # --- the engine ---------------------------------------------------------------------------------------
 
@@ -103,108 +91,35 @@ class WorkersEngine:
             was_running = self._state.status is EngineStatus.RUNNING
             self._state = replace(self._state, status=EngineStatus.IDLE, error=None, started_at_ms=None)
             try:
-                await self._stop_all()
+                await self._fleet.stop()
             finally:
                 if was_running:
                     self._bus.publish(EngineChanged(EngineEventType.STOPPED, self._state))
 
-    async def _stop_all(self) -> None:
-        supervisors = list(self._supervisors.values())
-        for supervisor in supervisors:
-            if supervisor.gone.done():
-                supervisor.forget()
-            else:
-                supervisor.request_stop(0.0, EngineStopped())
-        if supervisors:
-            await asyncio.wait([s.gone for s in supervisors])
-
     # --- models -------------------------------------------------------------------------------------------
 
     def runtime(self, model_id: int) -> ModelRuntime:
-        supervisor = self._supervisors.get(model_id)
-        return supervisor.runtime if supervisor else ModelRuntime(model_id)
+        return self._fleet.runtime(model_id)
 
     def runtimes(self) -> tuple[ModelRuntime, ...]:
-        return tuple(s.runtime for s in self._supervisors.values())
+        return self._fleet.runtimes()
 
     def measure(self) -> None:
-        """Bring `rss_bytes` of every runtime up to date, without an event: tens of microseconds per process."""
-        for supervisor in self._supervisors.values():
-            supervisor.measure()
+        self._fleet.measure()
 
     async def load(self, spec: LaunchSpec) -> ModelRuntime:
         """See `contract.Engine.load`. Who joins a load waits for it `spec.load_timeout_s` of its own.
 
         Raises InvalidInput for an option that cannot be passed, too.
         """
-        check_options(spec.options)
-        while True:
-            launcher = self._require_launcher()
-            supervisor = self._supervisors.get(spec.model_id)
-            if supervisor is None or supervisor.gone.done():
-                # The supervisor keeps the deadline, for the child must be gone by then.
-                return _loaded(await asyncio.shield(self._begin(spec, launcher).outcome))
-            if supervisor.is_stopping:
-                await asyncio.shield(supervisor.gone)
-            elif supervisor.outcome.done():
-                return supervisor.runtime
-            else:
-                return await _join(supervisor, spec.load_timeout_s)
+        return await self._fleet.load(spec)
 
     async def unload(self, model_id: int, *, drain_s: float = 10.0) -> ModelRuntime:
-        supervisor = self._supervisors.get(model_id)
-        if supervisor is None:
-            return ModelRuntime(model_id)
-        if supervisor.gone.done():
-            supervisor.forget()
-        else:
-            supervisor.request_stop(drain_s, LoadFailed("The model was unloaded before it was ready"))
-            await asyncio.shield(supervisor.gone)
-        return supervisor.runtime
+        return await self._fleet.unload(model_id, drain_s=drain_s)
 
-    def _require_launcher(self) -> Launcher:
+    def _start_instance(self) -> Start:
         if self._state.status is EngineStatus.RUNNING and self._launcher is not None:
-            return self._launcher
+            return process_start(self._launcher, os.environ if self._environment is None else self._environment)
         if self._state.error is not None:
             raise EngineMissing(self._state.error)
         raise EngineStopped
-
-    def _begin(self, spec: LaunchSpec, launcher: Launcher) -> Supervisor:
-        surroundings = Surroundings(
-            launcher=launcher,
-            environment=os.environ if self._environment is None else self._environment,
-            timing=self._timing,
-            clock=self._clock,
-            log=self._log,
-            changed=self._changed,
-            reported=self._reported,
-        )
-        previous = self.runtime(spec.model_id)
-        supervisor = self._supervisors[spec.model_id] = Supervisor(spec, surroundings)
-        supervisor.begin(previous)
-        self._tasks.create_task(supervisor.run(), name=f"model {spec.alias}")
-        return supervisor
-
-    def _changed(self, runtime: ModelRuntime, previous: ModelRuntime) -> None:
-        if runtime.status is ModelStatus.UNLOADED:
-            del self._supervisors[runtime.model_id]
-        self._bus.publish(ModelRuntimeChanged(runtime, previous))
-
-    def _reported(self, kind: EngineEventType, error: str, model_id: int) -> None:
-        self._bus.publish(EngineChanged(kind, self._state, error, model_id))
-
-
-async def _join(supervisor: Supervisor, timeout_s: float) -> ModelRuntime:
-    try:
-        async with asyncio.timeout(timeout_s):
-            return _loaded(await asyncio.shield(supervisor.outcome))
-    except TimeoutError:
-        raise DeadlineExceeded(
-            f"The model, being loaded for another caller, was not ready within {timeout_s:g} s"
-        ) from None
-
-
-def _loaded(outcome: ModelRuntime | ServiceError) -> ModelRuntime:
-    if isinstance(outcome, ServiceError):
-        raise outcome
-    return outcome
