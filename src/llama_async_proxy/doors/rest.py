@@ -46,6 +46,7 @@ from llama_async_proxy.operations.models import (
     UpdateModel,
 )
 from llama_async_proxy.operations.services import Services
+from llama_async_proxy.records import Variant
 
 logger = logging.getLogger(__name__)
 
@@ -152,9 +153,10 @@ async def get_model(services: Live, model_id: str) -> wire.Answer[wire.Registere
 
 async def update_model(services: Live, model_id: str, body: wire.ModelChangesBody) -> wire.Answer[wire.RegisteredModel]:
     """Change what is stored of a model. Its id never changes."""
-    changes = body.model_dump()
+    changes = body.model_dump(exclude={"aliases", "variants"})
     aliases = None if body.aliases is None else tuple(body.aliases)
-    request = UpdateModel(model_id, **{**changes, "aliases": aliases})
+    variants = None if body.variants is None else tuple(Variant(**variant.model_dump()) for variant in body.variants)
+    request = UpdateModel(model_id, **changes, aliases=aliases, variants=variants)
     return _model(await table.MODELS_UPDATE.run(services, request), "Model updated successfully")
 
 

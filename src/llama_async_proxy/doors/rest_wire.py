@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import PurePath
-from typing import Annotated, Generic, Literal, TypeVar
+from typing import Annotated, Generic, Literal, TypeVar, cast
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from pydantic.alias_generators import to_camel
 
 from llama_async_proxy import __version__
@@ -42,6 +42,7 @@ from llama_async_proxy.records import (
     ModelStatus,
     RequestCounters,
     Sample,
+    Variant,
 )
 from llama_async_proxy.settings import BY_NAME, Settings
 
@@ -119,6 +120,16 @@ class FoundModel(CamelWire):
     quantization: str | None = None
 
 
+class ModelVariant(CamelWire):
+    name: Text
+    parameters: Annotated[dict[str, JsonValue], Field(max_length=100)] = Field(
+        default={}, description="Keys of a request's body, for requests that do not have them."
+    )
+    system_prompt: Annotated[str, Field(max_length=100_000)] | None = Field(
+        None, description="For conversations that have none."
+    )
+
+
 class RegisteredModel(FoundModel):
     id: str
     status: Status
@@ -129,6 +140,7 @@ class RegisteredModel(FoundModel):
     is_favorite: bool
     is_pinned: bool
     aliases: list[str]
+    variants: list[ModelVariant] = Field(description="Further names with defaults of their own, on the same process.")
     options: dict[str, Option] = Field(description="Engine options of this model, by long flag name.")
 
 
@@ -174,6 +186,7 @@ class ModelChangesBody(CamelWire):
     context_size: ContextSize | None = None
     options: dict[str, Option] | None = None
     aliases: Annotated[list[Text], Field(max_length=100)] | None = None
+    variants: Annotated[list[ModelVariant], Field(max_length=100)] | None = None
     is_favorite: bool | None = None
     is_pinned: bool | None = None
 
@@ -317,8 +330,14 @@ def registered_model(view: ModelView, status: Status | None = None) -> Registere
         is_favorite=model.is_favorite,
         is_pinned=model.is_pinned,
         aliases=list(model.aliases),
+        variants=[_variant(variant) for variant in model.variants],
         options=dict(model.options),
     )
+
+
+def _variant(variant: Variant) -> ModelVariant:
+    parameters = cast("dict[str, JsonValue]", dict(variant.parameters))
+    return ModelVariant(name=variant.name, parameters=parameters, system_prompt=variant.system_prompt)
 
 
 def _status(model: Model, status: ModelStatus) -> Status:

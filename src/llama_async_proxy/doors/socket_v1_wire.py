@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct
+from msgspec.structs import astuple
 
 from llama_async_proxy.errors import InvalidInput
 from llama_async_proxy.operations.config import ConfigUpdated, ConfigView, UpdateConfig
@@ -28,7 +29,16 @@ from llama_async_proxy.operations.models import (
     UnloadModel,
     UpdateModel,
 )
-from llama_async_proxy.records import EngineStatus, GpuSample, ModelKind, ModelRuntime, ModelStatus, OptionValue, Sample
+from llama_async_proxy.records import (
+    EngineStatus,
+    GpuSample,
+    ModelKind,
+    ModelRuntime,
+    ModelStatus,
+    OptionValue,
+    Sample,
+    Variant,
+)
 from llama_async_proxy.settings import BY_NAME, SETTINGS, Settings
 
 ContextSize = Annotated[int, Meta(ge=0, le=1 << 31)]
@@ -78,6 +88,12 @@ class Creation(Struct):
     model: NewModelFields
 
 
+class VariantFields(Struct):
+    name: str
+    parameters: dict[str, Any] = {}
+    system_prompt: str | None = None
+
+
 class ModelFields(Struct):
     name: str | None = None
     ctx_size: ContextSize | None = None
@@ -86,6 +102,7 @@ class ModelFields(Struct):
     description: str | None = None
     params: dict[str, OptionValue] | None = None
     aliases: tuple[str, ...] | None = None
+    variants: tuple[VariantFields, ...] | None = None
     is_favorite: bool | None = None
     is_pinned: bool | None = None
 
@@ -138,12 +155,13 @@ def update_model(payload: Update) -> UpdateModel:
         family=fields.type,
         options=fields.params,
         aliases=fields.aliases,
+        variants=None if fields.variants is None else tuple(Variant(*astuple(each)) for each in fields.variants),
         is_favorite=fields.is_favorite,
         is_pinned=fields.is_pinned,
     )
 
 
-UPDATE_FIELDS = {"name": "updates.name", "aliases": "updates.aliases"}
+UPDATE_FIELDS = {"name": "updates.name", "aliases": "updates.aliases", "variants": "updates.variants"}
 
 
 def set_favorite(payload: Favorite) -> UpdateModel:
@@ -180,6 +198,7 @@ class V1Model(Struct):
     ctx_size: int | None
     description: str | None
     aliases: tuple[str, ...]
+    variants: list[VariantFields]
     is_favorite: bool
     is_pinned: bool
     created_at: int
@@ -257,6 +276,7 @@ def model(view: ModelView) -> V1Model:
         ctx_size=view.runtime.context_size or stored.context_size or facts.context_length,
         description=stored.description or facts.description,
         aliases=stored.aliases,
+        variants=[VariantFields(each.name, dict(each.parameters), each.system_prompt) for each in stored.variants],
         is_favorite=stored.is_favorite,
         is_pinned=stored.is_pinned,
         created_at=stored.created_at_ms,

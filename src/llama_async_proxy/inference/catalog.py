@@ -5,7 +5,7 @@ One object serves both: their keys do not overlap in meaning. `status` and `meta
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 
 from llama_async_proxy.records import Model, ModelRuntime, ModelStatus
@@ -21,7 +21,7 @@ _STATUS: Mapping[ModelStatus, str] = {
 
 
 def model_list(models: Iterable[tuple[Model, ModelRuntime]]) -> dict[str, object]:
-    entries = [entry(model, runtime) for model, runtime in models]
+    entries = [listed for model, runtime in models for listed in (entry(model, runtime), *variants(model, runtime))]
     return {
         "object": "list",
         "data": entries,
@@ -45,6 +45,13 @@ def entry(model: Model, runtime: ModelRuntime) -> dict[str, object]:
         "status": _status(runtime),
         "meta": _meta(model, runtime),
     }
+
+
+def variants(model: Model, runtime: ModelRuntime) -> Iterator[dict[str, object]]:
+    """The entries of a model's variants, by which a client can choose one as it chooses a model."""
+    for variant in model.variants:
+        own = {"id": variant.name, "display_name": variant.name, "aliases": [], "variant_of": model.slug}
+        yield {**entry(model, runtime), **own}
 
 
 def _status(runtime: ModelRuntime) -> dict[str, object]:

@@ -1,7 +1,7 @@
 """Which registered model a name means. Pure.
 
-Precedence: slug, name, alias, file name with or without its extension; first exactly, then ignoring case; last, the
-integer id. Within one kind the older model wins, so that registering a model never changes what a name means.
+Precedence: slug, name, alias, variant, file name with or without its extension; first exactly, then ignoring case;
+last, the integer id. Within one kind the older model wins, so that registering a model never changes what a name means.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import PurePath
 
 from llama_async_proxy.errors import InvalidInput, NotFound
-from llama_async_proxy.records import Model
+from llama_async_proxy.records import Model, Variant
 
 _SHARD = re.compile(r"-\d{5}-of-\d{5}$")
 _EXTENSIONS = (".gguf", ".bin")
@@ -29,7 +29,8 @@ class NameIndex:
         self._by_id: Mapping[str, Model] = {str(model.id): model for model in by_age}
         self._exact: dict[str, Model] = {}
         self._folded: dict[str, Model] = {}
-        for names_of in (_slugs, _display_names, _aliases, _file_names):
+        self._variants = {variant.name.casefold(): variant for model in by_age for variant in model.variants}
+        for names_of in (_slugs, _display_names, _aliases, _variant_names, _file_names):
             for model in by_age:
                 for name in names_of(model):
                     self._exact.setdefault(name, model)
@@ -41,6 +42,10 @@ class NameIndex:
 
     def resolve(self, name: str) -> Model | None:
         return self._exact.get(name) or self._folded.get(name.casefold()) or self._by_id.get(name)
+
+    def variant(self, name: str | None) -> Variant | None:
+        """The variant that `name` means; it resolves to the variant's model."""
+        return self._variants.get(name.casefold()) if self._variants and name else None
 
     def similar(self, name: str, limit: int = 3) -> tuple[str, ...]:
         """Slugs of models somebody who wrote `name` may have meant, best first."""
@@ -99,6 +104,10 @@ def _display_names(model: Model) -> Iterator[str]:
 
 def _aliases(model: Model) -> Iterator[str]:
     yield from model.aliases
+
+
+def _variant_names(model: Model) -> Iterator[str]:
+    yield from (variant.name for variant in model.variants)
 
 
 def _file_names(model: Model) -> Iterator[str]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
@@ -17,6 +18,7 @@ from llama_async_proxy.events import (
     ScanProgressed,
 )
 from llama_async_proxy.gguf.reader import GgufError
+from llama_async_proxy.inference.variants import RESERVED_PARAMETERS
 from llama_async_proxy.operations.scan import read_model_file, scan_directories
 from llama_async_proxy.operations.services import Services
 from llama_async_proxy.records import (
@@ -27,6 +29,7 @@ from llama_async_proxy.records import (
     ModelOrigin,
     ModelRuntime,
     OptionValue,
+    Variant,
     no_options,
 )
 
@@ -87,6 +90,7 @@ class UpdateModel:
     family: str | None = None
     options: Mapping[str, OptionValue] | None = None
     aliases: tuple[str, ...] | None = None
+    variants: tuple[Variant, ...] | None = None
     is_favorite: bool | None = None
     is_pinned: bool | None = None
 
@@ -227,9 +231,22 @@ async def update_model(services: Services, request: UpdateModel) -> ModelView:
     }
     if not changes:
         return view(services, model)
+    _check_variants(request.variants or ())
     model = await services.store.models.update(model.id, **changes)
     services.bus.publish(ModelUpdated(model))
     return view(services, model)
+
+
+def _check_variants(variants: Sequence[Variant]) -> None:
+    for i, variant in enumerate(variants):
+        for name in variant.parameters:
+            field_name = f"variants[{i}].parameters.{name}"
+            if name in RESERVED_PARAMETERS:
+                raise InvalidInput(field_name, "belongs to each request and can have no default")
+            try:
+                json.dumps(variant.parameters[name], allow_nan=False)
+            except (TypeError, ValueError) as exc:
+                raise InvalidInput(field_name, f"must be JSON: {exc}") from exc
 
 
 async def delete_model(services: Services, request: DeleteModel) -> DeletedModel:

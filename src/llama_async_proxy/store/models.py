@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import fields, replace
 from itertools import chain, count
@@ -14,9 +15,18 @@ from typing import Any, TypedDict, Unpack
 from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
 
 from llama_async_proxy.errors import Conflict, InvalidInput, NotFound
-from llama_async_proxy.records import Model, ModelDraft, ModelFacts, ModelFile, ModelKind, ModelOrigin, OptionValue
+from llama_async_proxy.records import (
+    Model,
+    ModelDraft,
+    ModelFacts,
+    ModelFile,
+    ModelKind,
+    ModelOrigin,
+    OptionValue,
+    Variant,
+)
 from llama_async_proxy.store.database import Database
-from llama_async_proxy.store.schema import models
+from llama_async_proxy.store.schema import models, variants
 from llama_async_proxy.store.writer import Writer
 
 RESERVED_SLUGS = frozenset({"load", "unload", "sse"})
@@ -41,6 +51,7 @@ class ModelChanges(TypedDict, total=False):
     context_size: int | None
     options: Mapping[str, OptionValue]
     aliases: tuple[str, ...]
+    variants: tuple[Variant, ...]
     is_favorite: bool
     is_pinned: bool
 
@@ -112,6 +123,8 @@ class ModelTable:
             checked["options"] = MappingProxyType(dict(changes["options"]))
         if "aliases" in changes:
             checked["aliases"] = tuple(dict.fromkeys(_checked_name(alias, "aliases") for alias in changes["aliases"]))
+        if "variants" in changes:
+            checked["variants"] = tuple(map(_checked_variant, changes["variants"]))
         return await self._change(model_id, **checked)
 
     def touch(self, model_id: int, at_ms: int) -> None:
@@ -155,6 +168,8 @@ class ModelTable:
             new = replace(self.get(model_id), **changes, updated_at_ms=self._now_ms())
             _check_unique(new, self._models)
             connection.execute(update(models).where(models.c.id == model_id).values(_to_row(new)))
+            if "variants" in changes:
+                _store_variants(connection, new)
             return new
 
         def publish(changed: Model) -> None:
@@ -208,7 +223,36 @@ def _checked_name(name: str, field: str = "name") -> str:
     return name
 
 
+def _checked_variant(variant: Variant) -> Variant:
+    return Variant(
+        _checked_name(variant.name, "variants"), MappingProxyType(dict(variant.parameters)), variant.system_prompt
+    )
+
+
+def _names(model: Model) -> list[str]:
+    """All but those of its files."""
+    return [model.slug, model.name, *model.aliases, *(variant.name for variant in model.variants)]
+
+
+def _check_variants(new: Model, others: Sequence[Model]) -> None:
+    """Of two models with one alias the older answers; the name of a variant always means the variant."""
+    own = {_name_key(name) for name in (new.slug, new.name, *new.aliases)}
+    for variant in new.variants:
+        key = _name_key(variant.name)
+        if key in own:
+            raise InvalidInput("variants", f"{variant.name!r} is another name of this model already")
+        own.add(key)
+    for other in others:
+        if other.id == new.id:
+            continue
+        for ours, theirs in ((new.variants, _names(other)), (other.variants, _names(new))):
+            clash = {_name_key(variant.name) for variant in ours} & {_name_key(name) for name in theirs}
+            if clash:
+                raise Conflict(f"Model {other.name!r} (id {other.id}) has the name {min(clash)!r} already.")
+
+
 def _check_unique(new: Model, others: Sequence[Model]) -> None:
+    _check_variants(new, others)
     for other in others:
         if other.id == new.id:
             continue
@@ -223,13 +267,14 @@ def _check_unique(new: Model, others: Sequence[Model]) -> None:
 def register(draft: ModelDraft, existing: Sequence[Model], now_ms: int) -> Model:
     """The model a draft becomes; its id is still 0. Raises Conflict, InvalidInput."""
     stem = file_stem(draft.file.path)
+    taken = {_name_key(variant.name) for model in existing for variant in model.variants}
     name = (stem or "model") if draft.name is None else _checked_name(draft.name)
     if draft.origin is ModelOrigin.SCANNED:
-        name = _unique(name, {_name_key(model.name) for model in existing}, _name_key)
+        name = _unique(name, taken | {_name_key(model.name) for model in existing}, _name_key)
     slug = slugify(draft.name or stem) or slugify(stem) or "model"
     new = Model(
         id=0,
-        slug=_unique(slug, RESERVED_SLUGS | {model.slug for model in existing}),
+        slug=_unique(slug, RESERVED_SLUGS | taken | {model.slug for model in existing}),
         name=name,
         path=draft.file.path,
         origin=draft.origin,
@@ -266,11 +311,32 @@ def _to_row(model: Model) -> dict[str, Any]:
     }
 
 
+def _store_variants(connection: Connection, model: Model) -> None:
+    connection.execute(delete(variants).where(variants.c.model_id == model.id))
+    rows = [
+        {
+            "name_key": _name_key(variant.name),
+            "name": variant.name,
+            "model_id": model.id,
+            "position": position,
+            "parameters": dict(variant.parameters),
+            "system_prompt": variant.system_prompt,
+        }
+        for position, variant in enumerate(model.variants)
+    ]
+    if rows:
+        connection.execute(insert(variants), rows)
+
+
 def _load(connection: Connection) -> tuple[Model, ...]:
-    return tuple(map(_from_row, connection.execute(select(models).order_by(models.c.id))))
+    by_model: defaultdict[int, list[Variant]] = defaultdict(list)
+    for row in connection.execute(select(variants).order_by(variants.c.position)):
+        by_model[row.model_id].append(Variant(row.name, MappingProxyType(row.parameters), row.system_prompt))
+    rows = connection.execute(select(models).order_by(models.c.id))
+    return tuple(_from_row(row, tuple(by_model[row.id])) for row in rows)
 
 
-def _from_row(row: Row[Any]) -> Model:
+def _from_row(row: Row[Any], its_variants: tuple[Variant, ...]) -> Model:
     values = dict(row._mapping)
     del values["name_key"]
     facts = values["facts"]
@@ -282,5 +348,6 @@ def _from_row(row: Row[Any]) -> Model:
             "shards": tuple(values["shards"]),
             "options": MappingProxyType(values["options"]),
             "aliases": tuple(values["aliases"]),
+            "variants": its_variants,
         }
     )

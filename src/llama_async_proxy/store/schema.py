@@ -63,6 +63,18 @@ models = Table(
     sqlite_autoincrement=True,
 )
 
+variants = Table(
+    "variants",
+    metadata,
+    Column("name_key", String, primary_key=True),
+    Column("name", String, nullable=False),
+    Column("model_id", Integer, ForeignKey("models.id", ondelete="CASCADE"), nullable=False, index=True),
+    # Among the model's.
+    Column("position", Integer, nullable=False),
+    Column("parameters", JSON, nullable=False),
+    Column("system_prompt", String),
+)
+
 settings = Table(
     "settings",
     metadata,
