@@ -15,6 +15,7 @@ import socketio
 import uvloop
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from llama_async_proxy.chats.answers import Answers
 from llama_async_proxy.doors.inference import InferenceDoor
 from llama_async_proxy.doors.metering import MeteringMiddleware
 from llama_async_proxy.doors.rest import create_rest
@@ -27,6 +28,7 @@ from llama_async_proxy.engines.discovery import find_launcher
 from llama_async_proxy.engines.workers import WorkersEngine
 from llama_async_proxy.errors import EngineMissing, ServiceError
 from llama_async_proxy.events import EventBus, RequestFinished, SettingsChanged
+from llama_async_proxy.inference.completion import Completer
 from llama_async_proxy.inference.names import Names
 from llama_async_proxy.inference.proxy import Proxy
 from llama_async_proxy.inference.residency import Residency
@@ -120,6 +122,14 @@ async def build(settings: Settings) -> AsyncIterator[Application]:
             bus=bus,
             used=store.models.touch,
         )
+        upstream = UpstreamClient()
+        stack.callback(upstream.close)
+        completer = Completer(
+            names=names, residency=residency, client=upstream, settings=live, finished=lambda r: _record(services, r)
+        )
+        answers = await stack.enter_async_context(
+            Answers(store.turns, completer, suggest_title=store.chats.suggest_title, settings=live, bus=bus)
+        )
         requests = RequestMeter()
         machine = Machine(HostProbe(settings.data_dir), machine_gpus())
         stack.callback(machine.close)
@@ -132,6 +142,7 @@ async def build(settings: Settings) -> AsyncIterator[Application]:
             names=names,
             engine=engine,
             residency=residency,
+            answers=answers,
             sampler=sampler,
             requests=requests,
             connections=ConnectionMeter(time.monotonic),
@@ -139,8 +150,6 @@ async def build(settings: Settings) -> AsyncIterator[Application]:
             now_ms=_now_ms,
             started_at_ms=started_at_ms,
         )
-        upstream = UpstreamClient()
-        stack.callback(upstream.close)
         sockets = Sockets(lambda: services)
         proxy = Proxy(
             names=names, residency=residency, client=upstream, settings=live, finished=lambda r: _record(services, r)

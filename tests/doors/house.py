@@ -15,14 +15,17 @@ import aiohttp
 import socketio
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from llama_async_proxy.chats.answers import Answers
 from llama_async_proxy.doors.metering import MeteringMiddleware
 from llama_async_proxy.doors.rest import create_rest
 from llama_async_proxy.doors.security import SecurityMiddleware
 from llama_async_proxy.doors.sockets import Sockets
 from llama_async_proxy.engines.workers import WorkersEngine
 from llama_async_proxy.events import EventBus
+from llama_async_proxy.inference.completion import Completer
 from llama_async_proxy.inference.names import Names
 from llama_async_proxy.inference.residency import Residency
+from llama_async_proxy.inference.upstream import UpstreamClient
 from llama_async_proxy.monitor.connections import ConnectionMeter
 from llama_async_proxy.monitor.gpu import CombinedProbe
 from llama_async_proxy.monitor.host import HostProbe
@@ -78,19 +81,30 @@ async def house(directory: Path, model_files: Path, **settings: Any) -> AsyncIte
         sampler = Sampler(
             machine, lambda: ServiceFacts(requests=requests.snapshot()), live, bus=bus, store=store.metrics.append
         )
+        names = Names(store.models.all)
+        residency = Residency(
+            engine,
+            settings=live,
+            models=store.models.all,
+            spec_for=lambda model, options: launch_spec(live(), model, options),
+            bus=bus,
+            used=store.models.touch,
+        )
+        upstream = UpstreamClient()
+        stack.callback(upstream.close)
+        completer = Completer(
+            names=names, residency=residency, client=upstream, settings=live, finished=store.requests.append
+        )
+        answers = await stack.enter_async_context(
+            Answers(store.turns, completer, suggest_title=store.chats.suggest_title, settings=live, bus=bus)
+        )
         services = Services(
             configuration=configuration,
             store=store,
-            names=Names(store.models.all),
+            names=names,
             engine=engine,
-            residency=Residency(
-                engine,
-                settings=live,
-                models=store.models.all,
-                spec_for=lambda model, options: launch_spec(live(), model, options),
-                bus=bus,
-                used=store.models.touch,
-            ),
+            residency=residency,
+            answers=answers,
             sampler=sampler,
             requests=requests,
             connections=ConnectionMeter(time.monotonic),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from llama_async_proxy.chats.answers import Answers
+from llama_async_proxy.engines.catalogue import OptionCatalogue
 from llama_async_proxy.engines.contract import Engine
 from llama_async_proxy.events import EventBus
 from llama_async_proxy.inference.names import Names
@@ -12,17 +14,23 @@ from llama_async_proxy.inference.residency import Residency
 from llama_async_proxy.monitor.connections import ConnectionMeter
 from llama_async_proxy.monitor.requests import RequestMeter
 from llama_async_proxy.monitor.sampler import Sampler
+from llama_async_proxy.operations.active_preset import ActivePreset
 from llama_async_proxy.operations.configuration import Configuration
+from llama_async_proxy.operations.launch import LaunchPlanner
 from llama_async_proxy.store.store import Store
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
     configuration: Configuration
+    catalogue: OptionCatalogue
+    planner: LaunchPlanner
+    active_preset: ActivePreset
     store: Store
     names: Names
     engine: Engine
     residency: Residency
+    answers: Answers
     sampler: Sampler
     requests: RequestMeter
     connections: ConnectionMeter

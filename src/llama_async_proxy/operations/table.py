@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
-from llama_async_proxy.operations import config, engine, estimate, health, metrics, models
+from llama_async_proxy.operations import chats, config, engine, estimate, health, metrics, models, search, usage
 from llama_async_proxy.operations.services import Services
+from llama_async_proxy.records import Image
 
 Input = TypeVar("Input")
 Output = TypeVar("Output")
@@ -65,6 +66,29 @@ CONFIG_UPDATE = Operation(
 )
 HEALTH_GET = Operation("health.get", Effect.READ, health.GetHealth, health.Health, health.get_health)
 STATUS_GET = Operation("status.get", Effect.READ, health.GetStatus, health.ServiceStatus, health.get_status)
+CHATS_LIST = Operation(
+    "chats.list", Effect.READ, chats.ListConversations, chats.ConversationList, chats.list_conversations
+)
+CHATS_GET = Operation("chats.get", Effect.READ, chats.GetConversation, chats.ConversationView, chats.get_conversation)
+CHATS_CREATE = Operation(
+    "chats.create", Effect.WRITE, chats.CreateConversation, chats.ConversationChange, chats.create_conversation
+)
+CHATS_UPDATE = Operation(
+    "chats.update", Effect.WRITE, chats.UpdateConversation, chats.ConversationChange, chats.update_conversation
+)
+CHATS_DELETE = Operation(
+    "chats.delete", Effect.WRITE, chats.DeleteConversation, chats.DeletedConversation, chats.delete_conversation
+)
+CHATS_SEND = Operation("chats.send", Effect.RUN, chats.SendMessage, chats.AnswerBegun, chats.send_message)
+CHATS_EDIT = Operation("chats.edit", Effect.RUN, chats.EditMessage, chats.AnswerBegun, chats.edit_message)
+CHATS_REGENERATE = Operation(
+    "chats.regenerate", Effect.RUN, chats.RegenerateAnswer, chats.AnswerBegun, chats.regenerate_answer
+)
+CHATS_STOP = Operation("chats.stop", Effect.RUN, chats.StopAnswer, chats.StoppedAnswer, chats.stop_answer)
+CHATS_CHOOSE = Operation("chats.choose", Effect.WRITE, chats.ChooseBranch, chats.ConversationView, chats.choose_branch)
+CHATS_IMAGE = Operation("chats.image", Effect.READ, chats.GetImage, Image, chats.get_image)
+CHATS_SEARCH = Operation("chats.search", Effect.READ, search.Search, search.SearchResults, search.search)
+USAGE_GET = Operation("usage.get", Effect.READ, usage.GetUsage, usage.Usage, usage.get_usage)
 
 OPERATIONS: Mapping[str, Operation[Any, Any]] = {
     operation.name: operation
@@ -91,5 +115,18 @@ OPERATIONS: Mapping[str, Operation[Any, Any]] = {
         CONFIG_UPDATE,
         HEALTH_GET,
         STATUS_GET,
+        CHATS_LIST,
+        CHATS_GET,
+        CHATS_CREATE,
+        CHATS_UPDATE,
+        CHATS_DELETE,
+        CHATS_SEND,
+        CHATS_EDIT,
+        CHATS_REGENERATE,
+        CHATS_STOP,
+        CHATS_CHOOSE,
+        CHATS_IMAGE,
+        CHATS_SEARCH,
+        USAGE_GET,
     )
 }

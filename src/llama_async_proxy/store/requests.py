@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, func, insert, or_, select
+from sqlalchemy import Connection, Row, and_, delete, func, insert, or_, select
 
 from llama_async_proxy.records import RequestRecord
 from llama_async_proxy.store.database import Database, storable
@@ -30,6 +30,25 @@ class RequestTotals:
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class DayTotals:
+    """Sums over the stored requests of one model in one day."""
+
+    day: str
+    """ISO date, UTC."""
+    model: str
+    requests: int
+    errors: int
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+    total_ms: float
+    generation_ms: float
+    """Time it took to generate `timed_tokens`."""
+    timed_tokens: int
+    """Of answers whose rate is known."""
 
 
 class RequestTable:
@@ -67,6 +86,32 @@ class RequestTable:
         )
         return await self._database.read(
             lambda connection: tuple(RequestTotals(**row._mapping) for row in connection.execute(query))
+        )
+
+    async def by_day(self, *, since_ms: int) -> tuple[DayTotals, ...]:
+        """By day, newest first, and model, the busiest first, of requests since then. Raises StoreUnavailable."""
+        c = requests.c
+        number = func.count()
+        day = func.date(c.arrived_at_ms / 1000, "unixepoch").label("day")
+        is_timed = and_(c.tokens_per_second > 0, c.completion_tokens.is_not(None))
+        generation_ms = 1000.0 * c.completion_tokens / c.tokens_per_second
+        query = (
+            select(
+                day,
+                c.model,
+                number.label("requests"),
+                number.filter(or_(c.status >= 400, c.error.is_not(None))).label("errors"),
+                *(func.coalesce(func.sum(c[name]), 0).label(name) for name in _TOKENS),
+                func.sum(c.total_ms).label("total_ms"),
+                func.coalesce(func.sum(generation_ms).filter(is_timed), 0.0).label("generation_ms"),
+                func.coalesce(func.sum(c.completion_tokens).filter(is_timed), 0).label("timed_tokens"),
+            )
+            .where(c.arrived_at_ms >= since_ms)
+            .group_by(day, c.model)
+            .order_by(day.desc(), number.desc(), c.model)
+        )
+        return await self._database.read(
+            lambda connection: tuple(DayTotals(**row._mapping) for row in connection.execute(query))
         )
 
 

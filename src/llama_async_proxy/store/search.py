@@ -9,12 +9,14 @@ without spaces is found by sequences of three characters, shorter ones by lookin
 
 from __future__ import annotations
 
+import asyncio
 import re
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from sqlalchemy import Connection, Row, text
 
+from llama_async_proxy.errors import Conflict
 from llama_async_proxy.records import Role
 from llama_async_proxy.store.database import Database, storable
 from llama_async_proxy.store.scripts import has_unspaced
@@ -78,12 +80,33 @@ class SearchIndex:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def find(self, query: Query) -> tuple[Hit, ...]:
-        """At most `limit` hits, titles first. Cancelling breaks the search off. Raises StoreUnavailable."""
+        self._current: dict[str, asyncio.Task[tuple[Hit, ...]]] = {}
+
+    async def find(self, query: Query, *, client: str = "") -> tuple[Hit, ...]:
+        """At most `limit` hits, titles first. Cancelling breaks the search off, and so does a newer one of the same
+        `client`, unless that is empty.
+
+        Raises Conflict when a newer one came, StoreUnavailable.
+        """
         terms = parse(query.text, is_typing=query.is_typing)
+        if client and client in self._current:
+            self._current[client].cancel()
         if not terms or query.limit < 1:
             return ()
-        return await self._database.search(lambda connection: _find(connection, terms, query))
+        search = self._database.search(lambda connection: _find(connection, terms, query))
+        return await (self._newest(client, asyncio.create_task(search)) if client else search)
+
+    async def _newest(self, client: str, search: asyncio.Task[tuple[Hit, ...]]) -> tuple[Hit, ...]:
+        self._current[client] = search
+        try:
+            await asyncio.wait({search})
+        finally:
+            search.cancel()
+            if self._current.get(client) is search:
+                del self._current[client]
+        if search.cancelled():
+            raise Conflict("A newer search of the same client took the place of this one.")
+        return search.result()
 
 
 def parse(typed: str, *, is_typing: bool = False) -> tuple[Term, ...]:

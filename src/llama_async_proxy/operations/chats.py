@@ -1,0 +1,366 @@
+"""Conversations: kept here, answered here, whoever is watching."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from math import isfinite
+
+from llama_async_proxy.chats import titles
+from llama_async_proxy.chats.answer import Answer
+from llama_async_proxy.errors import Conflict, InvalidInput, NotFound, TooLarge
+from llama_async_proxy.events import BranchChosen, ConversationChanged, ConversationDeleted
+from llama_async_proxy.inference.names import choose
+from llama_async_proxy.operations.services import Services
+from llama_async_proxy.records import (
+    Conversation,
+    Image,
+    Message,
+    Model,
+    ModelKind,
+    Opening,
+    Rephrase,
+    Retry,
+    Sampling,
+    Say,
+)
+from llama_async_proxy.store.chats import ConversationChanges, NewConversation, RoleTotals
+
+MAX_MESSAGE_LENGTH = 2_000_000
+"""Characters: more than any model reads."""
+MAX_IMAGES = 16
+MAX_IMAGE_BYTES = 20 << 20
+_IMAGE_MAGIC = {"image/png": b"\x89PNG", "image/jpeg": b"\xff\xd8\xff", "image/gif": b"GIF8", "image/webp": b"RIFF"}
+_MAX_NAME_LENGTH = 500
+_MAX_STOPS = 16
+_LIMITS: dict[str, tuple[float, float]] = {
+    "temperature": (0, 100),
+    "top_p": (0, 1),
+    "top_k": (0, 1 << 31),
+    "min_p": (0, 1),
+    "num_predict": (-1, 1 << 31),
+    "repeat_penalty": (0, 100),
+    "presence_penalty": (-100, 100),
+    "frequency_penalty": (-100, 100),
+    "seed": (-1, (1 << 32) - 1),
+    "context_history_limit": (0, 100_000),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ListConversations:
+    """Last updated first. `archived`: True only those, None all."""
+
+    limit: int | None = None
+    offset: int = 0
+    archived: bool | None = False
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationList:
+    conversations: tuple[Conversation, ...]
+    answering: tuple[int, ...]
+    """Ids of those in which an answer is being generated."""
+
+
+@dataclass(frozen=True, slots=True)
+class GetConversation:
+    id: int
+    every_branch: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationView:
+    conversation: Conversation
+    messages: tuple[Message, ...]
+    """Oldest first: the active branch, or all that were asked for."""
+    totals: tuple[RoleTotals, ...]
+    is_answering: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CreateConversation:
+    """Without a title it is named after what is said first."""
+
+    model: str
+    title: str | None = None
+    system_prompt: str | None = None
+    sampling: Sampling = field(default_factory=Sampling)
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationChange:
+    conversation: Conversation
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateConversation:
+    """Fields left at None keep their value; `sampling` replaces all of it."""
+
+    id: int
+    title: str | None = None
+    model: str | None = None
+    system_prompt: str | None = None
+    uses_default_system_prompt: bool = False
+    sampling: Sampling | None = None
+    is_pinned: bool | None = None
+    is_archived: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteConversation:
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeletedConversation:
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class SendMessage:
+    id: int
+    message: str
+    model: str
+    images: tuple[Image, ...] = ()
+    client: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EditMessage:
+    """Say something else in place of an earlier message; the earlier branch stays. No model: the conversation's."""
+
+    id: int
+    message_id: int
+    message: str
+    model: str | None = None
+    client: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RegenerateAnswer:
+    """Answer again. `message_id` is an answer or a message of the user. No model: the conversation's."""
+
+    id: int
+    message_id: int
+    model: str | None = None
+    client: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerBegun:
+    said: Message
+    answer: Message
+    """Still empty; it grows by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class StopAnswer:
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoppedAnswer:
+    """`message` is what there is of the answer; None when none was being generated."""
+
+    message: Message | None
+
+
+@dataclass(frozen=True, slots=True)
+class ChooseBranch:
+    """Make the branch through a message the one that is read and continued."""
+
+    id: int
+    message_id: int
+
+
+# --- conversations --------------------------------------------------------------------------------
+
+
+async def list_conversations(services: Services, request: ListConversations) -> ConversationList:
+    if request.limit is not None and not 1 <= request.limit < 1 << 63:
+        raise InvalidInput("limit", f"must be a positive number, not {request.limit}")
+    if not 0 <= request.offset < 1 << 63:
+        raise InvalidInput("offset", f"must be 0 or more, not {request.offset}")
+    found = await services.store.chats.all(limit=request.limit, offset=request.offset, archived=request.archived)
+    return ConversationList(found, services.answers.conversations)
+
+
+async def get_conversation(services: Services, request: GetConversation) -> ConversationView:
+    chats = services.store.chats
+    conversation, messages = await (chats.tree if request.every_branch else chats.thread)(request.id)
+    is_answering = services.answers.running(request.id) is not None
+    return ConversationView(conversation, messages, await chats.totals(request.id), is_answering)
+
+
+async def create_conversation(services: Services, request: CreateConversation) -> ConversationChange:
+    new = NewConversation(
+        title=titles.UNTITLED if request.title is None else checked_title(request.title),
+        model=_checked_model_name(request.model),
+        has_automatic_title=request.title is None,
+        system_prompt=_checked_text("system_prompt", request.system_prompt),
+        sampling=_checked_sampling(request.sampling),
+    )
+    conversation = await services.store.chats.create(new)
+    services.bus.publish(ConversationChanged(conversation))
+    return ConversationChange(conversation)
+
+
+async def update_conversation(services: Services, request: UpdateConversation) -> ConversationChange:
+    changes: ConversationChanges = {}
+    if request.title is not None:
+        changes["title"] = checked_title(request.title)
+        changes["has_automatic_title"] = False
+    if request.model is not None:
+        changes["model"] = _checked_model_name(request.model)
+    if request.uses_default_system_prompt or request.system_prompt is not None:
+        changes["system_prompt"] = _checked_text("system_prompt", request.system_prompt)
+    if request.sampling is not None:
+        changes["sampling"] = _checked_sampling(request.sampling)
+    if request.is_pinned is not None:
+        changes["is_pinned"] = request.is_pinned
+    if request.is_archived is not None:
+        changes["is_archived"] = request.is_archived
+    conversation = await services.store.chats.update(request.id, **changes)
+    services.bus.publish(ConversationChanged(conversation))
+    return ConversationChange(conversation)
+
+
+async def delete_conversation(services: Services, request: DeleteConversation) -> DeletedConversation:
+    """What is being generated in it ends, what waits for its turn is told that it is gone."""
+    await services.store.chats.delete(request.id)
+    services.answers.stop(request.id)
+    services.bus.publish(ConversationDeleted(request.id))
+    return DeletedConversation(request.id)
+
+
+async def choose_branch(services: Services, request: ChooseBranch) -> ConversationView:
+    if services.answers.running(request.id) is not None:
+        raise Conflict("An answer is being generated in this conversation. Stop it, or wait for its end.")
+    await services.store.turns.choose(request.id, request.message_id)
+    services.bus.publish(BranchChosen(request.id))
+    return await get_conversation(services, GetConversation(request.id))
+
+
+# --- answers --------------------------------------------------------------------------------------
+
+
+async def send_message(services: Services, request: SendMessage) -> AnswerBegun:
+    return await _begun(await start_answer(services, request))
+
+
+async def edit_message(services: Services, request: EditMessage) -> AnswerBegun:
+    return await _begun(await start_answer(services, request))
+
+
+async def regenerate_answer(services: Services, request: RegenerateAnswer) -> AnswerBegun:
+    return await _begun(await start_answer(services, request))
+
+
+async def _begun(answer: Answer) -> AnswerBegun:
+    turn = await answer.begun()
+    return AnswerBegun(turn.thread[-1], turn.answer)
+
+
+async def start_answer(services: Services, request: SendMessage | EditMessage | RegenerateAnswer) -> Answer:
+    """An answer that will come when its turn has come, whoever waits for it.
+
+    Raises InvalidInput and NotFound for what can be told before.
+    """
+    if not isinstance(request, RegenerateAnswer) and not request.message.strip():
+        raise InvalidInput("message", "must not be blank")
+    conversation = await services.store.chats.get(request.id)
+    name = _checked_model_name(conversation.model if request.model is None else request.model)
+    opening = _opening(_answering_model(services, name), request)
+    return services.answers.start(request.id, opening, model=name, client=request.client)
+
+
+async def stop_answer(services: Services, request: StopAnswer) -> StoppedAnswer:
+    """Returns when it has ended; what there is of it is kept."""
+    await services.store.chats.get(request.id)
+    answer = services.answers.stop(request.id)
+    return StoppedAnswer(None if answer is None else await answer.ended())
+
+
+def _answering_model(services: Services, name: str) -> Model:
+    model = choose(services.names.index, name, ())
+    if model.facts.kind is not ModelKind.CHAT:
+        raise InvalidInput("model", f"{model.slug!r} is a model for {model.facts.kind.value}, it cannot chat")
+    return model
+
+
+def _opening(model: Model, request: SendMessage | EditMessage | RegenerateAnswer) -> Opening:
+    if isinstance(request, RegenerateAnswer):
+        return Retry(request.message_id)
+    text = _checked_text("message", request.message) or ""
+    if isinstance(request, EditMessage):
+        return Rephrase(request.message_id, text)
+    if request.images and model.mmproj_path is None:
+        raise InvalidInput("images", f"model {model.slug!r} cannot see images: it has no projector (mmproj) file")
+    return Say(text, _checked_images(request.images))
+
+
+# --- input ----------------------------------------------------------------------------------------
+
+
+def checked_title(title: str) -> str:
+    """Raises InvalidInput."""
+    title = title.strip()
+    if not title:
+        raise InvalidInput("title", "must not be blank")
+    if len(title) > titles.MAX_TITLE_LENGTH:
+        raise InvalidInput("title", f"must have at most {titles.MAX_TITLE_LENGTH} characters, not {len(title)}")
+    return title
+
+
+def _checked_model_name(name: str) -> str:
+    name = name.strip()
+    if not name:
+        raise InvalidInput("model", "must not be blank")
+    if len(name) > _MAX_NAME_LENGTH:
+        raise InvalidInput("model", f"must have at most {_MAX_NAME_LENGTH} characters, not {len(name)}")
+    return name
+
+
+def _checked_text(field_name: str, text: str | None) -> str | None:
+    if text is not None and len(text) > MAX_MESSAGE_LENGTH:
+        raise InvalidInput(field_name, f"must have at most {MAX_MESSAGE_LENGTH} characters, not {len(text)}")
+    return text
+
+
+def _checked_sampling(sampling: Sampling) -> Sampling:
+    for option in fields(Sampling):
+        value = getattr(sampling, option.name)
+        if value is None or option.name == "stop":
+            continue
+        low, high = _LIMITS[option.name]
+        if not isfinite(value) or not low <= value <= high:
+            raise InvalidInput(option.name, f"must be between {low:g} and {high:g}, not {value}")
+    stops = sampling.stop or ()
+    if len(stops) > _MAX_STOPS or not all(0 < len(stop) <= _MAX_NAME_LENGTH for stop in stops):
+        raise InvalidInput("stop", f"must be at most {_MAX_STOPS} texts of 1 to {_MAX_NAME_LENGTH} characters")
+    return sampling
+
+
+def _checked_images(images: tuple[Image, ...]) -> tuple[Image, ...]:
+    if len(images) > MAX_IMAGES:
+        raise InvalidInput("images", f"must be at most {MAX_IMAGES}, not {len(images)}")
+    for index, image in enumerate(images):
+        where = f"images[{index}]"
+        magic = _IMAGE_MAGIC.get(image.media_type)
+        if magic is None:
+            raise InvalidInput(where, f"must be one of {', '.join(_IMAGE_MAGIC)}, not {image.media_type[:100]!r}")
+        if not image.data.startswith(magic):
+            raise InvalidInput(where, f"does not begin as {image.media_type} does")
+        if len(image.data) > MAX_IMAGE_BYTES:
+            raise TooLarge(where, f"is larger than {MAX_IMAGE_BYTES >> 20} MiB")
+    return images
+
+
+@dataclass(frozen=True, slots=True)
+class GetImage:
+    id: int
+
+
+async def get_image(services: Services, request: GetImage) -> Image:
+    """Raises NotFound."""
+    return await services.store.chats.image(request.id)

@@ -1,0 +1,37 @@
+"""Finding what was said."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llama_async_proxy.errors import InvalidInput
+from llama_async_proxy.operations.services import Services
+from llama_async_proxy.store.search import Hit, Query
+
+MOST_HITS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    text: str
+    limit: int = 50
+    newest_first: bool = False
+    is_typing: bool = False
+    """The last word may be unfinished."""
+    client: str = ""
+    """Of searches with the same client only the last one goes on. Empty: nobody else's business."""
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResults:
+    hits: tuple[Hit, ...]
+
+
+async def search(services: Services, request: Search) -> SearchResults:
+    """Cancelling it, and a newer search of the same client, break it off. Raises Conflict, InvalidInput."""
+    if not request.text.strip():
+        raise InvalidInput("q", "must not be blank")
+    if not 1 <= request.limit <= MOST_HITS:
+        raise InvalidInput("limit", f"must be between 1 and {MOST_HITS}, not {request.limit}")
+    query = Query(request.text, request.limit, request.newest_first, request.is_typing)
+    return SearchResults(await services.store.search.find(query, client=request.client))

@@ -1,0 +1,33 @@
+"""What was used: by model and by day, from the records of the requests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llama_async_proxy.errors import InvalidInput
+from llama_async_proxy.operations.services import Services
+from llama_async_proxy.store.requests import DayTotals
+
+_DAY_MS = 86_400_000
+MOST_DAYS = 366
+
+
+@dataclass(frozen=True, slots=True)
+class GetUsage:
+    days: int = 30
+    """Up to today, in UTC."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    days: int
+    totals: tuple[DayTotals, ...]
+    """By day, newest first, and by model, the busiest first."""
+
+
+async def get_usage(services: Services, request: GetUsage) -> Usage:
+    if not 1 <= request.days <= MOST_DAYS:
+        raise InvalidInput("days", f"must be between 1 and {MOST_DAYS}, not {request.days}")
+    today = services.now_ms() // _DAY_MS
+    since_ms = (today - request.days + 1) * _DAY_MS
+    return Usage(request.days, await services.store.requests.by_day(since_ms=since_ms))
