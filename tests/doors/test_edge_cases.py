@@ -23,7 +23,8 @@ from support.site import CHAT, UpstreamSite
 from support.upstream import LAST_EVENTS, Exchange, answers, make_settings, never_answers, says, streams, token
 
 LOOP_FACTORIES = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
-BODY = b'{"model":"tiny"}'
+BODY = b'{"model":"tiny","n":2}'
+"""Passes as it is: several choices are not reassembled from a stream."""
 STREAM_BODY = b'{"model":"tiny","stream":true}'
 ANSWER = b'{"ok": true}'
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import httpx
@@ -16,7 +17,7 @@ from llama_async_proxy.doors.inference import InferenceDoor
 from llama_async_proxy.errors import LoadFailed
 from llama_async_proxy.inference.delivery import Patience
 from llama_async_proxy.inference.proxy import CLIENT_GONE
-from llama_async_proxy.records import ModelStatus
+from llama_async_proxy.records import ModelStatus, Variant
 from support.asgi import RawClient
 from support.site import CHAT, STREAM, UpstreamSite
 from support.upstream import (
@@ -75,6 +76,24 @@ async def test_a_json_answer_passes_verbatim(site: UpstreamSite) -> None:
     }
 
 
+async def test_a_variants_defaults_reach_the_engine_and_its_name_stays(site: UpstreamSite) -> None:
+    bold = Variant("tiny-bold", {"temperature": 1.5, "top_k": 3}, "Be bold.")
+    site.models = (replace(site.models[0], variants=(bold,)), *site.models[1:])
+    user = {"role": "user", "content": "hi"}
+    site.upstream.behaviour = answers({"model": "tiny-bold"})
+    await site.http.post(CHAT, json={"model": "Tiny-Bold", "messages": [user], "top_k": 1})
+    await site.http.post(CHAT, json={"model": "tiny", "messages": [user]})
+    bold_body, plain_body = (json.loads(exchange.body) for exchange in site.upstream.exchanges)
+    assert bold_body == {
+        "model": "Tiny-Bold",
+        "messages": [{"role": "system", "content": "Be bold."}, user],
+        "top_k": 1,
+        "temperature": 1.5,
+    }
+    assert plain_body == {"model": "tiny", "messages": [user]}
+    assert [record.model for record in site.records] == ["tiny", "tiny"]
+
+
 async def test_a_stream_passes_verbatim(site: UpstreamSite) -> None:
     events = (token("a"), b": ping\n\n", event({"odd": "spacing"}), *LAST_EVENTS)
     site.upstream.behaviour = streams(*events)
@@ -107,7 +126,7 @@ async def test_each_token_leaves_when_it_arrives(site: UpstreamSite) -> None:
 
 
 async def test_the_request_reaches_the_engine_verbatim_but_for_what_is_ours(site: UpstreamSite) -> None:
-    body = b'{ "model":"GPT-4o",  "messages":[] }'
+    body = b'{ "model":"GPT-4o",  "stream": true, "messages":[] }'
     headers = {
         "authorization": "Bearer secret",
         "cookie": "session=1",
@@ -115,15 +134,25 @@ async def test_the_request_reaches_the_engine_verbatim_but_for_what_is_ours(site
         "origin": "http://evil.example",
         "connection": "keep-alive, x-hop",
         "x-hop": "1",
-        "x-conversation-id": "c1",
+        "x-custom": "c1",
+        "x-conversation-id": "it would go on without its client",
         "content-type": "application/json",
     }
     await site.http.post(f"{CHAT}?autoload=1", content=body, headers=headers)
     [received] = site.upstream.requests
     assert (received.target, received.body) == (f"{CHAT}?autoload=1", body)
-    assert received.header("x-conversation-id") == "c1"
+    assert received.header("x-custom") == "c1"
     assert received.header("content-type") == "application/json"
-    for name in ("authorization", "cookie", "x-api-key", "origin", "x-hop", "accept-encoding", "connection"):
+    for name in (
+        "authorization",
+        "cookie",
+        "x-api-key",
+        "origin",
+        "x-hop",
+        "accept-encoding",
+        "connection",
+        "x-conversation-id",
+    ):
         assert received.header(name) is None, name
 
 

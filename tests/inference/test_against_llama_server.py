@@ -64,6 +64,12 @@ def chat_server(llama_server: Path, model_files: Path) -> Iterator[LlamaServer]:
 
 
 @pytest.fixture(scope="module")
+def slow_server(llama_server: Path, model_files: Path) -> Iterator[LlamaServer]:
+    with running(llama_server, model_files / "slow.gguf", "--slots", "-np", "2", "-c", "8192") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
 def embedding_server(llama_server: Path, model_files: Path) -> Iterator[LlamaServer]:
     with running(llama_server, model_files / "embed.gguf", "--embeddings", "--alias", "embed") as server:
         yield server
@@ -76,9 +82,9 @@ def rerank_server(llama_server: Path, model_files: Path) -> Iterator[LlamaServer
 
 
 @contextlib.asynccontextmanager
-async def site_of(**servers: LlamaServer) -> AsyncIterator[Site]:
+async def site_of(*, short_way: bool = False, **servers: LlamaServer) -> AsyncIterator[Site]:
     models = tuple(make_model(number, slug) for number, slug in enumerate(servers, 1))
-    site = Site(models)
+    site = Site(models, short_way=short_way)
     async with site.served({m.id: servers[m.slug].endpoint for m in models}):
         yield site
 
@@ -214,23 +220,149 @@ async def test_every_generation_is_counted(chat_server: LlamaServer, path: str, 
         assert record.tokens_per_second or not record.streamed
 
 
-async def slot_is_busy(server: LlamaServer) -> bool:
-    async with httpx.AsyncClient(base_url=server.url) as client:
-        return bool((await client.get("/slots")).json()[0]["is_processing"])
+# --- answers reassembled from streams -----------------------------------------------------------------------------
+
+LLAMA = {"grammar": 'root ::= "ab" "🦙" "cd"'}
+"""A character of several tokens, which a stream shows only when it is whole."""
+THOUGHT = {"grammar": 'root ::= "<think>" "hm ok" "</think>" "yes"'}
+ONLY_THOUGHT = {"grammar": 'root ::= "<think>" "hm ok" "</think>"'}
+SCHEMA = {
+    "type": "object",
+    "properties": {"city": {"type": "string", "maxLength": 8}, "n": {"type": "integer"}},
+    "required": ["city", "n"],
+}
+FUNCTION = {"name": "get_weather", "description": "Weather", "parameters": SCHEMA}
+TOOLS = {"tools": [{"type": "function", "function": FUNCTION}], "tool_choice": "required"}
+SAID: dict[str, list[dict[str, Any]]] = {
+    "/v1/chat/completions": [
+        {},
+        {"stop": ["the"], "max_tokens": 50},
+        *({"max_tokens": count} for count in (0, 1)),
+        *({**LLAMA, "max_tokens": count} for count in (3, 4, 5, 6)),
+        {"response_format": {"type": "json_schema", "json_schema": {"schema": SCHEMA}}, "max_tokens": 60},
+        THOUGHT,
+        ONLY_THOUGHT,
+        {"grammar": 'root ::= "   "'},
+        {**TOOLS, "max_tokens": 80},
+        {**TOOLS, "max_tokens": 20},
+        {**TOOLS, "parallel_tool_calls": True, "max_tokens": 200},
+        {"n": 1, "logprobs": False, "stream": None, "timings_per_token": True},
+        {"messages": [*MESSAGES, {"role": "assistant", "content": "Once"}]},
+        {"logprobs": True, "top_logprobs": 2},
+        {"return_progress": True},
+        {"messages": "no"},
+        {"messages": [{"role": "user", "content": "hi " * 600}]},
+        {"grammar": "root ::= ("},
+        {"temperature": "warm"},
+    ],
+    "/v1/completions": [
+        {},
+        {"stop": ["e"], "max_tokens": 60},
+        *({**LLAMA, "max_tokens": count} for count in (3, 6)),
+        {"max_tokens": 0},
+        {"prompt": ["a", "b"]},
+        {"logprobs": 2},
+        {"echo": True},
+        {"prompt": None},
+    ],
+    "/completion": [
+        *({**LLAMA, "n_predict": count} for count in (3, 4, 5, 6)),
+        {"stop": ["o"], "n_predict": 60},
+        {"n_predict": 0},
+        {"n_probs": 2},
+        {"return_tokens": True},
+        {"response_fields": ["content", "generation_settings/n_predict"]},
+        {"prompt": [300, 301]},
+        {"json_schema": {"type": "integer"}},
+        {"samplers": ["top_k"], "logit_bias": [[300, -5]], "timings_per_token": True},
+        {"prompt": "hi " * 2000},
+    ],
+    "/completions": [{"stop": ["e"]}],
+    "/infill": [{"input_prefix": "the ", "input_suffix": " dog"}, {"input_prefix": "a"}],
+    "/v1/messages": [
+        {},
+        {"system": "be brief", "stop_sequences": ["a"], "max_tokens": 40},
+        {"max_tokens": 0},
+        {"tools": [{"name": "get_weather", "input_schema": SCHEMA}], "tool_choice": {"type": "any"}, "max_tokens": 80},
+        {"tools": [{"name": "get_weather", "input_schema": SCHEMA}], "tool_choice": {"type": "any"}, "max_tokens": 15},
+        {"thinking": {"type": "enabled", "budget_tokens": 100}},
+        {"messages": []},
+    ],
+    "/v1/responses": [
+        {},
+        THOUGHT,
+        {"instructions": "be brief"},
+        {"tools": [{"type": "function", **FUNCTION}], "tool_choice": "required", "max_output_tokens": 80},
+        {"input": "hi " * 3000},
+        {"input": None},
+    ],
+}
+PROMPTS: dict[str, dict[str, Any]] = {
+    "/v1/chat/completions": {"messages": MESSAGES},
+    "/v1/messages": {"messages": MESSAGES},
+    "/v1/responses": {"input": "hello", "max_output_tokens": 12},
+    "/infill": {"prompt": "a"},
+}
 
 
-async def test_a_client_that_leaves_frees_the_slot(llama_server: Path, model_files: Path) -> None:
-    endless = json.dumps({"model": "slow", "messages": MESSAGES, "stream": True, "max_tokens": 400}).encode()
-    with running(llama_server, model_files / "slow.gguf", "--slots") as server:
-        async with site_of(slow=server) as site:
-            async with RawClient.connected(site.port) as client:
-                await client.post("/v1/chat/completions", endless)
-                await client.until(b'"content":"')
-                assert await slot_is_busy(server)
-            async with asyncio.timeout(2):
-                while await slot_is_busy(server):
-                    await asyncio.sleep(0.02)
+@pytest.mark.parametrize("short_way", [False, True], ids=["asgi", "splice"])
+@pytest.mark.parametrize("path", SAID)
+async def test_an_answer_is_the_same_though_the_engine_streamed_it(
+    chat_server: LlamaServer, path: str, short_way: bool
+) -> None:
+    async with site_of(short_way=short_way, chat=chat_server) as site:
+        await site.residency.load(site.models[0])
+        async with httpx.AsyncClient(base_url=chat_server.url, timeout=30) as straight:
+            for changes in SAID[path]:
+                body = {**FIXED, **PROMPTS.get(path, {"prompt": "the quick"}), **changes}
+                await straight.post(path, json=body)  # so that both find the same in the engine's cache
+                direct = comparable(await straight.post(path, json=body))
+                assert comparable(await site.http.post(path, json=body)) == direct, changes
+
+
+async def test_an_answer_whose_first_character_takes_several_tokens_is_asked_for_plainly(
+    chat_server: LlamaServer,
+) -> None:
+    """llama-server's stream of messages has no beginning then."""
+    async with site_of(chat=chat_server) as site:
+        body = {**FIXED, "messages": MESSAGES, "grammar": 'root ::= "🦙"'}
+        assert (await both(chat_server, site, "POST", "/v1/messages", json=body)).status_code == 200
+
+
+async def until_busy(server: LlamaServer, slots: int) -> None:
+    """Wait until so many slots are in use; a generation that nobody broke off would take much longer."""
+    async with httpx.AsyncClient(base_url=server.url) as client, asyncio.timeout(5):
+        while sum(slot["is_processing"] for slot in (await client.get("/slots")).json()) != slots:
+            await asyncio.sleep(0.02)
+
+
+@pytest.mark.parametrize("short_way", [False, True], ids=["asgi", "splice"])
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", {"messages": MESSAGES, "stream": True}),
+        ("/v1/chat/completions", {"messages": MESSAGES}),
+        ("/completion", {"prompt": "the quick"}),
+        ("/v1/messages", {"messages": MESSAGES}),
+        ("/v1/responses", {"input": "the quick"}),
+    ],
+)
+async def test_a_client_that_leaves_frees_the_slot(
+    slow_server: LlamaServer, path: str, body: dict[str, Any], short_way: bool
+) -> None:
+    """While another stream runs and somebody polls the slots, which keeps llama-server from looking by itself."""
+    endless = {"model": "slow", "max_tokens": 2000, "max_output_tokens": 2000, "n_predict": 2000, "ignore_eos": True}
+    async with site_of(short_way=short_way, slow=slow_server) as site:
+        await site.residency.load(site.models[0])
+        async with RawClient.connected(site.port) as other, RawClient.connected(site.port) as client:
+            await other.post("/completion", json.dumps({**endless, "prompt": "a", "stream": True}).encode())
+            await other.until(b'"content":"')
+            await client.post(path, json.dumps({**endless, **body}).encode())
+            await until_busy(slow_server, 2)
+            client.writer.close()
+            await until_busy(slow_server, 1)
             assert (await site.record()).status == CLIENT_GONE
+        await until_busy(slow_server, 0)
 
 
 async def test_a_killed_engine_ends_its_stream_with_an_error_event(llama_server: Path, model_files: Path) -> None:

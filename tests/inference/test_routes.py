@@ -75,7 +75,42 @@ def test_methods_of_a_path() -> None:
     ],
 )
 def test_model_and_stream_are_read_from_the_body(body: bytes, expected: Parameters) -> None:
-    assert parameters(CHAT, b"", [], body) == expected
+    found = parameters(CHAT, b"", [], body)
+    assert (found.model, found.stream) == (expected.model, expected.stream)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"stream":false,"n":1,"logprobs":false,"n_probs":0,"echo":null,"stop":["a"],"tools":[{}]}',
+        b'{"stream":null,"prompt":"text","return_tokens":false,"timings_per_token":true}',
+    ],
+)
+def test_an_ordinary_generation_is_reassembled(body: bytes) -> None:
+    assert parameters(CHAT, b"", [], body).reassembles
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"stream":true}',
+        b'{"stream":"no"}',
+        b'{"n":2}',
+        b'{"n_cmpl":3}',
+        b'{"prompt":["a","b"]}',
+        b'{"logprobs":true}',
+        b'{"n_probs":1}',
+        b'{"return_tokens":true}',
+        b'{"response_fields":["content"]}',
+        b'{"n_indent":2}',
+        b'{"echo":true}',
+        b'{"reasoning_format":"deepseek-legacy"}',
+        b'{"stream_options":{}}',
+    ],
+)
+def test_what_a_stream_says_differently_is_not(body: bytes) -> None:
+    assert not parameters(CHAT, b"", [], body).reassembles
+    assert not parameters(Route("POST", "/tokenize"), b"", [], b"{}").reassembles
 
 
 def test_a_route_that_does_not_stream_ignores_the_wish() -> None:

@@ -11,6 +11,7 @@ from llama_async_proxy.errors import Overloaded, ServiceError
 from llama_async_proxy.inference import sse
 from llama_async_proxy.inference.account import Account
 from llama_async_proxy.inference.dialects import Dialect, error_body, error_event, relayed_error_event
+from llama_async_proxy.inference.reassembly import Answer, Reassembly
 from llama_async_proxy.inference.upstream import Response
 
 Header = tuple[bytes, bytes]
@@ -22,6 +23,8 @@ _EARLY_HEADERS: Sequence[Header] = (
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 )
+_JSON = (b"content-type", b"application/json; charset=utf-8")
+_OF_STREAMS = frozenset((b"content-type", b"x-accel-buffering"))
 _MAX_ERROR_BODY = 64 * 1024
 
 
@@ -49,6 +52,12 @@ def for_client(headers: Iterable[Header]) -> list[Header]:
         for name, value in headers
         if name not in HOP_BY_HOP and name != b"server" and not name.startswith(b"access-control-")
     ]
+
+
+def for_answer(headers: Iterable[Header], answer: Answer) -> list[Header]:
+    """The headers of a stream as its reassembled answer has them."""
+    kept = [header for header in for_client(headers) if header[0] not in _OF_STREAMS]
+    return [*kept, _JSON, (b"content-length", b"%d" % len(answer.body))]
 
 
 class Delivery:
@@ -82,6 +91,20 @@ class Delivery:
             ended = response.ended
             await self._write(chunk, more=not ended)
 
+    async def reassemble(self, response: Response, parts: Reassembly) -> None:
+        """Hand over a stream as one answer. Raises NotReassembled before anything has left, and as `relay`."""
+        if not can_be_reassembled(response.status, response.headers):
+            await self.relay(response)
+            return
+        while not response.ended:
+            chunk = await response.read()
+            parts.feed(chunk)
+            if parts.is_generating:
+                self._account.received(chunk)
+        answer = parts.answer()
+        await self._start(answer.status, for_answer(response.headers, answer))
+        await self._write(answer.body, more=False)
+
     async def _relay_as_event(self, response: Response) -> None:
         """The head of a stream has left already, but the engine answered with an error."""
         body = b""
@@ -111,8 +134,13 @@ class Delivery:
         self._last = chunk
 
 
+def can_be_reassembled(status: int, headers: Iterable[Header]) -> bool:
+    """False for an error before the first token, which is an answer of its own."""
+    return status == 200 and sse.is_event_stream(headers)
+
+
 def error_headers(error: ServiceError, body: bytes) -> list[Header]:
-    headers = [(b"content-type", b"application/json; charset=utf-8"), (b"content-length", b"%d" % len(body))]
+    headers = [_JSON, (b"content-length", b"%d" % len(body))]
     if isinstance(error, Overloaded):
         headers.append((b"retry-after", b"%d" % error.retry_after_s))
     return headers

@@ -10,16 +10,19 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llama_async_proxy.errors import ServiceError
+from llama_async_proxy.inference import reassembly
 from llama_async_proxy.inference.account import Account
 from llama_async_proxy.inference.delivery import HOP_BY_HOP, Delivery, Header, Patience, Reply
 from llama_async_proxy.inference.interruption import Interruption, ended
 from llama_async_proxy.inference.names import Names, choose
+from llama_async_proxy.inference.reassembly import NotReassembled
 from llama_async_proxy.inference.residency import Lease, Residency, Revoke
-from llama_async_proxy.inference.routes import Headers, Route, parameters
+from llama_async_proxy.inference.routes import Headers, Parameters, Route, parameters
 from llama_async_proxy.inference.upstream import Timeouts, UpstreamClient, UpstreamRequest
+from llama_async_proxy.inference.variants import with_defaults
 from llama_async_proxy.records import Model, RequestRecord
 from llama_async_proxy.settings import Settings
 
@@ -31,6 +34,7 @@ _NOT_FOR_THE_ENGINE = HOP_BY_HOP | {
     *(b"authorization", b"proxy-authorization", b"x-api-key", b"cookie"),  # secrets meant for us
     *(b"origin", b"referer"),  # the engine would answer any origin with its consent
     b"accept-encoding",  # a compressed stream could neither be counted nor end with an error event
+    b"x-conversation-id",  # with it the engine would go on when the client has left
 }
 
 
@@ -109,6 +113,9 @@ class Proxy:
         account.model = asked.model or ""
         model = choose(self._names.index, asked.model, () if asked.model else self._residency.loaded())
         account.model = model.slug
+        if variant := self._names.index.variant(asked.model):
+            request = replace(request, body=with_defaults(variant, request.route, request.body))
+            asked = parameters(request.route, request.query, request.headers, request.body)
 
         async def client_gone() -> Exception:
             await gone()
@@ -119,10 +126,27 @@ class Proxy:
             self._leased(model, interruption.trip, delivery if asked.stream else None) as lease,
         ):
             account.leased(lease)
-            async with self._client.request(lease.endpoint, for_engine(request), self._timeouts()) as response:
-                await delivery.relay(response)
-                # Not later: some servers report a finished exchange as a gone client.
-                interruption.disarm()
+            await self._exchange(request, asked, lease, delivery)
+            # Not later: some servers report a finished exchange as a gone client.
+            interruption.disarm()
+
+    async def _exchange(self, request: Request, asked: Parameters, lease: Lease, delivery: Delivery) -> None:
+        if asked.reassembles and await self._reassembled(request, lease, delivery):
+            return
+        async with self._client.request(lease.endpoint, for_engine(request), self._timeouts()) as response:
+            await delivery.relay(response)
+
+    async def _reassembled(self, request: Request, lease: Lease, delivery: Delivery) -> bool:
+        """Answer from a stream. False when that cannot be done; nothing has left then."""
+        upstream = for_engine(request)
+        parts = reassembly.begin(request.route.path)
+        streaming = replace(upstream, body=parts.as_stream(upstream.body))
+        async with self._client.request(lease.endpoint, streaming, self._timeouts()) as response:
+            try:
+                await delivery.reassemble(response, parts)
+            except NotReassembled:
+                return False
+        return True
 
     @asynccontextmanager
     async def _leased(self, model: Model, revoke: Revoke, waiting: Delivery | None) -> AsyncIterator[Lease]:

@@ -16,6 +16,7 @@ from urllib.parse import parse_qs
 import msgspec
 
 from llama_async_proxy.errors import InvalidInput
+from llama_async_proxy.inference import reassembly
 from llama_async_proxy.inference.dialects import Dialect
 
 Headers = Iterable[tuple[bytes, bytes]]
@@ -90,19 +91,27 @@ def methods(path: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """What routing needs of a request: the model's name, None when it names none, and whether the answer streams."""
+    """What routing needs of a request: the model's name, None when it names none, and how it is to be answered."""
 
     model: str | None
     stream: bool = False
+    reassembles: bool = False
+    """Its JSON answer can be put together from a stream."""
 
 
 class _Body(msgspec.Struct):
+    model: str | int | None = None
+
+
+class _Generation(reassembly.Parameters):
     model: str | int | None = None
     stream: msgspec.Raw = msgspec.Raw(b"false")
     """Raw: whether another type than boolean is an error is the engine's to say."""
 
 
 _BODY = msgspec.json.Decoder(_Body)
+_GENERATION = msgspec.json.Decoder(_Generation)
+_NO_STREAM = (b"false", b"null")
 
 
 def parameters(route: Route, query: bytes, headers: Headers, body: bytes) -> Parameters:
@@ -112,12 +121,15 @@ def parameters(route: Route, query: bytes, headers: Headers, body: bytes) -> Par
     if route.model_in is ModelIn.FORM:
         return Parameters(_model_in_form(headers, body))
     try:
-        decoded = _BODY.decode(body)
+        if not route.streams:
+            return Parameters(_given(_BODY.decode(body).model))
+        asked = _GENERATION.decode(body)
     except msgspec.ValidationError as error:
         raise InvalidInput("body", f"{error}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidInput("body", f"is not valid JSON: {error}") from None
-    return Parameters(_given(decoded.model), route.streams and bytes(decoded.stream) == b"true")
+    stream = bytes(asked.stream)
+    return Parameters(_given(asked.model), stream == b"true", stream in _NO_STREAM and asked.allow_reassembly)
 
 
 def model_in_query(query: bytes) -> str | None:

@@ -12,17 +12,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from typing import Any, Protocol, TypeVar, cast
 
 import httptools
 
 from llama_async_proxy.errors import DeadlineExceeded, ServiceError, UpstreamFailed
-from llama_async_proxy.inference import sse
+from llama_async_proxy.inference import reassembly, sse
 from llama_async_proxy.inference.account import Account
-from llama_async_proxy.inference.delivery import Header, error_headers, for_client
+from llama_async_proxy.inference.delivery import (
+    Header,
+    can_be_reassembled,
+    error_headers,
+    for_answer,
+    for_client,
+)
 from llama_async_proxy.inference.dialects import error_body, error_event
 from llama_async_proxy.inference.names import Names, choose
 from llama_async_proxy.inference.proxy import CLIENT_GONE, ClientGone, Request, for_engine
+from llama_async_proxy.inference.reassembly import NotReassembled, Reassembly
 from llama_async_proxy.inference.residency import Lease, Residency
 from llama_async_proxy.inference.routes import parameters
 from llama_async_proxy.inference.upstream import KEEP_IDLE_S, MAX_HEAD, MAX_IDLE
@@ -76,9 +84,10 @@ class Splicer:
             model = choose(self._names.index, asked.model, () if asked.model else self._residency.loaded())
         except Exception:  # the long way meets it again, and answers and logs it
             return None
-        if not self._residency.is_ready(model):
+        if not self._residency.is_ready(model) or self._names.index.variant(asked.model):
             return None
-        passage = Passage(self, request, client)
+        parts = reassembly.begin(request.route.path) if asked.reassembles else None
+        passage = Passage(self, request, client, parts)
         return passage if passage.leased(model, self._residency) else None
 
     def close(self) -> None:
@@ -138,11 +147,15 @@ class Splicer:
 class Passage:
     """One request on its way, from its lease to its record."""
 
-    def __init__(self, splicer: Splicer, request: Request, client: Client) -> None:
+    def __init__(self, splicer: Splicer, request: Request, client: Client, parts: Reassembly | None) -> None:
         self.account = Account(request.client, request.route.path)
         self._splicer = splicer
         self._request = request
         self._client = client
+        self._parts = parts
+        """What the answer is put together from, when it is."""
+        self._pieces: list[bytes] = []
+        """Of the body, not yet among the parts."""
         self._loop = asyncio.get_running_loop()
         self._lease: Lease
         self._claim: AbstractAsyncContextManager[Lease]
@@ -163,12 +176,15 @@ class Passage:
             return False
         self.account.model = model.slug
         self.account.leased(self._lease)
+        self._ask()
+        return True
+
+    def _ask(self) -> None:
         channel = self._splicer.take(self._lease.endpoint)
         if channel is None:
             self._connect()
         else:
             self._send(channel)
-        return True
 
     def _connect(self) -> None:
         self._connecting = self._loop.create_task(self._connected())
@@ -195,6 +211,8 @@ class Passage:
             self.fail(UpstreamFailed("The model's process closed the connection without an answer."))
             return
         request = for_engine(self._request)
+        if self._parts is not None:
+            request = replace(request, body=self._parts.as_stream(request.body))
         channel.begin(self, request.head(self._lease.endpoint), request.body, self._splicer.settings())
         channel.set_paused(self._is_paused)
 
@@ -217,6 +235,12 @@ class Passage:
 
     def head(self, channel: Channel, body: bytes) -> None:
         """The answer's head has come in, and the raw bytes after it."""
+        if self._parts is not None:
+            if can_be_reassembled(channel.status, channel.headers):
+                self._feed(self._parts)
+                return
+            self._parts = None
+            self.account.received(b"".join(self._pieces))
         headers = for_client(channel.headers)
         self.account.status = channel.status
         self.account.streamed = sse.is_event_stream(headers)
@@ -227,13 +251,27 @@ class Passage:
             headers.append((b"connection", b"close"))
         self._client.start(channel.status, headers, body)
 
+    def received(self, piece: bytes) -> None:
+        """A piece of the body, without its framing; `head` or `body` follows."""
+        if self._parts is None:
+            self.account.received(piece)
+        else:
+            self._pieces.append(piece)
+
     def body(self, data: bytes) -> None:
-        self._client.write(data)
+        """More raw bytes after the head."""
+        if self._parts is None:
+            self._client.write(data)
+        else:
+            self._feed(self._parts)
 
     def complete(self, channel: Channel) -> None:
         self._channel = None
         self._splicer.keep(channel)
-        self._end(whole=True)
+        if self._parts is None:
+            self._end(whole=True)
+        else:
+            self._reassemble(self._parts, channel)
 
     def died(self, channel: Channel, error: ServiceError) -> None:
         """The engine's connection is of no more use."""
@@ -242,6 +280,38 @@ class Passage:
             self._connect()
         else:
             self.fail(error)
+
+    # --- an answer from a stream ------------------------------------------------------------------
+
+    def _feed(self, parts: Reassembly) -> None:
+        try:
+            for piece in self._pieces:
+                parts.feed(piece)
+                if parts.is_generating:
+                    self.account.received(piece)
+        except NotReassembled:
+            self._ask_plainly()
+        self._pieces.clear()
+
+    def _reassemble(self, parts: Reassembly, channel: Channel) -> None:
+        try:
+            answer = parts.answer()
+        except NotReassembled:
+            self._ask_plainly()
+        except UpstreamFailed as error:
+            self.fail(error)
+        else:
+            self.account.status = answer.status
+            self._client.start(answer.status, for_answer(channel.headers, answer), answer.body)
+            self._end(whole=True)
+
+    def _ask_plainly(self) -> None:
+        """Nothing has left yet: ask again, as the client did."""
+        self._parts = None
+        if self._channel is not None:
+            self._channel.abort()
+            self._channel = None
+        self._ask()
 
     # --- ending -----------------------------------------------------------------------------------
 
@@ -442,7 +512,7 @@ class Channel(asyncio.Protocol):
     def on_body(self, body: bytes) -> None:
         self.last_piece = body
         if self._passage is not None:
-            self._passage.account.received(body)
+            self._passage.received(body)
 
     def on_message_complete(self) -> None:
         if self._has_head and not self.ends_with_connection:
