@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from llama_async_proxy.inference import catalog
-from llama_async_proxy.records import ModelRuntime, ModelStatus
+from llama_async_proxy.records import ModelRuntime, ModelStatus, Variant
 from support.upstream import make_model
 
 MODEL = make_model(3, "tiny", name="Tiny", aliases=("t",), created_at_ms=1_700_000_000_999, quantization="Q8_0")
@@ -19,6 +22,17 @@ def test_an_entry_serves_openai_and_anthropic_clients_at_once() -> None:
     )
     assert (entry["type"], entry["display_name"], entry["created_at"]) == ("model", "Tiny", "2023-11-14T22:13:20Z")
     assert entry["aliases"] == ["t"]
+
+
+def test_a_variant_is_listed_beside_its_model() -> None:
+    model = replace(MODEL, variants=(Variant("tiny-bold", {"temperature": 2}),))
+    listed: Any = catalog.model_list([(model, ModelRuntime(3, ModelStatus.READY))])
+    assert [entry["id"] for entry in listed["data"]] == ["tiny", "tiny-bold"]
+    assert (listed["first_id"], listed["last_id"]) == ("tiny", "tiny-bold")
+    own, variant = listed["data"]
+    assert variant == own | {
+        "id": "tiny-bold", "display_name": "tiny-bold", "aliases": [], "variant_of": "tiny"
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import select
 
 from llama_async_proxy.errors import Conflict, InvalidInput, NotFound, StoreUnavailable
-from llama_async_proxy.records import Model, ModelDraft, ModelFacts, ModelKind
+from llama_async_proxy.records import Model, ModelDraft, ModelFacts, ModelKind, Variant
 from llama_async_proxy.store.database import Database
 from llama_async_proxy.store.models import MAX_NAME_LENGTH, RESERVED_SLUGS, ModelTable, file_stem, register, slugify
+from llama_async_proxy.store.schema import variants
 from llama_async_proxy.store.writer import Writer
 from store.builders import model_file, registered, scanned
 
@@ -211,6 +213,42 @@ async def test_update_changes_what_it_is_given_and_nothing_else(table: ModelTabl
     assert updated == replace(model, **changes | {"aliases": ("b", "a")}, updated_at_ms=clock.now_ms)
     assert updated.slug == "old", "a rename never changes the slug"
     assert table.get(model.id) is updated
+
+
+BOLD = Variant("Bold", {"temperature": 1.5, "stop": ["x"], "nested": {"a": None}}, "Be bold.")
+
+
+async def test_variants_are_stored_in_order_and_go_with_their_model(table: ModelTable, database: Database) -> None:
+    model = await table.add(scanned("/m/a.gguf"))
+    await table.update(model.id, variants=(BOLD, Variant("bald"), Variant("  a third ")))
+    changed = await table.update(model.id, description="else")
+    assert changed.variants == (BOLD, Variant("bald"), Variant("a third"))
+    await table.update(model.id, variants=(Variant("bald"), BOLD))
+    assert [variant.name for variant in table.get(model.id).variants] == ["bald", "Bold"]
+    await table.delete(model.id)
+    assert database.read_now(lambda connection: connection.execute(select(variants)).all()) == []
+
+
+@pytest.mark.parametrize("name", ["A", "other-name", "Mine", "bold"])
+async def test_the_name_of_a_variant_is_no_other_name(table: ModelTable, name: str) -> None:
+    model, other = await table.add(scanned("/m/a.gguf")), await table.add(scanned("/m/b.gguf"))
+    await table.update(model.id, aliases=("mine",), variants=(BOLD,))
+    await table.update(other.id, name="Other-Name", aliases=("theirs",))
+    with pytest.raises((InvalidInput, Conflict), match="already"):
+        await table.update(model.id, variants=(BOLD, Variant(name)))
+    assert table.get(model.id).variants == (BOLD,)
+
+
+async def test_no_other_model_takes_the_name_of_a_variant(table: ModelTable) -> None:
+    model, other = await table.add(scanned("/m/a.gguf")), await table.add(scanned("/m/b.gguf"))
+    await table.update(model.id, variants=(BOLD,))
+    for changes in ({"name": "BOLD"}, {"aliases": ("bold",)}, {"variants": (Variant("bOLD"),)}):
+        with pytest.raises(Conflict, match="has the name 'bold' already"):
+            await table.update(other.id, **changes)  # type: ignore[arg-type]
+    with pytest.raises(Conflict):
+        await table.add(registered("/m/c.gguf", name="Bold"))
+    found = await table.add(scanned("/m/bold.gguf"))
+    assert (found.name, found.slug) == ("bold-2", "bold-2")
 
 
 async def test_a_model_may_keep_or_recase_its_own_name(table: ModelTable) -> None:
