@@ -24,6 +24,7 @@ from llama_async_proxy.doors.server import Goodbye, Server, listen
 from llama_async_proxy.doors.sockets import Sockets
 from llama_async_proxy.doors.static import static_app
 from llama_async_proxy.doors.switch import ShortWay, http_protocol
+from llama_async_proxy.engines.catalogue import OptionCatalogue
 from llama_async_proxy.engines.discovery import find_launcher
 from llama_async_proxy.engines.workers import WorkersEngine
 from llama_async_proxy.errors import EngineMissing, ServiceError
@@ -41,9 +42,11 @@ from llama_async_proxy.monitor.logfiles import LogFiles
 from llama_async_proxy.monitor.logs import LogPipeline
 from llama_async_proxy.monitor.requests import RequestMeter
 from llama_async_proxy.monitor.sampler import Machine, Sampler, ServiceFacts
+from llama_async_proxy.operations.active_preset import ActivePreset
 from llama_async_proxy.operations.configuration import Configuration
-from llama_async_proxy.operations.launch import launch_spec
+from llama_async_proxy.operations.launch import LaunchPlanner
 from llama_async_proxy.operations.models import ScanModels, scan_models
+from llama_async_proxy.operations.presets import make_default_preset
 from llama_async_proxy.operations.services import Services
 from llama_async_proxy.records import LogLevel, ModelStatus, RequestRecord
 from llama_async_proxy.settings import Settings
@@ -114,11 +117,12 @@ async def build(settings: Settings) -> AsyncIterator[Application]:
             WorkersEngine(bus, lambda: find_launcher(live().engine, live().llama_server), logs.write)
         )
         names = Names(store.models.all)
+        planner = LaunchPlanner(live)
         residency = Residency(
             engine,
             settings=live,
             models=store.models.all,
-            spec_for=lambda model, options: launch_spec(live(), model, options),
+            spec_for=planner.spec,
             bus=bus,
             used=store.models.touch,
         )
@@ -130,6 +134,16 @@ async def build(settings: Settings) -> AsyncIterator[Application]:
         answers = await stack.enter_async_context(
             Answers(store.turns, completer, suggest_title=store.chats.suggest_title, settings=live, bus=bus)
         )
+        catalogue = OptionCatalogue(lambda: engine.state, settings.data_dir / "cache" / "options")
+        active_preset = ActivePreset(
+            planner,
+            catalogue,
+            configuration=configuration,
+            store=store,
+            engine=engine,
+            residency=residency,
+            bus=bus,
+        )
         requests = RequestMeter()
         machine = Machine(HostProbe(settings.data_dir), machine_gpus())
         stack.callback(machine.close)
@@ -138,6 +152,9 @@ async def build(settings: Settings) -> AsyncIterator[Application]:
         )
         services = Services(
             configuration=configuration,
+            catalogue=catalogue,
+            planner=planner,
+            active_preset=active_preset,
             store=store,
             names=names,
             engine=engine,
@@ -158,6 +175,8 @@ async def build(settings: Settings) -> AsyncIterator[Application]:
         stack.callback(splicer.close)
         inference = InferenceDoor(proxy, names=names, runtime=residency.runtime, settings=live)
         await _start_engine(engine)
+        if settings.preset:
+            await active_preset.restore()
         yield Application(
             asgi=_asgi(services, sockets, inference),
             short_way=ShortWay(splicer, requests),
@@ -168,6 +187,7 @@ async def build(settings: Settings) -> AsyncIterator[Application]:
                 sockets.run,
                 lambda: _follow_log_level(logs, services),
                 lambda: _first_scan(services),
+                lambda: _run_presets(services),
             ),
             goodbye=lambda hurry: _goodbye(services, sockets, hurry),
         )
@@ -195,6 +215,14 @@ async def _start_engine(engine: WorkersEngine) -> None:
         logger.info("Models are run by %s, version %s", state.binary or "the built-in engine", state.version)
     except EngineMissing as exc:
         logger.error("No engine: %s", exc.message)  # noqa: TRY400 - the sentence says it all
+
+
+async def _run_presets(services: Services) -> None:
+    try:
+        await make_default_preset(services)
+    except ServiceError as exc:
+        logger.warning("There is no default preset: %s", exc)
+    await services.active_preset.run()
 
 
 async def _first_scan(services: Services) -> None:

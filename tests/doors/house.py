@@ -20,6 +20,7 @@ from llama_async_proxy.doors.metering import MeteringMiddleware
 from llama_async_proxy.doors.rest import create_rest
 from llama_async_proxy.doors.security import SecurityMiddleware
 from llama_async_proxy.doors.sockets import Sockets
+from llama_async_proxy.engines.catalogue import OptionCatalogue
 from llama_async_proxy.engines.workers import WorkersEngine
 from llama_async_proxy.events import EventBus
 from llama_async_proxy.inference.completion import Completer
@@ -31,8 +32,9 @@ from llama_async_proxy.monitor.gpu import CombinedProbe
 from llama_async_proxy.monitor.host import HostProbe
 from llama_async_proxy.monitor.requests import RequestMeter
 from llama_async_proxy.monitor.sampler import Machine, Sampler, ServiceFacts
+from llama_async_proxy.operations.active_preset import ActivePreset
 from llama_async_proxy.operations.configuration import Configuration
-from llama_async_proxy.operations.launch import launch_spec
+from llama_async_proxy.operations.launch import LaunchPlanner
 from llama_async_proxy.operations.models import ScanModels, scan_models
 from llama_async_proxy.operations.services import Services
 from llama_async_proxy.settings import resolve
@@ -82,13 +84,24 @@ async def house(directory: Path, model_files: Path, **settings: Any) -> AsyncIte
             machine, lambda: ServiceFacts(requests=requests.snapshot()), live, bus=bus, store=store.metrics.append
         )
         names = Names(store.models.all)
+        planner = LaunchPlanner(live)
         residency = Residency(
             engine,
             settings=live,
             models=store.models.all,
-            spec_for=lambda model, options: launch_spec(live(), model, options),
+            spec_for=planner.spec,
             bus=bus,
             used=store.models.touch,
+        )
+        catalogue = OptionCatalogue(lambda: engine.state, directory / "data" / "cache")
+        active_preset = ActivePreset(
+            planner,
+            catalogue,
+            configuration=configuration,
+            store=store,
+            engine=engine,
+            residency=residency,
+            bus=bus,
         )
         upstream = UpstreamClient()
         stack.callback(upstream.close)
@@ -100,6 +113,9 @@ async def house(directory: Path, model_files: Path, **settings: Any) -> AsyncIte
         )
         services = Services(
             configuration=configuration,
+            catalogue=catalogue,
+            planner=planner,
+            active_preset=active_preset,
             store=store,
             names=names,
             engine=engine,
@@ -114,7 +130,8 @@ async def house(directory: Path, model_files: Path, **settings: Any) -> AsyncIte
         )
         await scan_models(services, ScanModels())
         sockets = Sockets(lambda: services)
-        background = [asyncio.create_task(run()) for run in (sampler.run, services.residency.run, sockets.run)]
+        runs = (sampler.run, services.residency.run, sockets.run, active_preset.run)
+        background = [asyncio.create_task(run()) for run in runs]
         await asyncio.sleep(0)  # they listen before anything happens
         stack.push_async_callback(_cancelled, background)
         port = await stack.enter_async_context(serving(_asgi(services, sockets)))

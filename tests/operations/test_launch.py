@@ -3,8 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from llama_async_proxy.operations.launch import launch_spec
-from llama_async_proxy.records import Model, ModelFacts, ModelKind, ModelOrigin
+from llama_async_proxy.operations.launch import LaunchPlanner
+from llama_async_proxy.records import LaunchSpec, Model, ModelFacts, ModelKind, ModelOrigin, OptionValue
 from llama_async_proxy.settings import Settings, resolve
 
 
@@ -25,6 +25,10 @@ def model(**changes: Any) -> Model:
         mtime_ns=1,
         **changes,
     )
+
+
+def launch_spec(config: Settings, of: Model, options: dict[str, OptionValue]) -> LaunchSpec:
+    return LaunchPlanner(lambda: config).spec(of, options)
 
 
 def test_what_nobody_set_is_not_passed() -> None:

@@ -142,18 +142,32 @@ def _version(path: Path) -> str:
     raise EngineMissing(f"{path} is no {BINARY_NAME}: --version names none ({said[:300]}). {SETTING_HINT}")
 
 
+def help_text(binary: str | None) -> str:
+    """What `--help` prints of the llama-server at `binary`, or of the built-in worker. Raises EngineMissing."""
+    command = [binary] if binary else [sys.executable, "-m", "llama_async_proxy.engines.embedded"]
+    code, output = _output([*command, "--help"], stderr=subprocess.DEVNULL)
+    if code != 0:
+        outcome = "did not end in time" if code is None else f"failed with {describe_exit(code)}"
+        raise EngineMissing(f"{binary or 'The built-in engine'} --help {outcome}. {SETTING_HINT}")
+    return output
+
+
 def _run_version(path: Path) -> tuple[int | None, str]:
     """(exit code, everything it printed); no code when it took too long."""
+    return _output([str(path), "--version"], stderr=subprocess.STDOUT)
+
+
+def _output(command: list[str], *, stderr: int) -> tuple[int | None, str]:
     try:
         process = subprocess.Popen(  # noqa: S603 - the program the user chose
-            [path, "--version"],
+            command,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
+            stderr=stderr,
             start_new_session=True,
         )
     except OSError as exc:
-        raise EngineMissing(f"{path} cannot be run: {_why_not(exc)}. {SETTING_HINT}") from exc
+        raise EngineMissing(f"{command[0]} cannot be run: {_why_not(exc)}. {SETTING_HINT}") from exc
     with process:
         try:
             output, _ = process.communicate(timeout=VERSION_TIMEOUT_S)

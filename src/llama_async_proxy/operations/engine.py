@@ -39,6 +39,8 @@ class EngineView:
     host: str
     port: int
     """Where inference is answered."""
+    preset: str | None = None
+    """The one the engine runs with."""
 
     @property
     def url(self) -> str:
@@ -48,7 +50,7 @@ class EngineView:
 
 def view(services: Services) -> EngineView:
     settings = services.configuration.started_with
-    return EngineView(services.engine.state, settings.host, settings.port)
+    return EngineView(services.engine.state, settings.host, settings.port, services.active_preset.name)
 
 
 async def get_engine(services: Services, _: GetEngine) -> EngineView:

@@ -22,7 +22,6 @@ from llama_async_proxy.gguf.memory import (
 )
 from llama_async_proxy.gguf.reader import GgufError, read_header
 from llama_async_proxy.gguf.shape import ModelShape, model_shape
-from llama_async_proxy.operations.launch import launch_spec
 from llama_async_proxy.operations.models import ModelRef, ModelView, find, view
 from llama_async_proxy.operations.services import Services
 from llama_async_proxy.records import LaunchSpec, Model, OptionValue, Sample, no_options
@@ -67,7 +66,7 @@ class MemoryReport:
 async def estimate_memory(services: Services, request: EstimateMemory) -> MemoryReport:
     """Raises InvalidInput for an option that llama-server would refuse, NotFound when the file cannot be read."""
     found = view(services, find(services, request.id))
-    spec = launch_spec(services.configuration.settings, found.model, request.options)
+    spec = services.planner.spec(found.model, request.options)
     shape, projector_bytes = await asyncio.to_thread(_read, found.model)
     sample = await services.sampler.now()
     budget = _budget(found, sample, has_gpu=services.engine.state.kind != "embedded")

@@ -177,10 +177,10 @@ def _file_entry(path: Path) -> FileEntry:
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise GgufError("is not a regular file")
-    return FileEntry(str(_stable(path)), status.st_size, status.st_mtime_ns)
+    return FileEntry(str(stable_path(path)), status.st_size, status.st_mtime_ns)
 
 
-def _stable(path: Path) -> Path:
+def stable_path(path: Path) -> Path:
     """The file's real path, unless only the link's name says what it is.
 
     Download caches keep content under a hash and link to it; and the engine finds shards by the name of the first.

@@ -11,8 +11,23 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
-from llama_async_proxy.operations import chats, config, engine, estimate, health, metrics, models, search, usage
+from llama_async_proxy.operations import (
+    chats,
+    config,
+    engine,
+    estimate,
+    health,
+    metrics,
+    models,
+    models_directory,
+    options,
+    preset_sections,
+    presets,
+    search,
+    usage,
+)
 from llama_async_proxy.operations.services import Services
+from llama_async_proxy.presets.inheritance import Inheritance
 from llama_async_proxy.records import Image
 
 Input = TypeVar("Input")
@@ -89,6 +104,104 @@ CHATS_CHOOSE = Operation("chats.choose", Effect.WRITE, chats.ChooseBranch, chats
 CHATS_IMAGE = Operation("chats.image", Effect.READ, chats.GetImage, Image, chats.get_image)
 CHATS_SEARCH = Operation("chats.search", Effect.READ, search.Search, search.SearchResults, search.search)
 USAGE_GET = Operation("usage.get", Effect.READ, usage.GetUsage, usage.Usage, usage.get_usage)
+PRESETS_LIST = Operation("presets.list", Effect.READ, presets.ListPresets, presets.PresetList, presets.list_presets)
+PRESETS_READ = Operation("presets.read", Effect.READ, presets.ReadPreset, presets.PresetView, presets.read_preset)
+PRESETS_SAVE = Operation("presets.save", Effect.WRITE, presets.SavePreset, presets.PresetView, presets.save_preset)
+PRESETS_CREATE = Operation(
+    "presets.create", Effect.WRITE, presets.CreatePreset, presets.PresetView, presets.create_preset
+)
+PRESETS_DELETE = Operation(
+    "presets.delete", Effect.WRITE, presets.DeletePreset, presets.DeletedPreset, presets.delete_preset
+)
+PRESETS_CLONE = Operation("presets.clone", Effect.WRITE, presets.ClonePreset, presets.PresetView, presets.clone_preset)
+PRESETS_RENAME = Operation(
+    "presets.rename", Effect.WRITE, presets.RenamePreset, presets.PresetView, presets.rename_preset
+)
+PRESETS_IMPORT = Operation(
+    "presets.import", Effect.WRITE, presets.ImportPreset, presets.PresetView, presets.import_preset
+)
+PRESETS_EXPORT = Operation(
+    "presets.export", Effect.READ, presets.ExportPreset, presets.ExportedPreset, presets.export_preset
+)
+PRESETS_VALIDATE = Operation(
+    "presets.validate", Effect.READ, presets.ValidatePreset, presets.Validation, presets.validate_preset
+)
+PRESETS_VERSIONS = Operation(
+    "presets.versions", Effect.READ, presets.ListPresetVersions, presets.PresetVersions, presets.list_preset_versions
+)
+PRESETS_RESTORE = Operation(
+    "presets.restore", Effect.WRITE, presets.RestorePreset, presets.PresetView, presets.restore_preset
+)
+PRESETS_DIFF = Operation("presets.diff", Effect.READ, presets.DiffPresets, presets.PresetDiff, presets.diff_presets)
+PRESETS_TEMPLATES = Operation(
+    "presets.templates", Effect.READ, presets.ListTemplates, presets.TemplateList, presets.list_templates
+)
+PRESETS_MODELS = Operation(
+    "presets.models",
+    Effect.READ,
+    preset_sections.GetPresetModels,
+    preset_sections.PresetModels,
+    preset_sections.get_preset_models,
+)
+PRESETS_ADD_MODEL = Operation(
+    "presets.add_model",
+    Effect.WRITE,
+    preset_sections.AddPresetModel,
+    presets.PresetView,
+    preset_sections.add_preset_model,
+)
+PRESETS_UPDATE_MODEL = Operation(
+    "presets.update_model",
+    Effect.WRITE,
+    preset_sections.UpdatePresetModel,
+    presets.PresetView,
+    preset_sections.update_preset_model,
+)
+PRESETS_REMOVE_MODEL = Operation(
+    "presets.remove_model",
+    Effect.WRITE,
+    preset_sections.RemovePresetModel,
+    presets.PresetView,
+    preset_sections.remove_preset_model,
+)
+PRESETS_DEFAULTS = Operation(
+    "presets.defaults",
+    Effect.READ,
+    preset_sections.GetPresetDefaults,
+    preset_sections.PresetDefaults,
+    preset_sections.get_preset_defaults,
+)
+PRESETS_UPDATE_DEFAULTS = Operation(
+    "presets.update_defaults",
+    Effect.WRITE,
+    preset_sections.UpdatePresetDefaults,
+    presets.PresetView,
+    preset_sections.update_preset_defaults,
+)
+PRESETS_INHERITANCE = Operation(
+    "presets.inheritance", Effect.READ, preset_sections.ShowInheritance, Inheritance, preset_sections.show_inheritance
+)
+PRESETS_START = Operation(
+    "presets.start", Effect.RUN, options.StartWithPreset, engine.EngineView, options.start_with_preset
+)
+PRESETS_LEAVE = Operation("presets.leave", Effect.RUN, options.LeavePreset, engine.EngineView, options.leave_preset)
+PRESETS_MODELS_DIRECTORY = Operation(
+    "presets.models_directory",
+    Effect.READ,
+    models_directory.ListModelsDirectory,
+    models_directory.ModelsDirectory,
+    models_directory.list_models_directory,
+)
+OPTIONS_LIST = Operation("options.list", Effect.READ, options.ListOptions, options.OptionList, options.list_options)
+OPTIONS_MODEL = Operation(
+    "options.model", Effect.READ, options.GetModelOptions, options.ModelOptions, options.get_model_options
+)
+OPTIONS_ENGINE = Operation(
+    "options.engine", Effect.READ, options.GetEngineOptions, options.EngineOptionsView, options.get_engine_options
+)
+OPTIONS_CONFIGURE = Operation(
+    "options.configure", Effect.WRITE, options.ConfigureEngine, options.EngineOptionsView, options.configure_engine
+)
 
 OPERATIONS: Mapping[str, Operation[Any, Any]] = {
     operation.name: operation
@@ -115,6 +228,34 @@ OPERATIONS: Mapping[str, Operation[Any, Any]] = {
         CONFIG_UPDATE,
         HEALTH_GET,
         STATUS_GET,
+        PRESETS_LIST,
+        PRESETS_READ,
+        PRESETS_SAVE,
+        PRESETS_CREATE,
+        PRESETS_DELETE,
+        PRESETS_CLONE,
+        PRESETS_RENAME,
+        PRESETS_IMPORT,
+        PRESETS_EXPORT,
+        PRESETS_VALIDATE,
+        PRESETS_VERSIONS,
+        PRESETS_RESTORE,
+        PRESETS_DIFF,
+        PRESETS_TEMPLATES,
+        PRESETS_MODELS,
+        PRESETS_ADD_MODEL,
+        PRESETS_UPDATE_MODEL,
+        PRESETS_REMOVE_MODEL,
+        PRESETS_DEFAULTS,
+        PRESETS_UPDATE_DEFAULTS,
+        PRESETS_INHERITANCE,
+        PRESETS_START,
+        PRESETS_LEAVE,
+        PRESETS_MODELS_DIRECTORY,
+        OPTIONS_LIST,
+        OPTIONS_MODEL,
+        OPTIONS_ENGINE,
+        OPTIONS_CONFIGURE,
         CHATS_LIST,
         CHATS_GET,
         CHATS_CREATE,

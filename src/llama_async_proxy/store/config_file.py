@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import json
-import os
-import stat
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from llama_async_proxy.errors import InvalidInput, PermissionDenied, ServiceError, StoreUnavailable
+from llama_async_proxy.errors import InvalidInput
+from llama_async_proxy.store.atomic import file_failure, replace_file
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -25,7 +22,7 @@ def read(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except OSError as exc:
-        raise _failure("read", path, exc) from exc
+        raise file_failure("read", f"the configuration file {path}", exc) from exc
     try:
         tree = json.loads(content.decode("utf-8-sig"), parse_constant=_refuse)
     except json.JSONDecodeError as exc:
@@ -60,9 +57,9 @@ def merge_write(path: Path, changes: Mapping[str, Any]) -> None:
         raise InvalidInput(", ".join(changes), f"cannot be written as JSON: {exc}") from exc
     try:
         # A link stays a link: what it points to is replaced.
-        _replace(path.resolve(), content)
+        replace_file(path.resolve(), content)
     except OSError as exc:
-        raise _failure("write", path, exc) from exc
+        raise file_failure("write", f"the configuration file {path}", exc) from exc
 
 
 def _set(tree: dict[str, Any], dotted: str, value: Any, path: Path) -> None:
@@ -75,41 +72,3 @@ def _set(tree: dict[str, Any], dotted: str, value: Any, path: Path) -> None:
             raise InvalidInput(dotted, f"cannot be saved, because {group!r} in {path} is not an object. Remove it.")
         node = child
     node[last] = value
-
-
-def _replace(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Made readable by its owner alone, which is also right for a new file.
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        if path.exists():
-            Path(temporary).chmod(stat.S_IMODE(path.stat().st_mode))
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-    _sync_directory(path.parent)
-
-
-def _sync_directory(directory: Path) -> None:
-    """Make a rename in it last over a power cut. Windows cannot open directories and does it by itself."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _failure(verb: str, path: Path, exc: OSError) -> ServiceError:
-    problem = f"Cannot {verb} the configuration file {path}: {exc.strerror or exc}."
-    if exc.errno in (errno.ENOSPC, errno.EDQUOT):
-        return StoreUnavailable(f"{problem} Free some space on that disk and try again.")
-    if exc.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return PermissionDenied(f"{problem} Make it and its directory writable, or choose another --data-dir.")
-    return StoreUnavailable(f"{problem} Check the path, or choose another --data-dir.")

@@ -16,6 +16,7 @@ from llama_async_proxy.store.logs import LogTable
 from llama_async_proxy.store.metrics import MetricsTable
 from llama_async_proxy.store.models import ModelTable
 from llama_async_proxy.store.preferences import Preferences
+from llama_async_proxy.store.presets import PresetFiles
 from llama_async_proxy.store.requests import RequestTable
 from llama_async_proxy.store.schema import settings
 from llama_async_proxy.store.search import SearchIndex
@@ -36,6 +37,7 @@ class Store:
         self._writer = writer
         self.models = ModelTable(database, writer, _now_ms)
         self.preferences = Preferences(database, writer, _now_ms)
+        self.presets = PresetFiles(database.path.parent / "presets", _now_ms)
         self.metrics = MetricsTable(database, writer)
         self.logs = LogTable(database, writer, log_max_rows)
         self.requests = RequestTable(database, writer)

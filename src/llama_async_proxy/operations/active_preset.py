@@ -1,0 +1,261 @@
+"""The preset the engine runs with: chosen, remembered, applied to models that run already.
+
+A model whose effective options stay the same is left alone. The others are loaded anew, after their running requests;
+options that a load of theirs asked for stay with them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from llama_async_proxy.engines.catalogue import OptionCatalogue
+from llama_async_proxy.engines.contract import Engine
+from llama_async_proxy.errors import NotFound, PresetInvalid, ServiceError
+from llama_async_proxy.events import EngineChanged, EventBus, ModelCreated, PresetChanged, SettingsChanged
+from llama_async_proxy.gguf.reader import GgufError
+from llama_async_proxy.inference.residency import Residency
+from llama_async_proxy.operations.configuration import Configuration
+from llama_async_proxy.operations.launch import NO_CATALOGUE, LaunchPlanner, RunningPreset
+from llama_async_proxy.operations.scan import read_model_file, stable_path
+from llama_async_proxy.presets.catalogue import Catalogue
+from llama_async_proxy.presets.inheritance import inheritance, model_sections
+from llama_async_proxy.presets.ini import Document
+from llama_async_proxy.presets.validation import check_text
+from llama_async_proxy.records import (
+    NO_OPTIONS,
+    EngineEventType,
+    EngineStatus,
+    Model,
+    ModelDraft,
+    ModelOrigin,
+    ModelRuntime,
+    OptionValue,
+    PresetChange,
+)
+from llama_async_proxy.store.store import Store
+
+logger = logging.getLogger(__name__)
+
+PRESET_KEY = "llama.preset"
+"""Where the configuration remembers the choice."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Reload:
+    options: Mapping[str, OptionValue]
+    """What the load that is to be replaced had asked for itself."""
+
+
+class ActivePreset:
+    """Owned by the event loop. `run` does what takes time: reloading, and loading at startup."""
+
+    def __init__(
+        self,
+        planner: LaunchPlanner,
+        catalogue: OptionCatalogue,
+        *,
+        configuration: Configuration,
+        store: Store,
+        engine: Engine,
+        residency: Residency,
+        bus: EventBus,
+    ) -> None:
+        self._planner = planner
+        self._catalogue = catalogue
+        self._configuration = configuration
+        self._store = store
+        self._engine = engine
+        self._residency = residency
+        self._bus = bus
+        self._turn = asyncio.Lock()
+        self._pending: dict[int, _Reload | None] = {}
+        """Models to be loaded anew, or (None) loaded at all."""
+        self._due = asyncio.Event()
+        self.problem: str | None = None
+        """Why the remembered preset is not in force."""
+
+    @property
+    def name(self) -> str | None:
+        """Of the preset in force."""
+        return self._planner.preset.name if self._planner.preset else None
+
+    # --- choosing ---------------------------------------------------------------------------------
+
+    async def restore(self) -> None:
+        """Put the remembered preset in force; without it the service still runs, and says what is wrong."""
+        name = self._configuration.settings.preset
+        async with self._turn:
+            try:
+                # Other options have other spellings of the same names, too.
+                self._planner.catalogue = await self.catalogue()
+                await self._apply(await self._read(name) if name else None)
+                self._load_at_startup()
+                self.problem = None
+            except ServiceError as exc:
+                self.problem = exc.message
+                logger.log(logging.ERROR if name else logging.DEBUG, "Preset %r is not in force: %s", name, exc.message)
+
+    async def choose(self, name: str) -> None:
+        """Put a preset in force and remember it.
+
+        Raises PresetNotFound, PresetInvalid with everything the engine would refuse; then nothing has changed.
+        """
+        async with self._turn:
+            preset = await self._read(name)
+            await self._configuration.update({PRESET_KEY: name})
+            await self._apply(preset)
+            self.problem = None
+            self._load_at_startup()
+        self._bus.publish(PresetChanged(name, PresetChange.STARTED))
+
+    async def check(self, name: str) -> None:
+        """Raises what `choose` would raise."""
+        await self._read(name)
+
+    async def leave(self) -> None:
+        """Run without a preset. A no-op when none is in force."""
+        async with self._turn:
+            name = self.name or self._configuration.settings.preset
+            if not name:
+                return
+            await self._configuration.update({PRESET_KEY: ""})
+            await self._apply(None)
+            self.problem = None
+        self._bus.publish(PresetChanged(name, PresetChange.STOPPED))
+
+    async def changed(self, name: str) -> None:
+        """The preset's file was written: apply it when it is the one in force, or was to be."""
+        if name == self._configuration.settings.preset:
+            await self.restore()
+
+    async def renamed(self, name: str, new_name: str) -> None:
+        if name == self._configuration.settings.preset:
+            await self._configuration.update({PRESET_KEY: new_name})
+            await self.restore()
+
+    async def catalogue(self) -> Catalogue:
+        """The installed engine's options. Raises EngineMissing, EngineStopped."""
+        options = (await self._catalogue.get()).options
+        known = self._planner.catalogue
+        return known if known.options is options else Catalogue(options)
+
+    # --- applying ---------------------------------------------------------------------------------
+
+    async def _read(self, name: str) -> RunningPreset:
+        catalogue = await self.catalogue()
+        text = await asyncio.to_thread(self._store.presets.read, name)
+        verdict = check_text(text, catalogue)
+        if verdict.errors:
+            raise PresetInvalid(name, tuple(map(str, verdict.errors)))
+        document = Document.parse(text)
+        paths = await asyncio.to_thread(_paths, document, self._configuration.settings.models_dir)
+        return RunningPreset(name, document, paths)
+
+    async def _apply(self, preset: RunningPreset | None) -> None:
+        if preset is not None:
+            await self._register(preset)
+        running = [runtime for runtime in self._engine.runtimes() if runtime.status.in_use]
+        own = {runtime.model_id: self._own_options(runtime) for runtime in running}
+        self._planner.catalogue = await self.catalogue()
+        self._planner.preset = preset
+        for runtime in running:
+            options = own[runtime.model_id]
+            if options is not None and self._wanted(runtime.model_id, options) != runtime.options:
+                self._pending[runtime.model_id] = _Reload(options)
+        self._due.set()
+
+    def _own_options(self, runtime: ModelRuntime) -> Mapping[str, OptionValue] | None:
+        """What only the load of a running model asked for; None when the model is not registered any more."""
+        waiting = self._pending.get(runtime.model_id)
+        if waiting is not None:
+            return waiting.options
+        shared = self._wanted(runtime.model_id, NO_OPTIONS)
+        if shared is None:
+            return None
+        return {name: value for name, value in runtime.options.items() if shared.get(name) != value}
+
+    def _wanted(self, model_id: int, options: Mapping[str, OptionValue]) -> Mapping[str, OptionValue] | None:
+        try:
+            return self._planner.spec(self._store.models.get(model_id), options).options
+        except ServiceError:
+            return None
+
+    async def _register(self, preset: RunningPreset) -> None:
+        """Make models of files that only the preset names. One that cannot be read does not keep others from it."""
+        for section, path in preset.paths.items():
+            if self._store.models.by_path(path) is not None:
+                continue
+            try:
+                file = await asyncio.to_thread(read_model_file, Path(path))
+                draft = ModelDraft(file, ModelOrigin.SCANNED, name=section)
+                for model in await self._store.models.add_many([draft]):
+                    self._bus.publish(ModelCreated(model))
+            except (GgufError, OSError, ServiceError) as exc:
+                logger.warning("[%s] of preset %r has no usable model: %s: %s", section, preset.name, path, exc)
+
+    def _load_at_startup(self) -> None:
+        if self._engine.state.status is not EngineStatus.RUNNING:
+            return
+        for model in self._marked_for_startup():
+            if not self._residency.runtime(model.id).status.in_use:
+                self._pending.setdefault(model.id, None)
+        self._due.set()
+
+    def _marked_for_startup(self) -> list[Model]:
+        preset = self._planner.preset
+        if preset is None:
+            return []
+        marked = {
+            section.name
+            for section in model_sections(preset.document)
+            if inheritance(preset.document, self._planner.catalogue, section.name).values.get("load-on-startup") is True
+        }
+        return [model for model in self._store.models.all() if preset.section_of(model) in marked]
+
+    # --- working ----------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Load what is due, and follow the engine and the settings, until cancelled."""
+        if self._planner.catalogue is NO_CATALOGUE:
+            await self.restore()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._follow())
+            while True:
+                self._due.clear()
+                while self._pending:
+                    model_id, reload = self._pending.popitem()
+                    tasks.create_task(self._load(model_id, reload))
+                await self._due.wait()
+
+    async def _follow(self) -> None:
+        with self._bus.subscribe(EngineChanged, SettingsChanged) as changes:
+            async for change in changes:
+                is_start = isinstance(change, EngineChanged) and change.type is EngineEventType.STARTED
+                is_choice = isinstance(change, SettingsChanged) and "preset" in change.names
+                if is_start or (is_choice and self._configuration.settings.preset != (self.name or "")):
+                    await self.restore()
+
+    async def _load(self, model_id: int, reload: _Reload | None) -> None:
+        with contextlib.suppress(NotFound):
+            model = self._store.models.get(model_id)
+            try:
+                if reload is not None:
+                    await self._residency.load(model)  # one that is coming up cannot be interrupted politely
+                    if self._residency.runtime(model_id).options == self._wanted(model_id, reload.options):
+                        return
+                    logger.info("Model %s is loaded anew: its preset has changed", model.slug)
+                    await self._residency.unload(model)
+                await self._residency.load(model, reload.options if reload else NO_OPTIONS)
+            except ServiceError as exc:
+                logger.warning("Model %s is not loaded: %s", model.slug, exc.message)
+
+
+def _paths(document: Document, models_dir: Path) -> dict[str, str]:
+    """Real paths by section, in the order of the file."""
+    named = {section.name: section.values().get("model") for section in model_sections(document)}
+    return {name: str(stable_path(models_dir / path)) for name, path in named.items() if path}

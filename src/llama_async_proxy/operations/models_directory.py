@@ -1,0 +1,82 @@
+"""What lies in the models directory, registered or not, and the memory each would take."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from llama_async_proxy.gguf.memory import LoadSettings, estimate
+from llama_async_proxy.gguf.reader import GgufError, read_header
+from llama_async_proxy.gguf.shape import model_shape
+from llama_async_proxy.operations.scan import scan_directories
+from llama_async_proxy.operations.services import Services
+from llama_async_proxy.records import BrokenFile, Model, ModelFile
+
+_USUAL_CONTEXT = 4096
+"""Tokens where no setting says how many: what a model was trained for is often more than fits anywhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListModelsDirectory:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryModel:
+    name: str
+    """Name of the file."""
+    path: str
+    size_bytes: int
+    """All shards together."""
+    vram_bytes: int | None
+    """GPU memory of weights, cache and buffers with every layer there; None when the file cannot be read any more."""
+    context_size: int | None
+    """Tokens that `vram_bytes` holds for."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelsDirectory:
+    directory: str
+    models: tuple[DirectoryModel, ...]
+    failed: tuple[BrokenFile, ...]
+
+
+async def list_models_directory(services: Services, _: ListModelsDirectory) -> ModelsDirectory:
+    """Registers nothing. A directory that does not exist holds nothing."""
+    settings = services.configuration.settings
+    context = settings.ctx_size if settings.is_set("ctx_size") and settings.ctx_size > 0 else _USUAL_CONTEXT
+    known = {model.path: model for model in services.store.models.all()}
+    return await asyncio.to_thread(_look, settings.models_dir, known, context)
+
+
+def _look(root: Path, known: Mapping[str, Model], context: int) -> ModelsDirectory:
+    if not root.is_dir():
+        return ModelsDirectory(str(root), (), ())
+    result = scan_directories((root,), known=known)
+    found: list[ModelFile | Model] = sorted((*result.found, *result.unchanged), key=lambda file: file.path)
+    return ModelsDirectory(str(root), tuple(_entry(file, context) for file in found), result.broken)
+
+
+def _entry(file: ModelFile | Model, context: int) -> DirectoryModel:
+    memory = _memory(file, min(context, file.facts.context_length or context))
+    return DirectoryModel(
+        name=Path(file.path).name,
+        path=file.path,
+        size_bytes=file.size_bytes,
+        vram_bytes=None if memory is None else memory[0],
+        context_size=None if memory is None else memory[1],
+    )
+
+
+def _memory(file: ModelFile | Model, context: int) -> tuple[int, int] | None:
+    """(bytes, tokens)."""
+    try:
+        shape = model_shape(*(read_header(Path(path)) for path in file.shards or (file.path,)))
+        projector = Path(file.mmproj_path).stat().st_size if file.mmproj_path else 0
+    except (GgufError, OSError):
+        return None  # It vanished, or broke, since it was listed.
+    settings = LoadSettings(context_size=context, gpu_layers=len(shape.layers) + 1, projector_bytes=projector)
+    answer = estimate(shape, settings)
+    return answer.gpu.total_bytes, answer.context_size

@@ -1,0 +1,155 @@
+"""The engine's options: what there are, what holds for a model and why, and what holds for all; the preset in force."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from llama_async_proxy.errors import InvalidInput
+from llama_async_proxy.operations.engine import EngineView, view
+from llama_async_proxy.operations.launch import EffectiveOption, parse_engine_options
+from llama_async_proxy.operations.models import ModelRef, find
+from llama_async_proxy.operations.services import Services
+from llama_async_proxy.presets.catalogue import BadValue, Catalogue, OptionGroup, as_text, typed
+from llama_async_proxy.presets.validation import checked_name
+from llama_async_proxy.records import Model, OptionValue
+
+_OPTIONS_KEY = "llama.options"
+_MAX_MODELS_KEY = "maxModels"
+
+
+@dataclass(frozen=True, slots=True)
+class ListOptions:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class OptionList:
+    groups: tuple[OptionGroup, ...]
+    binary: str | None
+    """Path of the program they were read from; None for the built-in engine."""
+    version: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class GetModelOptions:
+    id: ModelRef
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOptions:
+    model: Model
+    section: str | None
+    """Of the preset in force that speaks of this model."""
+    options: tuple[EffectiveOption, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GetEngineOptions:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptionsView:
+    max_models: int
+    options: Mapping[str, OptionValue]
+    """For every model, unless a preset, the model or the load says otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConfigureEngine:
+    """What is not named stays; an option that is None is removed. Holds from the next load of each model on."""
+
+    max_models: int | None = None
+    options: Mapping[str, OptionValue | None] = field(default_factory=dict)
+    """By any spelling the engine knows, camelCase too ("ctxSize")."""
+
+
+@dataclass(frozen=True, slots=True)
+class StartWithPreset:
+    """`max_models` and `options` are as for ConfigureEngine: what the preset says outranks them."""
+
+    name: str
+    max_models: int | None = None
+    options: Mapping[str, OptionValue | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LeavePreset:
+    pass
+
+
+async def list_options(services: Services, _: ListOptions) -> OptionList:
+    """Raises EngineMissing, EngineStopped."""
+    found = await services.catalogue.get()
+    return OptionList(Catalogue(found.options).groups(), found.binary, found.version)
+
+
+async def get_model_options(services: Services, request: GetModelOptions) -> ModelOptions:
+    model = find(services, request.id)
+    preset = services.planner.preset
+    return ModelOptions(model, preset.section_of(model) if preset else None, services.planner.effective(model))
+
+
+async def get_engine_options(services: Services, _: GetEngineOptions) -> EngineOptionsView:
+    settings = services.configuration.settings
+    return EngineOptionsView(
+        settings.max_models, parse_engine_options(settings.engine_options, services.planner.catalogue)
+    )
+
+
+async def configure_engine(services: Services, request: ConfigureEngine) -> EngineOptionsView:
+    """Remembered. Raises InvalidInput naming an option or value that the engine does not have; nothing changes then."""
+    catalogue = await services.active_preset.catalogue()
+    current = parse_engine_options(services.configuration.settings.engine_options, catalogue)
+    changes: dict[str, object] = {}
+    for key, value in request.options.items():
+        name, checked = _checked(key, value, catalogue)
+        if checked is None:
+            current.pop(name, None)
+        else:
+            current[name] = checked
+    if request.options:
+        changes[_OPTIONS_KEY] = [f"{name}={as_text(value)}" for name, value in current.items()]
+    if request.max_models is not None:
+        changes[_MAX_MODELS_KEY] = request.max_models
+    if changes:
+        await services.configuration.update(changes)
+    return await get_engine_options(services, GetEngineOptions())
+
+
+def _checked(key: str, value: OptionValue | None, catalogue: Catalogue) -> tuple[str, OptionValue | None]:
+    option = catalogue.find(key) or catalogue.find(re.sub("([A-Z])", r"-\1", key).lower())
+    if option is None or option.is_removed or option.is_preset_only:
+        similar = catalogue.similar(key)
+        hint = f"; did you mean {', '.join(similar)}?" if similar else ""
+        raise InvalidInput(key, f"is not an option of the installed engine{hint}")
+    if option.is_reserved:
+        raise InvalidInput(key, "is set by the engine and cannot be chosen")
+    if value is None:
+        return option.name, None
+    try:
+        return option.name, typed(option, key, as_text(value))
+    except BadValue as exc:
+        raise InvalidInput(key, str(exc)) from exc
+
+
+async def start_with_preset(services: Services, request: StartWithPreset) -> EngineView:
+    """Run with a preset from now on, over restarts too; a stopped engine is started.
+
+    Models whose effective options stay the same stay loaded. Raises PresetNotFound, PresetInvalid, EngineMissing.
+    """
+    name = checked_name(request.name)
+    await services.engine.start()
+    await services.active_preset.check(name)
+    if request.max_models is not None or request.options:
+        await configure_engine(services, ConfigureEngine(request.max_models, request.options))
+    await services.active_preset.choose(name)
+    return view(services)
+
+
+async def leave_preset(services: Services, _: LeavePreset) -> EngineView:
+    """Run without a preset. Nothing happens when there is none."""
+    await services.active_preset.leave()
+    return view(services)

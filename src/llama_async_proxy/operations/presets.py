@@ -1,0 +1,459 @@
+"""Presets as files: list, read, save, create, delete, copy, restore, compare."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from llama_async_proxy.errors import Conflict, InvalidInput, NotFound, PresetInvalid, ServiceError
+from llama_async_proxy.events import PresetChanged
+from llama_async_proxy.operations.services import Services
+from llama_async_proxy.presets.catalogue import Catalogue
+from llama_async_proxy.presets.difference import ValueChange, text_difference, value_changes
+from llama_async_proxy.presets.editing import Config, typed_config, with_config
+from llama_async_proxy.presets.inheritance import flattened
+from llama_async_proxy.presets.ini import Document, IniError
+from llama_async_proxy.presets.templates import DEFAULT_NAME, DEFAULT_TEXT, TEMPLATES
+from llama_async_proxy.presets.validation import Problem, Verdict, check, check_text, checked_name
+from llama_async_proxy.records import OptionValue, PresetChange
+from llama_async_proxy.store.presets import PresetFile, PresetVersion
+
+
+@dataclass(frozen=True, slots=True)
+class PresetSummary:
+    name: str
+    path: str
+    file: str
+    """The file's name, with `.ini`."""
+    title: str
+    """What people call it: from the comment `; name:`, else the name."""
+    description: str
+    sections: Mapping[str, Mapping[str, str]]
+    """Values as written, by section and key; empty when the file cannot be read as a preset."""
+    size_bytes: int
+    modified_at_ms: int
+    is_active: bool
+    """The engine runs with it."""
+    problem: str | None = None
+    """Why the file is no preset."""
+
+
+@dataclass(frozen=True, slots=True)
+class PresetView:
+    summary: PresetSummary
+    content: str
+    """The file's text."""
+    values: Mapping[str, Mapping[str, OptionValue]]
+    """What the sections say, typed, by section and key as written."""
+    verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class ListPresets:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class PresetList:
+    presets: tuple[PresetSummary, ...]
+    active: str | None
+    """Name of the preset the engine runs with."""
+    problem: str | None
+    """Why the remembered preset is not in force."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadPreset:
+    name: str
+    """With or without `.ini`, here and in everything below."""
+
+
+@dataclass(frozen=True, slots=True)
+class SavePreset:
+    """Creates or replaces. One of `config` (sections and keys; comments in the file are kept) and `content` (text)."""
+
+    name: str
+    config: Config | None = None
+    content: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CreatePreset:
+    name: str
+    description: str | None = None
+    template: str | None = None
+    """Name of one of the templates; None: an empty preset."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeletePreset:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeletedPreset:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClonePreset:
+    name: str
+    new_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class RenamePreset:
+    name: str
+    new_name: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImportPreset:
+    name: str
+    content: str
+    replace: bool = False
+    """False: a preset of that name is a conflict."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportPreset:
+    name: str
+    is_flat: bool = False
+    """True: as llama-server reads it, groups written out."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedPreset:
+    file: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class ValidatePreset:
+    """One of `config` and `content`."""
+
+    config: Config | None = None
+    content: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    verdict: Verdict
+
+    @property
+    def is_valid(self) -> bool:
+        return not self.verdict.errors
+
+
+@dataclass(frozen=True, slots=True)
+class ListPresetVersions:
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class PresetVersions:
+    name: str
+    versions: tuple[PresetVersion, ...]
+    """Newest first, at most ten; also of a preset that was deleted."""
+
+
+@dataclass(frozen=True, slots=True)
+class RestorePreset:
+    name: str
+    version: int
+
+
+@dataclass(frozen=True, slots=True)
+class DiffPresets:
+    """From a preset to another, or to an earlier version of itself; exactly one of `other` and `version`."""
+
+    name: str
+    other: str | None = None
+    version: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PresetDiff:
+    changes: tuple[ValueChange, ...]
+    text: str
+    """As `diff -u` prints it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListTemplates:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    name: str
+    title: str
+    description: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateList:
+    templates: tuple[Template, ...]
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+async def list_presets(services: Services, _: ListPresets) -> PresetList:
+    def read() -> list[tuple[PresetFile, str | ServiceError]]:
+        return [(file, _text_or_error(services, file.name)) for file in services.store.presets.all()]
+
+    found = await asyncio.to_thread(read)
+    active = services.active_preset
+    summaries = tuple(summary(services, file, text) for file, text in found)
+    return PresetList(summaries, active.name, active.problem)
+
+
+async def read_preset(services: Services, request: ReadPreset) -> PresetView:
+    """Of a file that is no preset, too: its `summary.problem` and `verdict` say why."""
+    return await view(services, checked_name(request.name))
+
+
+async def export_preset(services: Services, request: ExportPreset) -> ExportedPreset:
+    name = checked_name(request.name)
+    text = await asyncio.to_thread(services.store.presets.read, name)
+    if request.is_flat:
+        document = parsed(name, text)
+        text = flattened(document, await services.active_preset.catalogue()).render()
+    return ExportedPreset(f"{name}.ini", text)
+
+
+async def validate_preset(services: Services, request: ValidatePreset) -> Validation:
+    """Nothing is stored. Raises InvalidInput when there is not just one of config and content."""
+    catalogue = await services.active_preset.catalogue()
+    if (request.config is None) is (request.content is None):
+        raise InvalidInput("config", "give either config or content")
+    if request.content is not None:
+        return Validation(await asyncio.to_thread(check_text, request.content, catalogue))
+    try:
+        document = with_config(Document(), request.config or {}, catalogue)
+    except IniError as exc:
+        return Validation(Verdict((Problem(str(exc)),)))
+    return Validation(await asyncio.to_thread(check, document, catalogue))
+
+
+async def list_preset_versions(services: Services, request: ListPresetVersions) -> PresetVersions:
+    """Raises PresetNotFound when there neither is nor was one."""
+    name = checked_name(request.name)
+    versions = await asyncio.to_thread(services.store.presets.versions, name)
+    if not versions:
+        await asyncio.to_thread(services.store.presets.get, name)
+    return PresetVersions(name, versions)
+
+
+async def diff_presets(services: Services, request: DiffPresets) -> PresetDiff:
+    name, files = checked_name(request.name), services.store.presets
+    if (request.other is None) is (request.version is None):
+        raise InvalidInput("other", "give either another preset or a version")
+    before = await asyncio.to_thread(files.read, name)
+    if request.other is not None:
+        other = checked_name(request.other, "other")
+        after, label = await asyncio.to_thread(files.read, other), f"{other}.ini"
+    else:
+        version = request.version or 0
+        after, label = await asyncio.to_thread(files.read_version, name, version), f"{name}.ini version {version}"
+    changes = value_changes(parsed(name, before), parsed(label, after))
+    return PresetDiff(changes, await asyncio.to_thread(text_difference, before, after, (f"{name}.ini", label)))
+
+
+async def list_templates(_services: Services, _: ListTemplates) -> TemplateList:
+    return TemplateList(tuple(_template(name, text) for name, text in TEMPLATES.items()))
+
+
+def _template(name: str, text: str) -> Template:
+    document = Document.parse(text)
+    return Template(name, document.note("name") or name, document.note("description") or "", text)
+
+
+# --- changing -------------------------------------------------------------------------------------
+
+
+async def save_preset(services: Services, request: SavePreset) -> PresetView:
+    """Raises PresetInvalid with everything the engine would refuse; then nothing has changed."""
+    if (request.config is None) is (request.content is None):
+        raise InvalidInput("config", "give either config or content")
+    name = checked_name(request.name)
+    catalogue = await services.active_preset.catalogue()
+
+    def new_text(old: str | None) -> str:
+        if request.content is not None:
+            return request.content
+        document = Document() if old is None else parsed(name, old)
+        return with_config(document, request.config or {}, catalogue).render()
+
+    return await write(services, name, new_text)
+
+
+async def create_preset(services: Services, request: CreatePreset) -> PresetView:
+    """Raises Conflict when there is one of that name, NotFound for an unknown template."""
+    name = checked_name(request.name)
+    if request.template is None:
+        document = Document.parse("[*]\n").with_note("name", name)
+    else:
+        text = TEMPLATES.get(request.template)
+        if text is None:
+            known = ", ".join(TEMPLATES)
+            raise NotFound(
+                "template", request.template, f"There is no template {request.template!r}; there are {known}."
+            )
+        document = Document.parse(text)
+    if request.description is not None:
+        try:
+            document = document.with_note("description", request.description.strip())
+        except IniError as exc:
+            raise InvalidInput("description", str(exc)) from exc
+    return await _create(services, name, document.render())
+
+
+async def import_preset(services: Services, request: ImportPreset) -> PresetView:
+    """Raises PresetInvalid, and Conflict when there is one of that name that is not to be replaced."""
+    name = checked_name(request.name)
+    text = request.content.removeprefix("\ufeff")
+    if request.replace:
+        return await write(services, name, lambda _: text)
+    return await _create(services, name, text)
+
+
+async def clone_preset(services: Services, request: ClonePreset) -> PresetView:
+    text = await asyncio.to_thread(services.store.presets.read, checked_name(request.name))
+    return await _create(services, checked_name(request.new_name, "newName"), text)
+
+
+async def delete_preset(services: Services, request: DeletePreset) -> DeletedPreset:
+    """Its versions stay, so that it can be restored. Raises Conflict when the engine runs with it."""
+    name = checked_name(request.name)
+    if name == services.active_preset.name:
+        raise Conflict(f"The engine runs with preset {name!r}; start another one, or none, first.")
+    await asyncio.to_thread(services.store.presets.delete, name)
+    services.bus.publish(PresetChanged(name, PresetChange.DELETED))
+    return DeletedPreset(name)
+
+
+async def rename_preset(services: Services, request: RenamePreset) -> PresetView:
+    name, new_name = checked_name(request.name), checked_name(request.new_name, "newName")
+    await asyncio.to_thread(services.store.presets.rename, name, new_name)
+    services.bus.publish(PresetChanged(new_name, PresetChange.RENAMED, name))
+    await services.active_preset.renamed(name, new_name)
+    return await view(services, new_name)
+
+
+async def restore_preset(services: Services, request: RestorePreset) -> PresetView:
+    """What is there now becomes a version itself."""
+    name = checked_name(request.name)
+    text = await asyncio.to_thread(services.store.presets.read_version, name, request.version)
+    return await write(services, name, lambda _: text)
+
+
+async def make_default_preset(services: Services) -> None:
+    """At the first start: when there is no preset at all, and never was the default one."""
+    files = services.store.presets
+
+    def make() -> bool:
+        if files.all() or files.versions(DEFAULT_NAME):
+            return False
+        files.create(DEFAULT_NAME, DEFAULT_TEXT)
+        return True
+
+    if await asyncio.to_thread(make):
+        services.bus.publish(PresetChanged(DEFAULT_NAME, PresetChange.CREATED))
+
+
+# --- shared with operations on a preset's parts ---------------------------------------------------
+
+
+async def write(services: Services, name: str, new_text: Callable[[str | None], str]) -> PresetView:
+    """Replace a preset's text by what `new_text` makes of the present one (None: there is none), once it is valid.
+
+    Raises PresetInvalid and whatever `new_text` raises, an IniError as PresetInvalid; then nothing has changed.
+    """
+    catalogue = await services.active_preset.catalogue()
+    is_new = False
+
+    def checked(old: str | None) -> str:
+        nonlocal is_new
+        is_new = old is None
+        try:
+            new = new_text(old)
+        except IniError as exc:
+            raise PresetInvalid(name, (str(exc),)) from exc
+        require_valid(name, new, catalogue)
+        return new
+
+    await asyncio.to_thread(services.store.presets.change, name, checked)
+    services.bus.publish(PresetChanged(name, PresetChange.CREATED if is_new else PresetChange.SAVED))
+    await services.active_preset.changed(name)
+    return await view(services, name)
+
+
+async def view(services: Services, name: str) -> PresetView:
+    def read() -> tuple[PresetFile, str]:
+        return services.store.presets.get(name), services.store.presets.read(name)
+
+    file, text = await asyncio.to_thread(read)
+    catalogue = await services.active_preset.catalogue()
+    verdict = await asyncio.to_thread(check_text, text, catalogue)
+    try:
+        values = typed_config(Document.parse(text), catalogue)
+    except IniError:
+        values = {}
+    return PresetView(summary(services, file, text), text, values, verdict)
+
+
+def summary(services: Services, file: PresetFile, text: str | ServiceError) -> PresetSummary:
+    document, problem = Document(), None
+    try:
+        if isinstance(text, ServiceError):
+            problem = text.message
+        else:
+            document = Document.parse(text)
+    except IniError as exc:
+        problem = str(exc)
+    return PresetSummary(
+        name=file.name,
+        path=file.path,
+        file=f"{file.name}.ini",
+        title=document.note("name") or file.name,
+        description=document.note("description") or "",
+        sections={section.name: section.values() for section in document.sections()},
+        size_bytes=file.size_bytes,
+        modified_at_ms=file.modified_at_ms,
+        is_active=file.name == services.active_preset.name,
+        problem=problem,
+    )
+
+
+def parsed(name: str, text: str) -> Document:
+    """Raises PresetInvalid with line and column."""
+    try:
+        return Document.parse(text)
+    except IniError as exc:
+        raise PresetInvalid(name, (str(exc),)) from exc
+
+
+def require_valid(name: str, text: str, catalogue: Catalogue) -> None:
+    """Raises PresetInvalid with everything the engine would refuse."""
+    errors = check_text(text, catalogue).errors
+    if errors:
+        raise PresetInvalid(name, tuple(map(str, errors)))
+
+
+async def _create(services: Services, name: str, text: str) -> PresetView:
+    require_valid(name, text, await services.active_preset.catalogue())
+    await asyncio.to_thread(services.store.presets.create, name, text)
+    services.bus.publish(PresetChanged(name, PresetChange.CREATED))
+    await services.active_preset.changed(name)
+    return await view(services, name)
+
+
+def _text_or_error(services: Services, name: str) -> str | ServiceError:
+    try:
+        return services.store.presets.read(name)
+    except ServiceError as exc:
+        return exc
