@@ -129,6 +129,20 @@ async def test_where_the_gap_is_not_known_a_snapshot_comes(state: State, wires: 
     assert [event for event, _ in wires.to("x")] == ["snapshot"]
 
 
+async def test_a_burst_is_not_kept_for_who_comes_back(state: State, wires: Wires) -> None:
+    """What is kept is counted in items: deltas of a busy service are large."""
+    await state.topic.join("x")
+    for number in range(2001):
+        state.set(str(number), number)
+    await wires.until("x", 2)
+    state.set("a", 1)
+    await wires.until("x", 3)
+    await state.topic.join("before", since=FIRST)
+    assert [event for event, _ in wires.to("before")] == ["snapshot"]
+    await state.topic.join("after", since=FIRST + 1)
+    assert [data["items"] for _, data in wires.to("after")] == [[{"a": 1}]]
+
+
 async def test_a_slow_client_loses_items_and_is_told_how_many(lossy: State, wires: Wires) -> None:
     await lossy.topic.join("slow")
     await lossy.topic.join("quick")

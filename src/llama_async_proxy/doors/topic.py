@@ -11,8 +11,8 @@ from llama_async_proxy.doors.outlet import Outlet
 
 _SLOW = 32
 """Packets waiting for a client before it counts as slow; one that keeps up has none or one."""
-_KEPT = 256
-"""Deltas kept for clients that come back after a short absence."""
+_KEPT = 2000
+"""Items kept for clients that come back after a short absence."""
 
 
 @dataclass(slots=True)
@@ -46,7 +46,9 @@ class Topic:
         self._seq = first_seq
         self._members: dict[str, _Member] = {}
         self._pending: dict[Hashable, object] = {}
-        self._sent: deque[tuple[int, list[object]]] = deque(maxlen=_KEPT)
+        self._sent: deque[tuple[int, list[object]]] = deque()
+        self._kept = 0
+        """Items in `_sent`."""
         self._wake = asyncio.Event()
 
     @property
@@ -87,11 +89,17 @@ class Topic:
         self._pending.clear()
         if items:
             self._seq += 1
-            self._sent.append((self._seq, items))
+            self._keep(items)
         for client, member in tuple(self._members.items()):
             await self._deliver(client, member, items)
         if any(member.is_stale for member in self._members.values()):
             self._wake.set()
+
+    def _keep(self, items: list[object]) -> None:
+        self._sent.append((self._seq, items))
+        self._kept += len(items)
+        while self._kept > _KEPT:
+            self._kept -= len(self._sent.popleft()[1])
 
     async def _deliver(self, client: str, member: _Member, items: list[object]) -> None:
         is_slow = self._outlet.backlog(client) >= _SLOW
