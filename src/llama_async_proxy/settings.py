@@ -113,6 +113,9 @@ SETTINGS: tuple[Setting, ...] = (
             maximum=4096),
     Setting("gpu_layers", int, -1, "Layers to offload to the GPU; -1: the engine decides.", "gpu_layers",
             "--gpu-layers", minimum=-1, maximum=100000),
+    Setting("engine_options", tuple, (), "An engine option for every model, as NAME=VALUE, such as temp=0.7.",
+            "llama.options", "--option"),
+    Setting("preset", str, "", "Preset the engine runs with. Default: none.", "llama.preset", "--preset"),
     # The data path.
     Setting("connect_timeout_s", float, 5.0, "Longest to wait for a model's process to accept a connection.",
             "inference.connectTimeout", minimum=0.1, maximum=3600),
@@ -192,6 +195,8 @@ class Settings:
     batch_size: int
     threads: int
     gpu_layers: int
+    engine_options: tuple[str, ...]
+    preset: str
     connect_timeout_s: float
     first_token_timeout_s: float
     idle_timeout_s: float
