@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -102,10 +103,18 @@ class Answer:
             raise self._error or AssertionError
         return self._message
 
-    async def follow(self, has: Position = Position()) -> AsyncIterator[Growth]:
+    async def first(self) -> None:
+        """Wait for the first piece, or the end. Raises the ServiceError of an answer that never began."""
+        while self._position == Position() and not self.has_ended:
+            await self._changed.wait()
+        if self._position == Position() and self._error is not None:
+            raise self._error
+
+    async def follow(self, has: Position, patience_s: float) -> AsyncIterator[Growth]:
         """What comes after `has`, as it comes, to the end. A slow reader gets more at a time.
 
-        Raises the ServiceError that broke it off.
+        Empty when the turn begins, and whenever nothing came for `patience_s` seconds. Raises the ServiceError that
+        broke it off.
         """
         while True:
             changed = self._changed
@@ -116,7 +125,10 @@ class Answer:
             elif self.has_ended:
                 break
             else:
-                await changed.wait()
+                yield growth
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(patience_s):
+                        await changed.wait()
         await self.ended()
 
     # --- writing ----------------------------------------------------------------------------------

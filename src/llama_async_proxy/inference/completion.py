@@ -60,7 +60,7 @@ class Completer:
         return self._residency.is_ready(model) and not self._residency.in_flight(model.id)
 
     async def complete(
-        self, request: CompletionRequest, grow: Grow, stopped: Callable[[], Awaitable[None]]
+        self, request: CompletionRequest, grow: Grow, stopped: Callable[[], Awaitable[object]]
     ) -> Completion:
         """Load the model if need be and draw an answer from it; a return of `stopped` ends it early.
 
@@ -86,7 +86,7 @@ class Completer:
         return Completion(record, was_stopped)
 
     async def _run(
-        self, request: CompletionRequest, grow: Grow, stopped: Callable[[], Awaitable[None]], account: Account
+        self, request: CompletionRequest, grow: Grow, stopped: Callable[[], Awaitable[object]], account: Account
     ) -> None:
         model = self.find(request.model)
         account.model = model.slug

@@ -7,7 +7,7 @@ from math import isfinite
 
 from llama_async_proxy.chats import titles
 from llama_async_proxy.chats.answer import Answer
-from llama_async_proxy.errors import Conflict, InvalidInput, NotFound, TooLarge
+from llama_async_proxy.errors import Conflict, InvalidInput, TooLarge
 from llama_async_proxy.events import BranchChosen, ConversationChanged, ConversationDeleted
 from llama_async_proxy.inference.names import choose
 from llama_async_proxy.operations.services import Services

@@ -1,0 +1,550 @@
+"""What travels on the chat routes of /api: pydantic models, and the functions that make them of what operations answer.
+
+Times are ISO 8601 in UTC. Nothing is left out: what is not known is null.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import Annotated, Literal
+
+from pydantic import Base64Bytes, BaseModel, ConfigDict, Field
+
+from llama_async_proxy.errors import (
+    DeadlineExceeded,
+    InvalidInput,
+    LoadFailed,
+    NotFound,
+    ServiceError,
+    StoreUnavailable,
+    Unavailable,
+    UpstreamFailed,
+)
+from llama_async_proxy.monitor.logtext import timestamp
+from llama_async_proxy.operations.chats import ConversationList, ConversationView, StoppedAnswer
+from llama_async_proxy.operations.usage import Usage
+from llama_async_proxy.records import Attachment, Conversation, Image, Message, Role, Sampling, Turn
+from llama_async_proxy.store.chats import RoleTotals
+from llama_async_proxy.store.requests import DayTotals
+from llama_async_proxy.store.search import Hit, Piece
+
+LLAMACPP_ERROR = "LLAMACPP_ERROR"
+Text = Annotated[str, Field(max_length=2_000_000)]
+Name = Annotated[str, Field(max_length=4096)]
+RoleName = Literal["system", "user", "assistant"]
+StatusName = Literal["complete", "generating", "stopped", "interrupted"]
+
+
+class ChatWire(BaseModel):
+    """Types are checked, never converted."""
+
+    model_config = ConfigDict(strict=True, protected_namespaces=())
+
+
+class ChatErrorAnswer(ChatWire):
+    """Every answer that is not a success."""
+
+    success: Literal[False] = False
+    error: str = Field(description="One sentence for people: what failed, why, what to do.")
+    code: str
+    field: str | None = Field(None, description="The field at fault; absent where none is.")
+    resource: str | None = Field(None, description="What kind of thing was not found; absent otherwise.")
+    id: int | str | None = Field(None, description="Which one was not found; absent otherwise.")
+    details: str | None = Field(None, description="Absent where there is no more to say.")
+
+
+def is_engine_failure(error: ServiceError) -> bool:
+    if isinstance(error, StoreUnavailable):
+        return False
+    return isinstance(error, UpstreamFailed | LoadFailed | Unavailable | DeadlineExceeded)
+
+
+def error_status(error: ServiceError) -> int:
+    return 500 if is_engine_failure(error) else error.status
+
+
+def error_answer(error: ServiceError) -> ChatErrorAnswer:
+    answer = ChatErrorAnswer(
+        error=error.message,
+        code=LLAMACPP_ERROR if is_engine_failure(error) else error.rest_code,
+        details=error.details,
+    )
+    if isinstance(error, InvalidInput) and error.field:
+        answer.field = error.field
+    if isinstance(error, NotFound):
+        known = isinstance(error.identifier, int | str)
+        answer.resource, answer.id = error.resource, error.identifier if known else str(error.identifier)
+    return answer
+
+
+# --- conversations ----------------------------------------------------------------------------------------------------
+
+
+class SamplingWire(ChatWire):
+    """null: the setting's value, or the model's own default."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    num_predict: int | None = Field(None, description="Most tokens of an answer.")
+    repeat_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    seed: int | None = None
+    stop: list[str] | None = None
+    context_history_limit: int | None = Field(None, description="Newest messages the model sees; 0: all.")
+
+    @property
+    def record(self) -> Sampling:
+        stop = None if self.stop is None else tuple(self.stop)
+        return Sampling(**{**self.model_dump(), "stop": stop})
+
+
+class ConversationWire(ChatWire):
+    id: int
+    title: str
+    model: str
+    created_at: str
+    updated_at: str
+    pinned: bool
+    archived: bool
+    answering: bool = Field(description="An answer is being generated.")
+
+
+class ConversationDetails(ConversationWire):
+    system_prompt: str | None = Field(description="null: the setting chat.systemPrompt.")
+    options: SamplingWire
+
+
+class ConversationsAnswer(ChatWire):
+    conversations: list[ConversationWire]
+
+
+class NewConversationBody(ChatWire):
+    title: Name | None = Field(description="null: named after what is said first.")
+    model: Name
+    system_prompt: Text | None = None
+    options: SamplingWire = Field(default_factory=SamplingWire)
+
+
+class ConversationCreated(ChatWire):
+    conversation_id: int
+
+
+class ConversationChangesBody(ChatWire):
+    """What is absent keeps its value. A system_prompt of null is the setting's; `options` replaces all of them."""
+
+    # Factories, so that the document shows neither null, which is refused, nor a default, which there is none.
+    title: Name = Field(default_factory=str)
+    model: Name = Field(default_factory=str)
+    system_prompt: Text | None = None
+    options: SamplingWire = Field(default_factory=SamplingWire)
+    pinned: bool = Field(default_factory=bool)
+    archived: bool = Field(default_factory=bool)
+
+
+class ConversationUpdated(ChatWire):
+    success: Literal[True] = True
+    title: str
+
+
+class Done(ChatWire):
+    success: Literal[True] = True
+
+
+class AttachmentWire(ChatWire):
+    id: int
+    media_type: str
+    name: str
+    size: int = Field(description="Bytes.")
+    url: str
+
+
+class MessageWire(ChatWire):
+    id: int
+    conversation_id: int
+    role: RoleName
+    content: str
+    model: str | None
+    timestamp: str
+    response_time_ms: int | None
+    estimated_tokens: int = Field(description="The engine's count where it gave one.")
+    parent_id: int | None
+    status: StatusName
+    reasoning: str | None
+    tokens_per_second: float | None
+    active: bool = Field(description="Part of the branch that is read and continued.")
+    attachments: list[AttachmentWire]
+
+
+class StatsWire(ChatWire):
+    total_messages: int
+    assistant_messages: int
+    avg_response_time: float | None = Field(description="Milliseconds.")
+    total_tokens: int
+
+
+class ConversationAnswer(ChatWire):
+    conversation: ConversationDetails
+    messages: list[MessageWire]
+    stats: StatsWire
+
+
+def conversations_answer(listed: ConversationList) -> ConversationsAnswer:
+    answering = set(listed.answering)
+    return ConversationsAnswer(
+        conversations=[ConversationWire(**_conversation(c, c.id in answering)) for c in listed.conversations]
+    )
+
+
+def _conversation(conversation: Conversation, answering: bool) -> dict[str, object]:
+    return {
+        "id": conversation.id,
+        "title": conversation.title,
+        "model": conversation.model,
+        "created_at": timestamp(conversation.created_at_ms),
+        "updated_at": timestamp(conversation.updated_at_ms),
+        "pinned": conversation.is_pinned,
+        "archived": conversation.is_archived,
+        "answering": answering,
+    }
+
+
+def conversation_answer(view: ConversationView) -> ConversationAnswer:
+    return ConversationAnswer(
+        conversation=conversation_details(view.conversation, view.is_answering),
+        messages=[message_wire(message) for message in view.messages],
+        stats=summary(view.totals),
+    )
+
+
+def message_wire(message: Message) -> MessageWire:
+    return MessageWire(
+        id=message.id,
+        conversation_id=message.conversation_id,
+        role=message.role.value,
+        content=message.content,
+        model=message.model,
+        timestamp=timestamp(message.created_at_ms),
+        response_time_ms=_ms(message.response_ms),
+        estimated_tokens=message.estimated_tokens,
+        parent_id=message.parent_id,
+        status=message.status.value,
+        reasoning=message.reasoning,
+        tokens_per_second=_rate(message.tokens_per_second),
+        active=message.is_active,
+        attachments=[_attachment(attachment) for attachment in message.attachments],
+    )
+
+
+def _attachment(attachment: Attachment) -> AttachmentWire:
+    return AttachmentWire(
+        id=attachment.id,
+        media_type=attachment.media_type,
+        name=attachment.name,
+        size=attachment.size_bytes,
+        url=f"/api/attachments/{attachment.id}",
+    )
+
+
+# --- chat -------------------------------------------------------------------------------------------------------------
+
+
+class ImageBody(ChatWire):
+    media_type: Literal["image/png", "image/jpeg", "image/gif", "image/webp"]
+    data: Annotated[Base64Bytes, Field(strict=False)] = Field(description="Base64.")
+    name: Name = ""
+
+
+class ChatBody(ChatWire):
+    conversation_id: int
+    message: Text
+    model: Name
+    stream: bool = Field(False, description="Server-sent events instead of one JSON answer.")
+    images: list[ImageBody] = Field(default=[], max_length=16)
+
+    @property
+    def image_records(self) -> tuple[Image, ...]:
+        return tuple(Image(image.media_type, image.data, image.name) for image in self.images)
+
+
+class RegenerateBody(ChatWire):
+    model: Name | None = Field(default=None, description="null: the conversation's.")
+    stream: bool = False
+
+
+class EditBody(RegenerateBody):
+    message: Text
+
+
+class ChatMetrics(ChatWire):
+    completion_tokens: int
+    prompt_tokens: int | None = Field(description="null: the engine did not say.")
+    total_tokens: int
+    tokens_per_second: float | None
+
+
+class ChatAnswer(ChatWire):
+    response: str
+    model: str
+    response_time_ms: int
+    estimated_tokens: int
+    metrics: ChatMetrics
+    reasoning: str | None
+    status: StatusName
+    conversation_id: int
+    message_id: int = Field(description="Of the answer.")
+
+
+class Started(ChatWire):
+    """The first event of a stream."""
+
+    type: Literal["start"] = "start"
+    conversation_id: int
+    user_message_id: int
+    message_id: int = Field(description="Of the answer.")
+    model: str | None
+
+
+class Token(ChatWire):
+    """More of the answer, one or several tokens."""
+
+    type: Literal["token"] = "token"
+    content: str
+    reasoning: str
+
+
+class Finished(ChatAnswer):
+    """The last event: the whole answer and its metrics."""
+
+    type: Literal["done"] = "done"
+
+
+class Broken(ChatErrorAnswer):
+    """The last event of an answer that failed."""
+
+    type: Literal["error"] = "error"
+
+
+class Stopped(ChatWire):
+    success: Literal[True] = True
+    stopped: bool = Field(description="An answer was being generated.")
+    message: MessageWire | None
+
+
+def started(turn: Turn) -> Started:
+    return Started(
+        conversation_id=turn.conversation.id,
+        user_message_id=turn.thread[-1].id,
+        message_id=turn.answer.id,
+        model=turn.answer.model,
+    )
+
+
+def chat_answer(message: Message) -> ChatAnswer:
+    return ChatAnswer(**_answer(message))
+
+
+def finished(message: Message) -> Finished:
+    return Finished(**_answer(message))
+
+
+def broken(error: ServiceError) -> Broken:
+    return Broken(**error_answer(error).model_dump())
+
+
+def stopped_answer(stopped: StoppedAnswer) -> Stopped:
+    shown = None if stopped.message is None else message_wire(stopped.message)
+    return Stopped(stopped=shown is not None, message=shown)
+
+
+def _answer(message: Message) -> dict[str, object]:
+    tokens = message.estimated_tokens
+    return {
+        "response": message.content,
+        "model": message.model or "",
+        "response_time_ms": _ms(message.response_ms) or 0,
+        "estimated_tokens": tokens,
+        "metrics": ChatMetrics(
+            completion_tokens=tokens,
+            prompt_tokens=message.prompt_tokens,
+            total_tokens=tokens + (message.prompt_tokens or 0),
+            tokens_per_second=_rate(message.tokens_per_second),
+        ),
+        "reasoning": message.reasoning,
+        "status": message.status.value,
+        "conversation_id": message.conversation_id,
+        "message_id": message.id,
+    }
+
+
+# --- statistics -------------------------------------------------------------------------------------------------------
+
+
+class RoleStats(ChatWire):
+    role: RoleName
+    count: int
+    avg_length: float = Field(description="Characters.")
+    total_tokens: int
+    avg_response_time: float | None
+
+
+class ConversationStats(ChatWire):
+    summary: StatsWire
+    by_role: list[RoleStats]
+
+
+class UsageTotals(ChatWire):
+    requests: int
+    errors: int
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+    avg_response_time: float | None = Field(description="Milliseconds.")
+    tokens_per_second: float | None = Field(description="While generating.")
+
+
+class ModelUsage(UsageTotals):
+    model: str
+
+
+class DayUsage(UsageTotals):
+    day: str = Field(description="ISO date, UTC.")
+
+
+class DayModelUsage(ModelUsage, DayUsage):
+    pass
+
+
+class UsageAnswer(ChatWire):
+    days: int
+    total: UsageTotals
+    by_model: list[ModelUsage]
+    by_day: list[DayUsage]
+    by_day_and_model: list[DayModelUsage]
+
+
+def summary(totals: Sequence[RoleTotals]) -> StatsWire:
+    answers = next((total for total in totals if total.role is Role.ASSISTANT), None)
+    return StatsWire(
+        total_messages=sum(total.count for total in totals),
+        assistant_messages=answers.count if answers else 0,
+        avg_response_time=_rate(answers.average_response_ms) if answers else None,
+        total_tokens=sum(total.tokens for total in totals),
+    )
+
+
+def conversation_stats(view: ConversationView) -> ConversationStats:
+    return ConversationStats(
+        summary=summary(view.totals),
+        by_role=[
+            RoleStats(
+                role=total.role.value,
+                count=total.count,
+                avg_length=round(total.average_length, 1),
+                total_tokens=total.tokens,
+                avg_response_time=_rate(total.average_response_ms),
+            )
+            for total in view.totals
+        ],
+    )
+
+
+def usage_answer(usage: Usage) -> UsageAnswer:
+    models = dict.fromkeys(total.model for total in usage.totals)
+    days = dict.fromkeys(total.day for total in usage.totals)
+    by_model = [ModelUsage(model=m, **_sums([t for t in usage.totals if t.model == m])) for m in models]
+    return UsageAnswer(
+        days=usage.days,
+        total=UsageTotals(**_sums(usage.totals)),
+        by_model=sorted(by_model, key=lambda sums: -sums.requests),
+        by_day=[DayUsage(day=day, **_sums([t for t in usage.totals if t.day == day])) for day in days],
+        by_day_and_model=[DayModelUsage(day=t.day, model=t.model, **_sums([t])) for t in usage.totals],
+    )
+
+
+def _sums(totals: Sequence[DayTotals]) -> dict[str, int | float | None]:
+    requests = sum(total.requests for total in totals)
+    generation_ms = sum(total.generation_ms for total in totals)
+    timed_tokens = sum(total.timed_tokens for total in totals)
+    return {
+        "requests": requests,
+        "errors": sum(total.errors for total in totals),
+        "prompt_tokens": sum(total.prompt_tokens for total in totals),
+        "completion_tokens": sum(total.completion_tokens for total in totals),
+        "cached_tokens": sum(total.cached_tokens for total in totals),
+        "avg_response_time": round(sum(total.total_ms for total in totals) / requests, 1) if requests else None,
+        "tokens_per_second": round(1000 * timed_tokens / generation_ms, 1) if generation_ms else None,
+    }
+
+
+# --- search -----------------------------------------------------------------------------------------------------------
+
+
+class ResultWire(ChatWire):
+    id: int = Field(description="Of the conversation.")
+    title: str
+    model: str
+    updated_at: str
+    content: str = Field(description="Of the message; empty for a conversation that was found by its title.")
+    role: RoleName | None
+    timestamp: str
+    response_time_ms: int | None
+    estimated_tokens: int | None
+    message_id: int | None
+    snippet: str = Field(description="HTML: the surroundings of the match, matches in <mark>, all else escaped.")
+
+
+class SearchAnswer(ChatWire):
+    results: list[ResultWire]
+    query: str
+    count: int
+
+
+def search_answer(query: str, hits: Sequence[Hit]) -> SearchAnswer:
+    return SearchAnswer(results=[_result(hit) for hit in hits], query=query, count=len(hits))
+
+
+def _result(hit: Hit) -> ResultWire:
+    at_ms = hit.updated_at_ms if hit.created_at_ms is None else hit.created_at_ms
+    is_message = hit.message_id is not None
+    return ResultWire(
+        id=hit.conversation_id,
+        title=hit.title,
+        model=hit.model,
+        updated_at=timestamp(hit.updated_at_ms),
+        content=hit.content,
+        role=hit.role.value if hit.role else None,
+        timestamp=timestamp(at_ms),
+        response_time_ms=_ms(hit.response_ms),
+        estimated_tokens=((len(hit.content) + 3) // 4 if hit.tokens is None else hit.tokens) if is_message else None,
+        message_id=hit.message_id,
+        snippet="".join(map(_html, hit.snippet)),
+    )
+
+
+def _html(piece: Piece) -> str:
+    return f"<mark>{escape(piece.text)}</mark>" if piece.is_match else escape(piece.text)
+
+
+def _ms(value: float | None) -> int | None:
+    return None if value is None else round(value)
+
+
+def _rate(value: float | None) -> float | None:
+    return None if value is None else round(value, 1)
+
+
+def conversation_details(conversation: Conversation, answering: bool) -> ConversationDetails:
+    sampling = conversation.sampling
+    stop = None if sampling.stop is None else list(sampling.stop)
+    options = {name: getattr(sampling, name) for name in SamplingWire.model_fields}
+    return ConversationDetails(
+        **_conversation(conversation, answering),
+        system_prompt=conversation.system_prompt,
+        options=SamplingWire(**{**options, "stop": stop}),
+    )
