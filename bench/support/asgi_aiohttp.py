@@ -1,0 +1,47 @@
+"""The usual way to write such a proxy, to compare with: an ASGI app on uvicorn, aiohttp towards the engine.
+
+asgi_aiohttp.py PORT ENGINE_PORT
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import aiohttp
+import uvicorn
+
+_HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "host"}
+
+
+class Proxy:
+    def __init__(self, engine_port: int) -> None:
+        self._engine = f"http://127.0.0.1:{engine_port}"
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if self._session is None:
+            connector = aiohttp.TCPConnector(limit=0)
+            self._session = aiohttp.ClientSession(connector=connector, auto_decompress=False)
+        body, more = b"", True
+        while more:
+            message = await receive()
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+        if json.loads(body)["model"] != "mock":
+            raise ValueError("unknown model")
+        headers = {k.decode(): v.decode() for k, v in scope["headers"] if k.decode() not in _HOP_BY_HOP}
+        async with self._session.post(self._engine + scope["path"], data=body, headers=headers) as answer:
+            kept = [(k.lower().encode(), v.encode()) for k, v in answer.headers.items() if k.lower() not in _HOP_BY_HOP]
+            await send({"type": "http.response.start", "status": answer.status, "headers": kept})
+            async for chunk in answer.content.iter_any():
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+
+if __name__ == "__main__":
+    config = uvicorn.Config(
+        Proxy(int(sys.argv[2])), port=int(sys.argv[1]), lifespan="off", log_level="error", access_log=False
+    )
+    uvicorn.Server(config).run()
