@@ -30,6 +30,7 @@ from llama_async_proxy.engines.workers import WorkersEngine
 from llama_async_proxy.errors import EngineMissing, ServiceError
 from llama_async_proxy.events import EventBus, RequestFinished, SettingsChanged
 from llama_async_proxy.inference.completion import Completer
+from llama_async_proxy.inference.live import LiveRequests
 from llama_async_proxy.inference.names import Names
 from llama_async_proxy.inference.proxy import Proxy
 from llama_async_proxy.inference.residency import Residency
@@ -126,6 +127,7 @@ async def build(settings: Settings) -> AsyncIterator[Application]:
             bus=bus,
             used=store.models.touch,
         )
+        live_requests = LiveRequests(residency.runtime, bus)
         upstream = UpstreamClient()
         stack.callback(upstream.close)
         completer = Completer(
@@ -159,6 +161,7 @@ async def build(settings: Settings) -> AsyncIterator[Application]:
             names=names,
             engine=engine,
             residency=residency,
+            live=live_requests,
             answers=answers,
             sampler=sampler,
             requests=requests,
@@ -169,9 +172,20 @@ async def build(settings: Settings) -> AsyncIterator[Application]:
         )
         sockets = Sockets(lambda: services)
         proxy = Proxy(
-            names=names, residency=residency, client=upstream, settings=live, finished=lambda r: _record(services, r)
+            names=names,
+            residency=residency,
+            client=upstream,
+            settings=live,
+            live=live_requests,
+            finished=lambda r: _record(services, r),
         )
-        splicer = Splicer(names=names, residency=residency, settings=live, finished=lambda r: _record(services, r))
+        splicer = Splicer(
+            names=names,
+            residency=residency,
+            settings=live,
+            live=live_requests,
+            finished=lambda r: _record(services, r),
+        )
         stack.callback(splicer.close)
         inference = InferenceDoor(proxy, names=names, runtime=residency.runtime, settings=live)
         await _start_engine(engine)
@@ -184,6 +198,7 @@ async def build(settings: Settings) -> AsyncIterator[Application]:
             background=(
                 sampler.run,
                 residency.run,
+                live_requests.run,
                 sockets.run,
                 lambda: _follow_log_level(logs, services),
                 lambda: _first_scan(services),

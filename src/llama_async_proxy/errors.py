@@ -15,6 +15,7 @@
     │   ├── EngineStopped        the engine was stopped; start it first
     │   ├── EngineMissing        no program that can run models was found
     │   └── StoreUnavailable     the database cannot be read or written
+    ├── Cancelled            somebody broke the request off
     ├── LoadFailed           a model did not come up; carries exit and log tail
     └── UpstreamFailed       the model's process broke off or could not be reached
 
@@ -151,6 +152,14 @@ class EngineMissing(Unavailable):
 
 class StoreUnavailable(Unavailable):
     pass
+
+
+class Cancelled(ServiceError):
+    """Not among the statuses that clients take for a reason to try again."""
+
+    status = 499
+    rest_code = "CANCELLED"
+    openai_type = "cancelled_error"
 
 
 class LoadFailed(ServiceError):

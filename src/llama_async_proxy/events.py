@@ -18,6 +18,7 @@ from llama_async_proxy.records import (
     Conversation,
     EngineEventType,
     EngineState,
+    LiveRequest,
     LogLine,
     Message,
     Model,
@@ -82,6 +83,13 @@ class SampleTaken:
 @dataclass(frozen=True, slots=True)
 class LogWritten:
     line: LogLine
+
+
+@dataclass(frozen=True, slots=True)
+class RequestsProgressed:
+    """Requests in flight that have moved on; what ends between two of these events is only told by its end."""
+
+    requests: tuple[LiveRequest, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +167,7 @@ Event: TypeAlias = (
     | ScanFinished
     | SampleTaken
     | LogWritten
+    | RequestsProgressed
     | RequestFinished
     | SettingsChanged
     | PresetChanged

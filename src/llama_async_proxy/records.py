@@ -456,6 +456,33 @@ class LogLine:
     """Row id once stored."""
 
 
+class RequestPhase(StrEnum):
+    QUEUED = "queued"
+    LOADING = "loading"
+    """Its model comes up."""
+    PROMPT = "prompt"
+    """The engine has it, and has said nothing yet."""
+    GENERATING = "generating"
+
+
+@dataclass(frozen=True, slots=True)
+class LiveRequest:
+    """One inference request that has not ended."""
+
+    id: str
+    arrived_at_ms: int
+    client: str
+    route: str
+    model: str
+    """As in RequestRecord."""
+    phase: RequestPhase
+    queue: QueueState | None
+    """Of its model, while QUEUED."""
+    tokens: int
+    """Pieces of the answer so far, of which llama-server sends one for each token."""
+    elapsed_ms: float
+
+
 @dataclass(frozen=True, slots=True)
 class RequestRecord:
     """One inference request from arrival to end. Times are durations in ms from arrival."""

@@ -24,6 +24,7 @@ from llama_async_proxy.engines.catalogue import OptionCatalogue
 from llama_async_proxy.engines.workers import WorkersEngine
 from llama_async_proxy.events import EventBus
 from llama_async_proxy.inference.completion import Completer
+from llama_async_proxy.inference.live import LiveRequests
 from llama_async_proxy.inference.names import Names
 from llama_async_proxy.inference.residency import Residency
 from llama_async_proxy.inference.upstream import UpstreamClient
@@ -103,6 +104,7 @@ async def house(directory: Path, model_files: Path, **settings: Any) -> AsyncIte
             residency=residency,
             bus=bus,
         )
+        live_requests = LiveRequests(residency.runtime, bus)
         upstream = UpstreamClient()
         stack.callback(upstream.close)
         completer = Completer(
@@ -120,6 +122,7 @@ async def house(directory: Path, model_files: Path, **settings: Any) -> AsyncIte
             names=names,
             engine=engine,
             residency=residency,
+            live=live_requests,
             answers=answers,
             sampler=sampler,
             requests=requests,
@@ -130,7 +133,7 @@ async def house(directory: Path, model_files: Path, **settings: Any) -> AsyncIte
         )
         await scan_models(services, ScanModels())
         sockets = Sockets(lambda: services)
-        runs = (sampler.run, services.residency.run, sockets.run, active_preset.run)
+        runs = (sampler.run, services.residency.run, live_requests.run, sockets.run, active_preset.run)
         background = [asyncio.create_task(run()) for run in runs]
         await asyncio.sleep(0)  # they listen before anything happens
         stack.push_async_callback(_cancelled, background)

@@ -13,6 +13,7 @@ from llama_async_proxy.doors.inference import InferenceDoor
 from llama_async_proxy.doors.switch import ShortWay, http_protocol
 from llama_async_proxy.events import EventBus
 from llama_async_proxy.inference.delivery import Patience
+from llama_async_proxy.inference.live import LiveRequests
 from llama_async_proxy.inference.names import Names
 from llama_async_proxy.inference.proxy import Proxy
 from llama_async_proxy.inference.residency import Residency
@@ -49,12 +50,14 @@ class Site:
             bus=bus,
             used=lambda *_: None,
         )
+        self.live = LiveRequests(self.residency.runtime, bus)
         client = UpstreamClient()
         proxy = Proxy(
             names=names,
             residency=self.residency,
             client=client,
             settings=lambda: self.settings,
+            live=self.live,
             finished=self._finished,
             patience=patience or Patience(),
         )
@@ -64,7 +67,11 @@ class Site:
             http: Any = "httptools"
             if self._short_way:
                 self.splicer = Splicer(
-                    names=names, residency=self.residency, settings=lambda: self.settings, finished=self._finished
+                    names=names,
+                    residency=self.residency,
+                    settings=lambda: self.settings,
+                    live=self.live,
+                    finished=self._finished,
                 )
                 stack.callback(self.splicer.close)
                 http = http_protocol(ShortWay(self.splicer, self.meter))

@@ -2,32 +2,66 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
+from collections.abc import Iterable
 
 from llama_async_proxy.inference.residency import Lease
 from llama_async_proxy.inference.usage import UsageCapture
-from llama_async_proxy.records import RequestRecord
+from llama_async_proxy.records import Model, RequestRecord
+
+_ID = re.compile(rb"[!-~]{1,128}")
+
+
+def request_id(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+    """What the client calls its request, if it does and the name is fit for a header, a log and a URL."""
+    for name, value in headers:
+        if name == b"x-request-id":
+            return value.decode() if _ID.fullmatch(value) else None
+    return None
 
 
 class Account:
     """Written to while the request runs; `record` sums it up."""
 
-    def __init__(self, client: str, route: str) -> None:
-        self.id = secrets.token_hex(8)
+    def __init__(self, client: str, route: str, own_id: str | None = None) -> None:
+        """`own_id` is what the client calls its request."""
+        self.id = own_id or secrets.token_hex(8)
+        self.client = client
+        self.route = route
+        self.arrived_at_ms = time.time_ns() // 1_000_000
         self.model = ""
+        self.model_id: int | None = None
+        self.pieces = 0
+        """Of the engine's answer."""
         self.status = 0
         """As sent to the client."""
         self.streamed = False
         self.error: str | None = None
-        self._client = client
-        self._route = route
-        self._arrived_at_ms = time.time_ns() // 1_000_000
         self._arrived_s = time.perf_counter()
         self._lease: Lease | None = None
         self._first_s: float | None = None
         self._last_s = 0.0
         self._usage = UsageCapture()
+
+    @property
+    def elapsed_ms(self) -> float:
+        return 1000.0 * (time.perf_counter() - self._arrived_s)
+
+    @property
+    def is_waiting(self) -> bool:
+        """The engine has not been asked yet."""
+        return self._lease is None
+
+    @property
+    def has_begun(self) -> bool:
+        """The first of the answer has come in."""
+        return self._first_s is not None
+
+    def resolved(self, model: Model) -> None:
+        """It is this model that was asked for."""
+        self.model, self.model_id = model.slug, model.id
 
     def leased(self, lease: Lease) -> None:
         self._lease = lease
@@ -37,6 +71,7 @@ class Account:
         self._last_s = time.perf_counter()
         if self._first_s is None:
             self._first_s = self._last_s
+        self.pieces += 1
         self._usage.feed(chunk)
 
     def record(self) -> RequestRecord:
@@ -45,16 +80,16 @@ class Account:
         lease = self._lease
         return RequestRecord(
             id=self.id,
-            arrived_at_ms=self._arrived_at_ms,
-            client=self._client,
-            route=self._route,
+            arrived_at_ms=self.arrived_at_ms,
+            client=self.client,
+            route=self.route,
             model=self.model,
             status=self.status,
             streamed=self.streamed,
             queued_ms=_ms(lease.queued_s) if lease else None,
             load_ms=_ms(lease.load_s) if lease else None,
             first_token_ms=_ms(self._first_s - self._arrived_s) if self.streamed and self._first_s else None,
-            total_ms=1000.0 * (time.perf_counter() - self._arrived_s),
+            total_ms=self.elapsed_ms,
             prompt_tokens=usage.prompt_tokens,
             completion_tokens=usage.completion_tokens,
             cached_tokens=usage.cached_tokens,

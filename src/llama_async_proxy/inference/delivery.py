@@ -15,6 +15,7 @@ from llama_async_proxy.inference.reassembly import Answer, Reassembly
 from llama_async_proxy.inference.upstream import Response
 
 Header = tuple[bytes, bytes]
+REQUEST_ID = b"x-request-id"
 HOP_BY_HOP = frozenset(
     (b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade")
 )
@@ -126,7 +127,7 @@ class Delivery:
     async def _start(self, status: int, headers: Sequence[Header]) -> None:
         self._account.status = status
         self._account.streamed = sse.is_event_stream(headers)
-        await self._reply.start(status, headers)
+        await self._reply.start(status, [*headers, (REQUEST_ID, self._account.id.encode())])
         self._has_started = True
 
     async def _write(self, chunk: bytes, *, more: bool = True) -> None:

@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 
 from llama_async_proxy.errors import ServiceError
 from llama_async_proxy.inference import reassembly
-from llama_async_proxy.inference.account import Account
+from llama_async_proxy.inference.account import Account, request_id
 from llama_async_proxy.inference.delivery import HOP_BY_HOP, Delivery, Header, Patience, Reply
 from llama_async_proxy.inference.interruption import Interruption, ended
+from llama_async_proxy.inference.live import LiveRequests
 from llama_async_proxy.inference.names import Names, choose
 from llama_async_proxy.inference.reassembly import NotReassembled
 from llama_async_proxy.inference.residency import Lease, Residency, Revoke
@@ -64,6 +65,7 @@ class Proxy:
         residency: Residency,
         client: UpstreamClient,
         settings: Callable[[], Settings],
+        live: LiveRequests,
         finished: Callable[[RequestRecord], None],
         patience: Patience = Patience(),  # noqa: B008 - frozen
     ) -> None:
@@ -72,6 +74,7 @@ class Proxy:
         self._residency = residency
         self._client = client
         self._settings = settings
+        self._live = live
         self._finished = finished
         self._patience = patience
 
@@ -81,7 +84,7 @@ class Proxy:
         Raises nothing for what clients and engines do. An answer that broke off and can carry no error is left without
         its last byte: the caller closes the connection then, which is how HTTP says so.
         """
-        account = Account(request.client, request.route.path)
+        account = _account(request)
         delivery = Delivery(reply, request.route.dialect, account)
         try:
             await self._serve(request, delivery, account, gone)
@@ -96,11 +99,12 @@ class Proxy:
             logger.exception("Inference request %s to %s failed", account.id, request.route.path)
             await delivery.fail(ServiceError(f"Internal error; the service's log has it under {account.id}."))
         finally:
+            self._live.discard(account)
             self._finished(account.record())
 
     async def refuse(self, request: Request, reply: Reply, error: ServiceError) -> None:
         """Answer with `error`; the body of `request` need not have been read."""
-        account = Account(request.client, request.route.path)
+        account = _account(request)
         try:
             await Delivery(reply, request.route.dialect, account).fail(error)
         finally:
@@ -112,7 +116,7 @@ class Proxy:
         asked = parameters(request.route, request.query, request.headers, request.body)
         account.model = asked.model or ""
         model = choose(self._names.index, asked.model, () if asked.model else self._residency.loaded())
-        account.model = model.slug
+        account.resolved(model)
         if variant := self._names.index.variant(asked.model):
             request = replace(request, body=with_defaults(variant, request.route, request.body))
             asked = parameters(request.route, request.query, request.headers, request.body)
@@ -121,14 +125,13 @@ class Proxy:
             await gone()
             return ClientGone()
 
-        async with (
-            Interruption(client_gone) as interruption,
-            self._leased(model, interruption.trip, delivery if asked.stream else None) as lease,
-        ):
-            account.leased(lease)
-            await self._exchange(request, asked, lease, delivery)
-            # Not later: some servers report a finished exchange as a gone client.
-            interruption.disarm()
+        async with Interruption(client_gone) as interruption:
+            self._live.add(account, interruption.trip)
+            async with self._leased(model, interruption.trip, delivery if asked.stream else None) as lease:
+                account.leased(lease)
+                await self._exchange(request, asked, lease, delivery)
+                # Not later: some servers report a finished exchange as a gone client.
+                interruption.disarm()
 
     async def _exchange(self, request: Request, asked: Parameters, lease: Lease, delivery: Delivery) -> None:
         if asked.reassembles and await self._reassembled(request, lease, delivery):
@@ -166,6 +169,10 @@ class Proxy:
     def _timeouts(self) -> Timeouts:
         settings = self._settings()
         return Timeouts(settings.connect_timeout_s, settings.first_token_timeout_s, settings.idle_timeout_s)
+
+
+def _account(request: Request) -> Account:
+    return Account(request.client, request.route.path, request_id(request.headers))
 
 
 def for_engine(request: Request) -> UpstreamRequest:

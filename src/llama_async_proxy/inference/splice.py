@@ -19,8 +19,9 @@ import httptools
 
 from llama_async_proxy.errors import DeadlineExceeded, ServiceError, UpstreamFailed
 from llama_async_proxy.inference import reassembly, sse
-from llama_async_proxy.inference.account import Account
+from llama_async_proxy.inference.account import Account, request_id
 from llama_async_proxy.inference.delivery import (
+    REQUEST_ID,
     Header,
     can_be_reassembled,
     error_headers,
@@ -28,6 +29,7 @@ from llama_async_proxy.inference.delivery import (
     for_client,
 )
 from llama_async_proxy.inference.dialects import error_body, error_event
+from llama_async_proxy.inference.live import LiveRequests
 from llama_async_proxy.inference.names import Names, choose
 from llama_async_proxy.inference.proxy import CLIENT_GONE, ClientGone, Request, for_engine
 from llama_async_proxy.inference.reassembly import NotReassembled, Reassembly
@@ -66,9 +68,11 @@ class Splicer:
         names: Names,
         residency: Residency,
         settings: Callable[[], Settings],
+        live: LiveRequests,
         finished: Callable[[RequestRecord], None],
     ) -> None:
         self.settings = settings
+        self.live = live
         self.finished = finished
         self._names = names
         self._residency = residency
@@ -148,7 +152,7 @@ class Passage:
     """One request on its way, from its lease to its record."""
 
     def __init__(self, splicer: Splicer, request: Request, client: Client, parts: Reassembly | None) -> None:
-        self.account = Account(request.client, request.route.path)
+        self.account = Account(request.client, request.route.path, request_id(request.headers))
         self._splicer = splicer
         self._request = request
         self._client = client
@@ -174,8 +178,9 @@ class Passage:
             self._lease = _at_once(self._claim.__aenter__())
         except (_WouldWait, ServiceError):
             return False
-        self.account.model = model.slug
+        self.account.resolved(model)
         self.account.leased(self._lease)
+        self._splicer.live.add(self.account, self.fail)
         self._ask()
         return True
 
@@ -242,14 +247,17 @@ class Passage:
             self._parts = None
             self.account.received(b"".join(self._pieces))
         headers = for_client(channel.headers)
-        self.account.status = channel.status
         self.account.streamed = sse.is_event_stream(headers)
         self._has_started = True
         if channel.is_chunked:
             headers.append((b"transfer-encoding", b"chunked"))
         elif channel.ends_with_connection:
             headers.append((b"connection", b"close"))
-        self._client.start(channel.status, headers, body)
+        self._start(channel.status, headers, body)
+
+    def _start(self, status: int, headers: Sequence[Header], body: bytes) -> None:
+        self.account.status = status
+        self._client.start(status, [*headers, (REQUEST_ID, self.account.id.encode())], body)
 
     def received(self, piece: bytes) -> None:
         """A piece of the body, without its framing; `head` or `body` follows."""
@@ -301,8 +309,7 @@ class Passage:
         except UpstreamFailed as error:
             self.fail(error)
         else:
-            self.account.status = answer.status
-            self._client.start(answer.status, for_answer(channel.headers, answer), answer.body)
+            self._start(answer.status, for_answer(channel.headers, answer), answer.body)
             self._end(whole=True)
 
     def _ask_plainly(self) -> None:
@@ -323,9 +330,8 @@ class Passage:
         dialect, channel = self._request.route.dialect, self._channel
         whole = True
         if not self._has_started:
-            self.account.status = error.status
             body = error_body(dialect, error)
-            self._client.start(error.status, error_headers(error, body), body)
+            self._start(error.status, error_headers(error, body), body)
         elif self.account.streamed and channel is not None and channel.is_between_chunks:
             event = sse.closing(channel.last_piece) + error_event(dialect, error)
             self._client.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(event), event))
@@ -345,6 +351,7 @@ class Passage:
         self._client.ended(whole=whole)
 
     def _record(self) -> None:
+        self._splicer.live.discard(self.account)
         self._splicer.finished(self.account.record())
 
 

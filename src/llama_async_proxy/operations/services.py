@@ -9,6 +9,7 @@ from llama_async_proxy.chats.answers import Answers
 from llama_async_proxy.engines.catalogue import OptionCatalogue
 from llama_async_proxy.engines.contract import Engine
 from llama_async_proxy.events import EventBus
+from llama_async_proxy.inference.live import LiveRequests
 from llama_async_proxy.inference.names import Names
 from llama_async_proxy.inference.residency import Residency
 from llama_async_proxy.monitor.connections import ConnectionMeter
@@ -30,6 +31,7 @@ class Services:
     names: Names
     engine: Engine
     residency: Residency
+    live: LiveRequests
     answers: Answers
     sampler: Sampler
     requests: RequestMeter

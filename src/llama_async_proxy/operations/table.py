@@ -23,6 +23,7 @@ from llama_async_proxy.operations import (
     options,
     preset_sections,
     presets,
+    requests,
     search,
     usage,
 )
@@ -202,6 +203,12 @@ OPTIONS_ENGINE = Operation(
 OPTIONS_CONFIGURE = Operation(
     "options.configure", Effect.WRITE, options.ConfigureEngine, options.EngineOptionsView, options.configure_engine
 )
+REQUESTS_LIST = Operation(
+    "requests.list", Effect.READ, requests.ListRequests, requests.RequestList, requests.list_requests
+)
+REQUESTS_CANCEL = Operation(
+    "requests.cancel", Effect.RUN, requests.CancelRequest, requests.CancelledRequests, requests.cancel_request
+)
 
 OPERATIONS: Mapping[str, Operation[Any, Any]] = {
     operation.name: operation
@@ -228,6 +235,8 @@ OPERATIONS: Mapping[str, Operation[Any, Any]] = {
         CONFIG_UPDATE,
         HEALTH_GET,
         STATUS_GET,
+        REQUESTS_LIST,
+        REQUESTS_CANCEL,
         PRESETS_LIST,
         PRESETS_READ,
         PRESETS_SAVE,

@@ -1,0 +1,84 @@
+"""The inference requests that have not ended: what each does now, and how to break it off by its id."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from llama_async_proxy.errors import Cancelled, NotFound, ServiceError
+from llama_async_proxy.events import EventBus, RequestsProgressed
+from llama_async_proxy.inference.account import Account
+from llama_async_proxy.records import LiveRequest, ModelRuntime, RequestPhase
+
+TICK_S = 0.5
+_MOST_PUBLISHED = 200
+"""Of the newest requests; nobody can read more of them twice a second."""
+
+Cancel = Callable[[ServiceError], None]
+
+
+class LiveRequests:
+    """Belongs to the event loop's thread. Its cost for a request is that of an entry in a dictionary."""
+
+    def __init__(self, runtime: Callable[[int], ModelRuntime], bus: EventBus) -> None:
+        """`runtime` tells of a model's queue."""
+        self._runtime = runtime
+        self._bus = bus
+        self._running: dict[Account, Cancel] = {}
+        """In the order of arrival. Ids may be the clients' own, so that two requests can have the same."""
+
+    def add(self, account: Account, cancel: Cancel) -> None:
+        self._running[account] = cancel
+
+    def discard(self, account: Account) -> None:
+        self._running.pop(account, None)
+
+    def all(self) -> tuple[LiveRequest, ...]:
+        """Newest first."""
+        return tuple(self._view(account) for account in reversed(self._running))
+
+    def cancel(self, request_id: str) -> tuple[LiveRequest, ...]:
+        """Break off the request of that id, or all who share it; its client gets an error. Raises NotFound."""
+        found = {account: cancel for account, cancel in self._running.items() if account.id == request_id}
+        if not found:
+            raise NotFound("request", request_id, f"No request {request_id[:100]!r} is running; it may have ended.")
+        views = tuple(self._view(account) for account in found)
+        for cancel in found.values():
+            cancel(Cancelled("The request was cancelled."))
+        return views
+
+    async def run(self) -> None:
+        """Publish what has become of the requests, until cancelled: off their own way, and only of those that last."""
+        known: dict[str, LiveRequest] = {}
+        while True:
+            await asyncio.sleep(TICK_S)
+            newest = self.all()[:_MOST_PUBLISHED]
+            changed = tuple(view for view in newest if _without_clock(view) != known.get(view.id))
+            if changed:
+                self._bus.publish(RequestsProgressed(changed))
+            known = {view.id: _without_clock(view) for view in newest}
+
+    def _view(self, account: Account) -> LiveRequest:
+        queue = None
+        if account.is_waiting:
+            queue = self._runtime(account.model_id).queue if account.model_id is not None else None
+            phase = RequestPhase.LOADING if account.model_id is not None and queue is None else RequestPhase.QUEUED
+        else:
+            phase = RequestPhase.GENERATING if account.has_begun else RequestPhase.PROMPT
+        return LiveRequest(
+            id=account.id,
+            arrived_at_ms=account.arrived_at_ms,
+            client=account.client,
+            route=account.route,
+            model=account.model,
+            phase=phase,
+            queue=queue,
+            tokens=account.pieces,
+            elapsed_ms=account.elapsed_ms,
+        )
+
+
+def _without_clock(view: LiveRequest) -> LiveRequest:
+    return LiveRequest(
+        view.id, view.arrived_at_ms, view.client, view.route, view.model, view.phase, view.queue, view.tokens, 0.0
+    )

@@ -1,0 +1,51 @@
+"""The inference requests: which run, which have ended, and ending one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from llama_async_proxy.errors import InvalidInput
+from llama_async_proxy.operations.services import Services
+from llama_async_proxy.records import LiveRequest, RequestRecord
+
+MOST_RECENT = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class ListRequests:
+    limit: int = 100
+    """Of those that have ended: 0 to 1000."""
+    model: str | None = None
+    """Only requests to the model with this slug."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestList:
+    live: tuple[LiveRequest, ...]
+    recent: tuple[RequestRecord, ...]
+    """Both newest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class CancelRequest:
+    id: str
+
+
+@dataclass(frozen=True, slots=True)
+class CancelledRequests:
+    requests: tuple[LiveRequest, ...]
+    """As they were at that moment; several when clients gave them the same id."""
+
+
+async def list_requests(services: Services, request: ListRequests) -> RequestList:
+    """Raises InvalidInput for a limit out of range, StoreUnavailable when those that have ended cannot be read."""
+    if not 0 <= request.limit <= MOST_RECENT:
+        raise InvalidInput("limit", f"must be a number from 0 to {MOST_RECENT}, not {request.limit}")
+    live = tuple(one for one in services.live.all() if request.model in (None, one.model))
+    recent = await services.store.requests.recent(limit=request.limit, model=request.model) if request.limit else ()
+    return RequestList(live, recent)
+
+
+async def cancel_request(services: Services, request: CancelRequest) -> CancelledRequests:
+    """Raises NotFound when no such request is running."""
+    return CancelledRequests(services.live.cancel(request.id))
