@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -113,22 +112,20 @@ class Answer:
     async def follow(self, has: Position, patience_s: float) -> AsyncIterator[Growth]:
         """What comes after `has`, as it comes, to the end. A slow reader gets more at a time.
 
-        Empty when the turn begins, and whenever nothing came for `patience_s` seconds. Raises the ServiceError that
-        broke it off.
+        Empty at first, when the turn begins, and whenever nothing came for `patience_s` seconds. Raises the
+        ServiceError that broke it off.
         """
+        yield Growth("", "", has)
         while True:
-            changed = self._changed
+            changed, was_due = self._changed, self.turn is None
             growth = self.since(has)
             if growth.content or growth.reasoning:
                 has = growth.position
                 yield growth
             elif self.has_ended:
                 break
-            else:
+            elif not await _within(changed, patience_s) or (was_due and self.turn is not None):
                 yield growth
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(patience_s):
-                        await changed.wait()
         await self.ended()
 
     # --- writing ----------------------------------------------------------------------------------
@@ -155,6 +152,14 @@ class Answer:
         """All who wait now; who waits later waits for what comes then."""
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+async def _within(event: asyncio.Event, limit_s: float) -> bool:
+    try:
+        async with asyncio.timeout(limit_s):
+            return await event.wait()
+    except TimeoutError:
+        return False
 
 
 def _tail(text: StringIO, start: int) -> str:

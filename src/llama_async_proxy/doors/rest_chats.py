@@ -247,9 +247,9 @@ async def _events(answer: Answer, has: Position) -> AsyncIterator[bytes]:
             if answer.turn is not None and not is_announced:
                 is_announced = True
                 yield _event(wire.started(answer.turn), event_id(answer.turn.answer.id, has))
-            if answer.turn is None or not (growth.content or growth.reasoning):
+            elif answer.turn is None or not (growth.content or growth.reasoning):
                 yield _COMMENT
-            else:
+            if answer.turn is not None and (growth.content or growth.reasoning):
                 yield _token(answer.turn.answer.id, growth)
         message = await answer.ended()
         yield _event(wire.finished(message), event_id(message.id, answer.position))

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from pydantic.alias_generators import to_camel
 
 from llama_async_proxy import __version__
+from llama_async_proxy.chats import prompt
 from llama_async_proxy.doors.http_errors import iso_now
 from llama_async_proxy.gguf.memory import Footprint
 from llama_async_proxy.monitor.logtext import timestamp
@@ -42,6 +43,7 @@ from llama_async_proxy.records import (
     ModelStatus,
     RequestCounters,
     Sample,
+    Sampling,
     Variant,
 )
 from llama_async_proxy.settings import BY_NAME, Settings
@@ -431,7 +433,7 @@ class Timeouts(Wire):
 
 
 class ModelOptions(Wire):
-    """null: the model's own default rules."""
+    """Of answers in conversations that say nothing else; null: the model's own default rules."""
 
     temperature: float | None = None
     top_p: float | None = None
@@ -443,14 +445,14 @@ class ModelOptions(Wire):
 
 
 class Performance(Wire):
-    context_history_limit: int | None = None
+    context_history_limit: int = Field(description="Newest messages of a conversation the model sees; 0: all.")
     num_thread: int
     use_mlock: bool | None = None
     use_mmap: bool | None = None
 
 
 class ResponseOptimization(Wire):
-    stream: bool | None = None
+    stream: bool = Field(description="Whether /api/chat streams when it is not told to.")
     keep_alive: str = Field(description='How long an unused model stays loaded: "600s"; "-1" is for ever.')
 
 
@@ -487,9 +489,21 @@ def config_answer(settings: Settings) -> ConfigAnswer:
         timeouts=Timeouts(
             llamacpp_timeout=settings.first_token_timeout_s, llamacpp_connect_timeout=settings.connect_timeout_s
         ),
-        model_options=ModelOptions(),
-        performance=Performance(num_thread=settings.threads),
-        response_optimization=ResponseOptimization(keep_alive=f"{ttl_s:g}s" if ttl_s else "-1"),
+        model_options=_model_options(prompt.defaults(settings)),
+        performance=Performance(num_thread=settings.threads, context_history_limit=settings.chat_history_limit),
+        response_optimization=ResponseOptimization(stream=False, keep_alive=f"{ttl_s:g}s" if ttl_s else "-1"),
+    )
+
+
+def _model_options(sampling: Sampling) -> ModelOptions:
+    return ModelOptions(
+        temperature=sampling.temperature,
+        top_p=sampling.top_p,
+        top_k=sampling.top_k,
+        min_p=sampling.min_p,
+        num_predict=sampling.num_predict,
+        repeat_penalty=sampling.repeat_penalty,
+        stop=None if sampling.stop is None else list(sampling.stop),
     )
 
 
