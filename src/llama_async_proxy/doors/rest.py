@@ -25,6 +25,7 @@ from llama_async_proxy.doors import rest_wire as wire
 from llama_async_proxy.doors.http_errors import error_body, error_envelope
 from llama_async_proxy.doors.rest_chats import chat_routes
 from llama_async_proxy.doors.rest_docs import docs_page
+from llama_async_proxy.doors.rest_presets import preset_routes
 from llama_async_proxy.errors import InvalidInput, NotFound, Overloaded, ServiceError, TooLarge
 from llama_async_proxy.operations import table
 from llama_async_proxy.operations.config import GetConfig, UpdateConfig
@@ -79,6 +80,7 @@ def create_rest(services: Callable[[], Services]) -> FastAPI:
             operation_id=route.operation_id or route.endpoint.__name__,
         )
     app.include_router(chat_routes())
+    app.include_router(preset_routes())
     app.add_api_route("/api/docs", partial(_docs, app), include_in_schema=False, response_class=HTMLResponse)
     app.exception_handler(ServiceError)(_on_service_error)
     app.exception_handler(RequestValidationError)(_on_invalid_request)

@@ -870,6 +870,7 @@ class EngineData(CamelWire):
     version: str | None = None
     error: str | None = None
     started_at: str | None = None
+    preset: str | None = Field(None, description="The one it runs with.")
 
 
 def engine_data(view: EngineView) -> EngineData:
@@ -884,6 +885,7 @@ def engine_data(view: EngineView) -> EngineData:
         version=state.version,
         error=state.error,
         started_at=_time(state.started_at_ms),
+        preset=view.preset,
     )
 
 
