@@ -117,8 +117,8 @@ async def build(settings: Settings) -> AsyncIterator[Application]:
         engine = await stack.enter_async_context(
             WorkersEngine(bus, lambda: find_launcher(live().engine, live().llama_server), logs.write)
         )
-        names = Names(store.models.all)
         planner = LaunchPlanner(live)
+        names = Names(store.models.all, planner.preset_paths)
         residency = Residency(
             engine,
             settings=live,

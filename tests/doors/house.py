@@ -84,8 +84,8 @@ async def house(directory: Path, model_files: Path, **settings: Any) -> AsyncIte
         sampler = Sampler(
             machine, lambda: ServiceFacts(requests=requests.snapshot()), live, bus=bus, store=store.metrics.append
         )
-        names = Names(store.models.all)
         planner = LaunchPlanner(live)
+        names = Names(store.models.all, planner.preset_paths)
         residency = Residency(
             engine,
             settings=live,

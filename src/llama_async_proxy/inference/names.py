@@ -1,7 +1,7 @@
 """Which registered model a name means. Pure.
 
-Precedence: slug, name, alias, variant, file name with or without its extension; first exactly, then ignoring case;
-last, the integer id. Within one kind the older model wins, so that registering a model never changes what a name means.
+Precedence: slug, name, alias, variant, the preset's section that names the model's file, file name with or without its
+extension; first exactly, then ignoring case; last, the integer id. Within one kind the older model wins, so that registering a model never changes what a name means.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import PurePath
+from types import MappingProxyType
 
 from llama_async_proxy.errors import InvalidInput, NotFound
 from llama_async_proxy.records import Model, Variant
 
+NO_SECTIONS: Mapping[str, str] = MappingProxyType({})
 _SHARD = re.compile(r"-\d{5}-of-\d{5}$")
 _EXTENSIONS = (".gguf", ".bin")
 _MAX_COMPARED = 200
@@ -23,14 +25,17 @@ _MAX_COMPARED = 200
 class NameIndex:
     """Every name of every model; a lookup takes the same time for one model and for thousands."""
 
-    def __init__(self, models: tuple[Model, ...]) -> None:
+    def __init__(self, models: tuple[Model, ...], sections: Mapping[str, str] = NO_SECTIONS) -> None:
+        """`sections` are real paths of files by the name that a preset gives them."""
         self.models = models
+        self.sections = sections
         by_age = sorted(models, key=lambda model: model.id)
         self._by_id: Mapping[str, Model] = {str(model.id): model for model in by_age}
         self._exact: dict[str, Model] = {}
         self._folded: dict[str, Model] = {}
         self._variants = {variant.name.casefold(): variant for model in by_age for variant in model.variants}
-        for names_of in (_slugs, _display_names, _aliases, _variant_names, _file_names):
+        named = {path: [name for name, other in sections.items() if other == path] for path in sections.values()}
+        for names_of in (_slugs, _display_names, _aliases, _variant_names, lambda m: named.get(m.path, ()), _file_names):
             for model in by_age:
                 for name in names_of(model):
                     self._exact.setdefault(name, model)
@@ -57,17 +62,22 @@ class NameIndex:
 
 
 class Names:
-    """The index of the models there are now, rebuilt when `models` answers with another tuple."""
+    """The index of the models there are now, rebuilt when `models` or `sections` answers with another object."""
 
-    def __init__(self, models: Callable[[], tuple[Model, ...]]) -> None:
+    def __init__(
+        self,
+        models: Callable[[], tuple[Model, ...]],
+        sections: Callable[[], Mapping[str, str]] = lambda: NO_SECTIONS,
+    ) -> None:
         self._models = models
+        self._sections = sections
         self._index = NameIndex(())
 
     @property
     def index(self) -> NameIndex:
-        models = self._models()
-        if models is not self._index.models:
-            self._index = NameIndex(models)
+        models, sections = self._models(), self._sections()
+        if models is not self._index.models or sections is not self._index.sections:
+            self._index = NameIndex(models, sections)
         return self._index
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import PurePath
+from types import MappingProxyType
 
 from llama_async_proxy.engines.options import NO_NEGATIVE_FORM
 from llama_async_proxy.errors import InvalidInput
@@ -25,6 +26,7 @@ _FLAG_OF_SETTING = {
     "gpu_layers": "n-gpu-layers",
 }
 NO_CATALOGUE = Catalogue(())
+_NO_PATHS: Mapping[str, str] = MappingProxyType({})
 
 
 class OptionSource(StrEnum):
@@ -77,6 +79,10 @@ class LaunchPlanner:
         self.preset: RunningPreset | None = None
         self.catalogue = NO_CATALOGUE
         """Of the installed engine; without one, options keep the names they were given."""
+
+    def preset_paths(self) -> Mapping[str, str]:
+        """`paths` of the preset in force; the same object until another is."""
+        return _NO_PATHS if self.preset is None else self.preset.paths
 
     def spec(self, model: Model, options: Mapping[str, OptionValue] = NO_OPTIONS) -> LaunchSpec:
         """What nobody set is not passed, so that the engine's own fitting to free memory stays in force.
