@@ -37,6 +37,7 @@ from llama_async_proxy.inference.residency import Residency
 from llama_async_proxy.inference.splice import Splicer
 from llama_async_proxy.inference.upstream import UpstreamClient
 from llama_async_proxy.monitor.connections import ConnectionMeter
+from llama_async_proxy.monitor.engine_counters import EngineCounters
 from llama_async_proxy.monitor.gpu import machine_gpus
 from llama_async_proxy.monitor.host import HostProbe
 from llama_async_proxy.monitor.logfiles import LogFiles
@@ -166,6 +167,8 @@ async def build(settings: Settings) -> AsyncIterator[Application]:
             sampler=sampler,
             requests=requests,
             connections=ConnectionMeter(time.monotonic),
+            engine_counters=EngineCounters(upstream.get, time.monotonic),
+            log_files=logs.files,
             bus=bus,
             now_ms=_now_ms,
             started_at_ms=started_at_ms,

@@ -29,8 +29,10 @@ from llama_async_proxy.inference.names import Names
 from llama_async_proxy.inference.residency import Residency
 from llama_async_proxy.inference.upstream import UpstreamClient
 from llama_async_proxy.monitor.connections import ConnectionMeter
+from llama_async_proxy.monitor.engine_counters import EngineCounters
 from llama_async_proxy.monitor.gpu import CombinedProbe
 from llama_async_proxy.monitor.host import HostProbe
+from llama_async_proxy.monitor.logfiles import LogFiles
 from llama_async_proxy.monitor.requests import RequestMeter
 from llama_async_proxy.monitor.sampler import Machine, Sampler, ServiceFacts
 from llama_async_proxy.operations.active_preset import ActivePreset
@@ -127,6 +129,8 @@ async def house(directory: Path, model_files: Path, **settings: Any) -> AsyncIte
             sampler=sampler,
             requests=requests,
             connections=ConnectionMeter(time.monotonic),
+            engine_counters=EngineCounters(upstream.get, time.monotonic),
+            log_files=LogFiles(configuration_at_start.logs_dir, max_bytes=1 << 20, max_files=3),
             bus=bus,
             now_ms=lambda: time.time_ns() // 1_000_000,
             started_at_ms=time.time_ns() // 1_000_000,

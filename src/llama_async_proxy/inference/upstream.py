@@ -300,6 +300,15 @@ class UpstreamClient:
         finally:
             self._release(response)
 
+    async def get(self, endpoint: Endpoint, path: str, limit_s: float) -> bytes:
+        """The body of a small document with status 200. Raises UpstreamFailed, DeadlineExceeded."""
+        timeouts = Timeouts(limit_s, limit_s, limit_s)
+        async with self.request(endpoint, UpstreamRequest("GET", path.encode()), timeouts) as response:
+            body = await response.read()
+        if response.status != 200:
+            raise UpstreamFailed(f"{path} was answered with status {response.status}.")
+        return body
+
     def close(self) -> None:
         """Close every connection at once; answers being read break off."""
         for response in tuple(self._all):

@@ -13,6 +13,8 @@ from llama_async_proxy.inference.live import LiveRequests
 from llama_async_proxy.inference.names import Names
 from llama_async_proxy.inference.residency import Residency
 from llama_async_proxy.monitor.connections import ConnectionMeter
+from llama_async_proxy.monitor.engine_counters import EngineCounters
+from llama_async_proxy.monitor.logfiles import LogFiles
 from llama_async_proxy.monitor.requests import RequestMeter
 from llama_async_proxy.monitor.sampler import Sampler
 from llama_async_proxy.operations.active_preset import ActivePreset
@@ -36,6 +38,8 @@ class Services:
     sampler: Sampler
     requests: RequestMeter
     connections: ConnectionMeter
+    engine_counters: EngineCounters
+    log_files: LogFiles
     bus: EventBus
     now_ms: Callable[[], int]
     """Wall clock, milliseconds since the Unix epoch."""

@@ -12,15 +12,18 @@ from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
 from llama_async_proxy.operations import (
+    activity,
     chats,
     config,
     engine,
     estimate,
     health,
+    logs,
     metrics,
     models,
     models_directory,
     options,
+    preferences,
     preset_sections,
     presets,
     requests,
@@ -79,6 +82,29 @@ METRICS_HISTORY = Operation("metrics.history", Effect.READ, metrics.GetHistory, 
 CONFIG_GET = Operation("config.get", Effect.READ, config.GetConfig, config.ConfigView, config.get_config)
 CONFIG_UPDATE = Operation(
     "config.update", Effect.WRITE, config.UpdateConfig, config.ConfigUpdated, config.update_config
+)
+LOGS_LIST = Operation("logs.list", Effect.READ, logs.ListLogs, logs.LogLines, logs.list_logs)
+LOGS_CLEAR = Operation("logs.clear", Effect.WRITE, logs.ClearLogs, logs.ClearedLogs, logs.clear_logs)
+LOGS_FILES = Operation("logs.files", Effect.READ, logs.ListLogFiles, logs.LogFileList, logs.list_log_files)
+LOGS_READ_FILE = Operation("logs.read_file", Effect.READ, logs.ReadLogFile, logs.LogFileContent, logs.read_log_file)
+LOGS_READ_ENGINE = Operation(
+    "logs.read_engine", Effect.READ, logs.ReadEngineLog, logs.LogFileContent, logs.read_engine_log
+)
+LOGS_CLEAR_FILES = Operation(
+    "logs.clear_files", Effect.WRITE, logs.ClearLogFiles, logs.ClearedLogs, logs.clear_log_files
+)
+PREFERENCES_GET = Operation(
+    "preferences.get", Effect.READ, preferences.GetPreferences, preferences.Preferences, preferences.get_preferences
+)
+PREFERENCES_UPDATE = Operation(
+    "preferences.update",
+    Effect.WRITE,
+    preferences.UpdatePreferences,
+    preferences.Preferences,
+    preferences.update_preferences,
+)
+ENGINE_ACTIVITY = Operation(
+    "engine.activity", Effect.READ, activity.GetEngineActivity, activity.EngineActivity, activity.get_engine_activity
 )
 HEALTH_GET = Operation("health.get", Effect.READ, health.GetHealth, health.Health, health.get_health)
 STATUS_GET = Operation("status.get", Effect.READ, health.GetStatus, health.ServiceStatus, health.get_status)
@@ -233,6 +259,15 @@ OPERATIONS: Mapping[str, Operation[Any, Any]] = {
         METRICS_HISTORY,
         CONFIG_GET,
         CONFIG_UPDATE,
+        LOGS_LIST,
+        LOGS_CLEAR,
+        LOGS_FILES,
+        LOGS_READ_FILE,
+        LOGS_READ_ENGINE,
+        LOGS_CLEAR_FILES,
+        PREFERENCES_GET,
+        PREFERENCES_UPDATE,
+        ENGINE_ACTIVITY,
         HEALTH_GET,
         STATUS_GET,
         REQUESTS_LIST,

@@ -1,0 +1,119 @@
+"""What was logged: the lines in the database, the files on disk."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+from llama_async_proxy.errors import InvalidInput
+from llama_async_proxy.monitor.logfiles import ENGINE_LOG, SERVICE_LOG, LogFile
+from llama_async_proxy.monitor.logtext import parse_line
+from llama_async_proxy.operations.services import Services
+from llama_async_proxy.records import LogLevel, LogLine
+
+_MOST_LINES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class ListLogs:
+    """The newest lines of at least that severity."""
+
+    limit: int = 100
+    level: LogLevel = LogLevel.DEBUG
+    since_ms: int | None = None
+    source: str | None = None
+    """"service", or "model:<slug>"."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogLines:
+    lines: tuple[LogLine, ...]
+    """Newest first."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClearLogs:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class ClearedLogs:
+    cleared: int
+
+
+@dataclass(frozen=True, slots=True)
+class ListLogFiles:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class LogFileList:
+    files: tuple[LogFile, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadLogFile:
+    name: str = SERVICE_LOG
+
+
+@dataclass(frozen=True, slots=True)
+class ReadEngineLog:
+    """The file with the output of all model processes."""
+
+
+@dataclass(frozen=True, slots=True)
+class LogFileContent:
+    name: str
+    content: str
+    """The end of the file, at most one MiB."""
+    lines: tuple[LogLine, ...]
+    """The same, oldest first; what is no line of ours is left out."""
+    truncated: bool
+    """There is more before it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClearLogFiles:
+    pass
+
+
+async def list_logs(services: Services, request: ListLogs) -> LogLines:
+    if not 1 <= request.limit <= _MOST_LINES:
+        raise InvalidInput("limit", f"must be between 1 and {_MOST_LINES}, not {request.limit}")
+    lines = await services.store.logs.query(
+        at_least=request.level, source=request.source, since_ms=request.since_ms, limit=request.limit
+    )
+    return LogLines(lines)
+
+
+async def clear_logs(services: Services, _: ClearLogs) -> ClearedLogs:
+    """Empties the database's table; files stay."""
+    return ClearedLogs(await services.store.logs.clear())
+
+
+async def list_log_files(services: Services, _: ListLogFiles) -> LogFileList:
+    return LogFileList(await asyncio.to_thread(services.log_files.list_files))
+
+
+async def read_log_file(services: Services, request: ReadLogFile) -> LogFileContent:
+    """Raises PermissionDenied for a name with a path in it, NotFound for one that is not listed."""
+    return await asyncio.to_thread(_read, services, request.name)
+
+
+async def read_engine_log(services: Services, _: ReadEngineLog) -> LogFileContent:
+    """Empty before the first model was loaded."""
+    listed = await asyncio.to_thread(services.log_files.list_files)
+    if all(file.name != ENGINE_LOG for file in listed):
+        return LogFileContent(ENGINE_LOG, "", (), truncated=False)
+    return await asyncio.to_thread(_read, services, ENGINE_LOG)
+
+
+def _read(services: Services, name: str) -> LogFileContent:
+    found = services.log_files.read_file(name)
+    lines = (parse_line(line) for line in found.text.splitlines())
+    return LogFileContent(found.name, found.text, tuple(line for line in lines if line), found.truncated)
+
+
+async def clear_log_files(services: Services, _: ClearLogFiles) -> ClearedLogs:
+    """Empties the files in use, deletes the rotated ones. Raises PermissionDenied when one resists; the others are."""
+    return ClearedLogs(await asyncio.to_thread(services.log_files.clear_files))

@@ -1,0 +1,56 @@
+"""What a user chose: preferences of the browser, kept as they come, beside a few settings of the service."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from llama_async_proxy.errors import InvalidInput
+from llama_async_proxy.operations.services import Services
+from llama_async_proxy.settings import Settings
+
+_SETTINGS = {
+    "logLevel": "log_level",
+    "autoLoadModels": "load_on_request",
+    "maxModelsLoaded": "max_models",
+    "threads": "threads",
+}
+"""Keys that are the service's own settings -> name of the setting."""
+_MOST_KEYS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class GetPreferences:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class UpdatePreferences:
+    """What is not named stays; None removes a preference."""
+
+    changes: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Preferences:
+    values: Mapping[str, object]
+
+
+async def get_preferences(services: Services, _: GetPreferences) -> Preferences:
+    return Preferences({**await services.store.preferences.get_all(), **_own(services.configuration.settings)})
+
+
+async def update_preferences(services: Services, request: UpdatePreferences) -> Preferences:
+    """Raises InvalidInput naming a setting whose value is wrong; nothing changes then."""
+    settings = {key: value for key, value in request.changes.items() if key in _SETTINGS}
+    remembered = {key: value for key, value in request.changes.items() if key not in _SETTINGS}
+    known = await services.store.preferences.get_all()
+    if len(known.keys() | remembered.keys()) > _MOST_KEYS:
+        raise InvalidInput("settings", f"must not have more than {_MOST_KEYS} keys")
+    if settings:
+        await services.configuration.update(settings)
+    return Preferences({**await services.store.preferences.merge(remembered), **_own(services.configuration.settings)})
+
+
+def _own(settings: Settings) -> dict[str, object]:
+    return {key: getattr(settings, name) for key, name in _SETTINGS.items()}
