@@ -95,3 +95,13 @@ def test_without_a_name_anything_else_is_refused(loaded: tuple[int, ...], says: 
     with pytest.raises(InvalidInput, match=says) as caught:
         choose(INDEX, None, loaded)
     assert caught.value.field == "model"
+
+
+def test_a_section_of_the_preset_names_its_file_until_another_preset_does() -> None:
+    sections = [{"coder": QWEN.path, "llama-3.2-1b": QWEN.path}, {"writer": QWEN.path}]
+    names = Names(lambda: INDEX.models, lambda: sections[0])
+    assert names.index.resolve("Coder") is QWEN
+    assert names.index.resolve("llama-3.2-1b") is LLAMA, "a slug outranks a section"
+    sections.pop(0)
+    assert names.index.resolve("coder") is None
+    assert names.index.resolve("writer") is QWEN

@@ -1,7 +1,8 @@
 """Which registered model a name means. Pure.
 
 Precedence: slug, name, alias, variant, the preset's section that names the model's file, file name with or without its
-extension; first exactly, then ignoring case; last, the integer id. Within one kind the older model wins, so that registering a model never changes what a name means.
+extension; first exactly, then ignoring case; last, the integer id. Within one kind the older model wins, so that
+registering a model never changes what a name means.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ class NameIndex:
         self._exact: dict[str, Model] = {}
         self._folded: dict[str, Model] = {}
         self._variants = {variant.name.casefold(): variant for model in by_age for variant in model.variants}
-        named = {path: [name for name, other in sections.items() if other == path] for path in sections.values()}
-        for names_of in (_slugs, _display_names, _aliases, _variant_names, lambda m: named.get(m.path, ()), _file_names):
+        kinds = (_slugs, _display_names, _aliases, _variant_names, _names_in(sections), _file_names)
+        for names_of in kinds:
             for model in by_age:
                 for name in names_of(model):
                     self._exact.setdefault(name, model)
@@ -118,6 +119,17 @@ def _aliases(model: Model) -> Iterator[str]:
 
 def _variant_names(model: Model) -> Iterator[str]:
     yield from (variant.name for variant in model.variants)
+
+
+def _names_in(sections: Mapping[str, str]) -> Callable[[Model], Iterator[str]]:
+    by_path: dict[str, list[str]] = {}
+    for name, path in sections.items():
+        by_path.setdefault(path, []).append(name)
+
+    def section_names(model: Model) -> Iterator[str]:
+        yield from by_path.get(model.path, ())
+
+    return section_names
 
 
 def _file_names(model: Model) -> Iterator[str]:
