@@ -19,6 +19,7 @@ from llama_async_proxy.doors import ui_wire as wire
 from llama_async_proxy.doors.outlet import TOO_LARGE, Outlet
 from llama_async_proxy.doors.payloads import decode
 from llama_async_proxy.doors.topic import Topic
+from llama_async_proxy.doors.ui_chats import CHAT_EVENTS, ChatTopics
 from llama_async_proxy.errors import InvalidInput, NotFound, ServiceError, StoreUnavailable
 from llama_async_proxy.events import (
     EngineChanged,
@@ -52,6 +53,7 @@ _EVENTS = (
     SettingsChanged,
     SampleTaken,
     RequestFinished,
+    *CHAT_EVENTS,
 )
 
 
@@ -86,6 +88,7 @@ class UiDoor:
         self._metrics = topic("metrics", lambda: {"samples": list(self._samples)}, 1.0, lossy=True)
         self._log = topic("requests", lambda: {"records": list(self._requests)}, 0.2, lossy=True)
         self._topics = {t.name: t for t in (self._models, self._engine, self._metrics, self._log)}
+        self._chats = ChatTopics(lambda: services().answers, topic)
         self._watch = contextlib.ExitStack()
         """Holds the sampler's faster pace while someone is joined to the metrics."""
         self._is_watching = False
@@ -95,8 +98,9 @@ class UiDoor:
 
     def disconnected(self, client: str) -> None:
         self._clients.discard(client)
-        for topic in self._topics.values():
+        for topic in (*self._topics.values(), *self._chats):
             topic.leave(client)
+        self._chats.close_unread()
         self._set_pace()
 
     # --- requests -----------------------------------------------------------------------------------------------------
@@ -125,6 +129,7 @@ class UiDoor:
                 self._set_pace()
             case "leave":
                 self._topic(decode(payload, _Leave).topic).leave(client)
+                self._chats.close_unread()
                 self._set_pace()
             case "call":
                 return await self._call(decode(payload, _Call))
@@ -133,9 +138,10 @@ class UiDoor:
         return None
 
     def _topic(self, name: str) -> Topic:
-        topic = self._topics.get(name)
+        topic = self._topics.get(name) or self._chats.find(name)
         if topic is None:
-            raise InvalidInput("topic", f"must be one of {', '.join(self._topics)}, not {name[:100]!r}")
+            known = ", ".join((*self._topics, "chats"))
+            raise InvalidInput("topic", f"must be one of {known} or chat:ID, not {name[:100]!r}")
         return topic
 
     async def _call(self, call: _Call) -> object:
@@ -161,6 +167,7 @@ class UiDoor:
             async with asyncio.TaskGroup() as tasks:
                 for topic in self._topics.values():
                     tasks.create_task(topic.run())
+                tasks.create_task(self._chats.run())
                 async for event in events:
                     self._publish(event)
 
@@ -195,6 +202,8 @@ class UiDoor:
                 item = msgspec.to_builtins(wire.ui_request(record))
                 self._requests.append(item)
                 self._log.publish(item, key=record.id)
+            case _:
+                self._chats.publish(event)
 
     def _publish_model(self, model_id: int) -> None:
         with contextlib.suppress(NotFound):  # deleted in between; that event follows

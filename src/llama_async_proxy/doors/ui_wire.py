@@ -12,7 +12,17 @@ from msgspec import Struct
 from llama_async_proxy import __version__
 from llama_async_proxy.operations.engine import EngineView
 from llama_async_proxy.operations.models import ModelView
-from llama_async_proxy.records import GpuSample, LoadProgress, ModelKind, ModelStatus, QueueState, RequestRecord, Sample
+from llama_async_proxy.records import (
+    Conversation,
+    GpuSample,
+    LoadProgress,
+    Message,
+    ModelKind,
+    ModelStatus,
+    QueueState,
+    RequestRecord,
+    Sample,
+)
 from llama_async_proxy.settings import Settings
 
 
@@ -120,6 +130,114 @@ class UiRequest(Struct, rename="camel"):
     completion_tokens: int | None
     tokens_per_second: float | None
     error: str | None
+
+
+class UiConversation(Struct, rename="camel"):
+    id: int
+    title: str
+    model: str
+    is_pinned: bool
+    is_archived: bool
+    created_at_ms: int
+    updated_at_ms: int
+
+
+class UiAttachment(Struct, rename="camel"):
+    id: int
+    media_type: str
+    name: str
+    size_bytes: int
+
+
+class UiMessage(Struct, rename="camel"):
+    id: int
+    parent_id: int | None
+    role: str
+    content: str
+    reasoning: str | None
+    model: str | None
+    status: str
+    created_at_ms: int
+    response_ms: float | None
+    prompt_tokens: int | None
+    tokens: int | None
+    tokens_per_second: float | None
+    attachments: list[UiAttachment]
+
+
+class ChatUpsert(Struct):
+    conversation: UiConversation
+    kind: Literal["upsert"] = "upsert"
+
+
+class ChatRemove(Struct):
+    id: int
+    kind: Literal["remove"] = "remove"
+
+
+class Answering(Struct, rename="camel"):
+    """Whether an answer is being generated in a conversation."""
+
+    id: int
+    is_answering: bool
+    kind: Literal["answering"] = "answering"
+
+
+class MessageUpsert(Struct):
+    message: UiMessage
+    kind: Literal["message"] = "message"
+
+
+class MessageGrow(Struct, rename="camel"):
+    """More of a message; `...At` are the lengths, in characters, that it had before."""
+
+    id: int
+    content: str
+    reasoning: str
+    content_at: int
+    reasoning_at: int
+    kind: Literal["grow"] = "grow"
+
+
+class MessageRemove(Struct):
+    id: int
+    kind: Literal["removeMessage"] = "removeMessage"
+
+
+class Branches(Struct):
+    """Another branch is active: ask for the messages again."""
+
+    kind: Literal["branches"] = "branches"
+
+
+def ui_conversation(conversation: Conversation) -> UiConversation:
+    return UiConversation(
+        id=conversation.id,
+        title=conversation.title,
+        model=conversation.model,
+        is_pinned=conversation.is_pinned,
+        is_archived=conversation.is_archived,
+        created_at_ms=conversation.created_at_ms,
+        updated_at_ms=conversation.updated_at_ms,
+    )
+
+
+def ui_message(message: Message) -> UiMessage:
+    return UiMessage(
+        id=message.id,
+        parent_id=message.parent_id,
+        role=message.role,
+        content=message.content,
+        reasoning=message.reasoning,
+        model=message.model,
+        status=message.status,
+        created_at_ms=message.created_at_ms,
+        response_ms=message.response_ms,
+        prompt_tokens=message.prompt_tokens,
+        tokens=message.tokens,
+        tokens_per_second=message.tokens_per_second,
+        attachments=[UiAttachment(a.id, a.media_type, a.name, a.size_bytes) for a in message.attachments],
+    )
 
 
 def ui_model(view: ModelView) -> UiModel:
