@@ -17,7 +17,7 @@ from math import inf
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from llama_async_proxy.errors import InvalidInput
+from llama_async_proxy.errors import InvalidInput, PermissionDenied
 
 Value: TypeAlias = str | int | float | bool | tuple[str, ...] | None
 
@@ -54,6 +54,8 @@ class Setting:
     maximum: float | None = None
     restart: bool = False
     """True: a change takes effect at the next start."""
+    by_hand: bool = False
+    """True: nobody who is connected may change it, only who has the command line, the environment or the file."""
     is_path: bool = False
 
     @property
@@ -87,6 +89,11 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("engine_host", str, "localhost", "Host of the router engine; stored for other engines.", "host"),
     Setting("engine_port", int, 8134, "Port of the router engine; stored for other engines.", "port",
             aliases=("llama.port",), minimum=1, maximum=65535),
+    Setting("router_url", str, "", "Address of a llama-server router that runs elsewhere, for --engine router. "
+            "Default: the service starts its own.", "llama.routerUrl", "--router-url", restart=True),
+    Setting("custom_commands", bool, False, "Let models be served by commands of their own. Whoever may change a model "
+            "can then run programs as the service's user.", "llama.customCommands", "--custom-commands", restart=True,
+            by_hand=True),
     Setting("max_models", int, 4, "Most models loaded at once; 0: no limit.", "maxModels", "--max-models",
             aliases=("llama.maxModels", "maxModelsLoaded"), minimum=0, maximum=1000),
     Setting("load_on_request", bool, True, "Load a model when a request names it.", "autoLoadModels"),
@@ -183,6 +190,8 @@ class Settings:
     llama_server: str
     engine_host: str
     engine_port: int
+    router_url: str
+    custom_commands: bool
     max_models: int
     load_on_request: bool
     load_timeout_s: float
@@ -372,13 +381,20 @@ def data_dir_of(command_line: Mapping[str, Value], environment: Mapping[str, str
 
 
 def updated(current: Settings, changes: Mapping[str, Any]) -> Settings:
-    """`current` with validated `changes` (by file key or alias) applied. Raises InvalidInput; then nothing changed."""
+    """`current` with validated `changes` (by file key or alias) applied.
+
+    Raises InvalidInput, and PermissionDenied for what may only be changed by hand; then nothing changed.
+    """
     values: dict[str, Any] = {}
     for key, value in changes.items():
         setting = BY_FILE_KEY.get(key)
         if setting is None:
             raise InvalidInput(key, "is not a setting")
         checked = check(setting, value, key)
+        if setting.by_hand and checked != getattr(current, setting.name):
+            raise PermissionDenied(
+                f"{key} can be changed only on the command line, in the environment or in {CONFIG_FILE_NAME} by hand."
+            )
         values[setting.name] = _effective(current, setting, checked)
     sources = {**current.sources, **dict.fromkeys(values, Source.RUNTIME)}
     return dataclasses.replace(current, **values, sources=sources)

@@ -182,11 +182,18 @@ def parse_state_line(line: str) -> StateLine | None:
     if not line.startswith(_STATE_PREFIX):
         return None
     try:
-        document = json.loads(line.removeprefix(_STATE_PREFIX))
-        state, payload = str(document["state"]), document.get("payload") or {}
-        value = payload.get("value", 0.0)
-        fraction = min(1.0, max(0.0, float(value))) if isinstance(value, int | float) else 0.0
-        stage = payload.get("current")
-        return StateLine(state, stage if isinstance(stage, str) else None, fraction)
-    except (ValueError, KeyError, AttributeError, TypeError):
+        return parse_state(json.loads(line.removeprefix(_STATE_PREFIX)))
+    except ValueError:
         return None
+
+
+def parse_state(document: object) -> StateLine | None:
+    """The same, of the line's JSON: the router passes its children's on."""
+    if not isinstance(document, Mapping) or "state" not in document:
+        return None
+    payload = document.get("payload") or {}
+    if not isinstance(payload, Mapping):
+        return None
+    value, stage = payload.get("value", 0.0), payload.get("current")
+    fraction = min(1.0, max(0.0, float(value))) if isinstance(value, int | float) else 0.0
+    return StateLine(str(document["state"]), stage if isinstance(stage, str) else None, fraction)

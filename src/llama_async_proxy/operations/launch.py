@@ -11,8 +11,10 @@ from enum import StrEnum
 from pathlib import PurePath
 from types import MappingProxyType
 
+from llama_async_proxy.engines.custom import COMMAND_OPTIONS
 from llama_async_proxy.engines.options import NO_NEGATIVE_FORM
 from llama_async_proxy.errors import InvalidInput
+from llama_async_proxy.operations.commands import command_of
 from llama_async_proxy.presets.catalogue import BadValue, Catalogue, default_value, typed
 from llama_async_proxy.presets.inheritance import Layers, layers, model_sections
 from llama_async_proxy.presets.ini import Document
@@ -87,7 +89,8 @@ class LaunchPlanner:
     def spec(self, model: Model, options: Mapping[str, OptionValue] = NO_OPTIONS) -> LaunchSpec:
         """What nobody set is not passed, so that the engine's own fitting to free memory stays in force.
 
-        Raises InvalidInput for an engine option in the settings that is none.
+        Raises InvalidInput for an engine option in the settings that is none, and PermissionDenied for a model with a
+        command of its own where those are not allowed.
         """
         settings = self._settings()
         chosen = {option.name: option.value for option in self._chosen(model, options)}
@@ -99,6 +102,7 @@ class LaunchPlanner:
             options={name: value for name, value in chosen.items() if self._can_be_passed(name, value)},
             mmproj_path=model.mmproj_path,
             load_timeout_s=settings.load_timeout_s,
+            command=command_of(settings, model),
         )
 
     def effective(self, model: Model) -> tuple[EffectiveOption, ...]:
@@ -185,4 +189,4 @@ def _from_settings(settings: Settings) -> dict[str, OptionValue]:
 
 def _from_model(model: Model) -> dict[str, OptionValue]:
     context = {} if model.context_size is None else {"ctx-size": model.context_size}
-    return {**context, **model.options}
+    return {**context, **{key: value for key, value in model.options.items() if key not in COMMAND_OPTIONS}}

@@ -19,6 +19,7 @@ from llama_async_proxy.events import (
 )
 from llama_async_proxy.gguf.reader import GgufError
 from llama_async_proxy.inference.variants import RESERVED_PARAMETERS
+from llama_async_proxy.operations.commands import check_change, check_options, command_file
 from llama_async_proxy.operations.scan import read_model_file, scan_directories
 from llama_async_proxy.operations.services import Services
 from llama_async_proxy.records import (
@@ -62,13 +63,15 @@ class GetModel:
 
 @dataclass(frozen=True, slots=True)
 class NewModel:
-    path: str
+    path: str | None
+    """None for a model that only a command of its own serves; it needs a name then."""
     name: str | None = None
     description: str | None = None
     version: str | None = None
     family: str | None = None
     quantization: str | None = None
     context_size: int | None = None
+    options: Mapping[str, OptionValue] = field(default_factory=no_options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +197,9 @@ async def get_model(services: Services, request: GetModel) -> ModelView:
 async def create_models(services: Services, request: CreateModels) -> ModelList:
     if not request.models:
         raise InvalidInput("models", "must not be empty")
+    settings = services.configuration.settings
+    for new in request.models:
+        check_options(settings, new.options, has_file=new.path is not None)
     drafts = [await asyncio.to_thread(_draft, new, f"models[{i}]") for i, new in enumerate(request.models)]
     created = await services.store.models.add_many(drafts)
     for model in created:
@@ -202,18 +208,8 @@ async def create_models(services: Services, request: CreateModels) -> ModelList:
 
 
 def _draft(new: NewModel, field_name: str) -> ModelDraft:
-    path = Path(new.path)
-    where = f"{field_name}.path"
-    if not path.is_absolute():
-        raise InvalidInput(where, f"must be an absolute path, not {new.path!r}")
-    try:
-        file = read_model_file(path)
-    except GgufError as exc:
-        raise InvalidInput(where, f"{path} is not a usable GGUF file: {exc}") from exc
-    except (OSError, ValueError) as exc:
-        raise InvalidInput(where, f"cannot read {path}: {exc}") from exc
     return ModelDraft(
-        file=file,
+        file=_file(new, field_name),
         origin=ModelOrigin.REGISTERED,
         name=new.name,
         description=new.description,
@@ -221,7 +217,25 @@ def _draft(new: NewModel, field_name: str) -> ModelDraft:
         family=new.family,
         quantization=new.quantization,
         context_size=new.context_size,
+        options=new.options,
     )
+
+
+def _file(new: NewModel, field_name: str) -> ModelFile:
+    if new.path is None:
+        if not (new.name or "").strip():
+            raise InvalidInput(f"{field_name}.name", "is required: the model has no file to be named after")
+        return command_file(str(new.name).strip())
+    path = Path(new.path)
+    where = f"{field_name}.path"
+    if not path.is_absolute():
+        raise InvalidInput(where, f"must be an absolute path, not {new.path!r}")
+    try:
+        return read_model_file(path)
+    except GgufError as exc:
+        raise InvalidInput(where, f"{path} is not a usable GGUF file: {exc}") from exc
+    except (OSError, ValueError) as exc:
+        raise InvalidInput(where, f"cannot read {path}: {exc}") from exc
 
 
 async def update_model(services: Services, request: UpdateModel) -> ModelView:
@@ -232,6 +246,8 @@ async def update_model(services: Services, request: UpdateModel) -> ModelView:
     if not changes:
         return view(services, model)
     _check_variants(request.variants or ())
+    if request.options is not None:
+        check_change(services.configuration.settings, model, request.options)
     model = await services.store.models.update(model.id, **changes)
     services.bus.publish(ModelUpdated(model))
     return view(services, model)
@@ -318,6 +334,6 @@ async def discover_models(services: Services, request: DiscoverModels) -> Discov
 async def clean_up_models(services: Services, _: CleanUpModels) -> CleanUpReport:
     """Forgets models whose file is gone, but for those in use."""
     models = services.store.models.all()
-    exists = await asyncio.to_thread(lambda: {model.id: Path(model.path).exists() for model in models})
+    exists = await asyncio.to_thread(lambda: {m.id: not m.has_file or Path(m.path).exists() for m in models})
     gone = [m for m in models if not exists[m.id] and not services.residency.runtime(m.id).status.in_use]
     return CleanUpReport(tuple([await delete_model(services, DeleteModel(model.id)) for model in gone]))
