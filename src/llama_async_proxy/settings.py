@@ -161,6 +161,12 @@ SETTINGS: tuple[Setting, ...] = (
             "monitor.broadcastInterval", minimum=0.05, maximum=3600),
     Setting("metrics_broadcast_idle_s", float, 60.0, "The same without clients.", "monitor.broadcastIdleInterval",
             minimum=0.05, maximum=3600),
+    Setting("engine_broadcast_s", float, 20.0, "Seconds between llama-server:status broadcasts while the engine runs.",
+            "monitor.engineInterval", minimum=0.05, maximum=3600),
+    Setting("models_feed_s", float, 30.0, "Seconds between models_update messages to subscribers.",
+            "monitor.modelsFeedInterval", minimum=0.05, maximum=3600),
+    Setting("logs_feed_s", float, 15.0, "Seconds between logs_update messages to subscribers.",
+            "monitor.logsFeedInterval", minimum=0.05, maximum=3600),
     # Logs.
     Setting("log_level", str, "info", "Least severe level that is logged.", "logging.level", "--log-level",
             aliases=("logLevel",), choices=("debug", "info", "warn", "error")),
@@ -224,6 +230,9 @@ class Settings:
     sample_idle_s: float
     metrics_broadcast_s: float
     metrics_broadcast_idle_s: float
+    engine_broadcast_s: float
+    models_feed_s: float
+    logs_feed_s: float
     log_level: str
     log_max_mib: int
     log_max_files: int

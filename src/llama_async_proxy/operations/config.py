@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from llama_async_proxy.errors import InvalidInput
 from llama_async_proxy.operations.configuration import ConfigurationChange, flatten
 from llama_async_proxy.operations.services import Services
 from llama_async_proxy.settings import Settings
@@ -23,7 +24,10 @@ class ConfigView:
 
 @dataclass(frozen=True, slots=True)
 class UpdateConfig:
-    """`changes` is a tree in the shape of the configuration file; missing keys keep their value."""
+    """`changes` is a tree in the shape of the configuration file; missing keys keep their value.
+
+    `logging.path`, which follows from the data directory, may be there as it is.
+    """
 
     changes: Mapping[str, Any]
 
@@ -39,5 +43,16 @@ async def get_config(services: Services, _: GetConfig) -> ConfigView:
 
 
 async def update_config(services: Services, request: UpdateConfig) -> ConfigUpdated:
-    change = await services.configuration.update(flatten(request.changes))
+    changes = _without_path(request.changes, services.configuration.settings)
+    change = await services.configuration.update(flatten(changes))
     return ConfigUpdated(services.configuration.settings, change)
+
+
+def _without_path(changes: Mapping[str, Any], settings: Settings) -> Mapping[str, Any]:
+    """Who sends back all that was shown sends this too."""
+    logging = changes.get("logging")
+    if not isinstance(logging, Mapping) or "path" not in logging:
+        return changes
+    if logging["path"] != str(settings.logs_dir):
+        raise InvalidInput("logging.path", "follows from the data directory; change server.dataDir instead")
+    return {**changes, "logging": {key: value for key, value in logging.items() if key != "path"}}
