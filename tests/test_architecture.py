@@ -11,7 +11,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "llama_async_proxy"
 LEAVES = {"errors", "records", "events", "settings"}
-ENGINE_ROOMS = {"chats", "gguf", "engines", "inference", "presets", "monitor", "store"}
+ENGINE_ROOMS = {"chats", "gguf", "engines", "imports", "inference", "presets", "monitor", "store"}
 PURE = (
     "gguf",
     "presets",
@@ -33,7 +33,14 @@ ALLOWED = {
     "__main__": {"cli"},
     "__init__": set(),
 }
-ENTRY_POINTS = ("cli", "operations.doctor", "engines.embedded", "store.migrations")
+ENTRY_POINTS = (
+    "cli",
+    "operations.doctor",
+    "engines.embedded",
+    "imports.carry_out",
+    "imports.sources",
+    "store.migrations",
+)
 FILES = sorted(p for p in PACKAGE.rglob("*.py") if "migrations/versions" not in p.as_posix())
 LIBRARIES = {  # library -> rooms or files that may import it
     "fastapi": ("doors", "app.py"),
@@ -43,6 +50,7 @@ LIBRARIES = {  # library -> rooms or files that may import it
     "engineio": ("doors", "app.py"),
     "sqlalchemy": ("store",),
     "alembic": ("store",),
+    "yaml": ("imports/llama_swap.py",),
     "psutil": ("monitor", "engines/process.py"),
     "pynvml": ("monitor",),
     "subprocess": ("engines/process.py", "engines/discovery.py", "cli.py"),

@@ -15,7 +15,8 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from llama_async_proxy.settings import (
 from llama_async_proxy.store import config_file
 
 _USAGE_ERROR = 2
+_PARTLY = 3
 _FAILURE = 1
 _DEMO_NAME = "demo.gguf"
 
@@ -90,6 +92,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_serve(commands)
     _add_models(commands)
+    _add_import(commands)
     _add_demo(commands)
     _add_doctor(commands)
     return parser
@@ -121,6 +124,31 @@ def _add_models(commands: Any) -> None:
         action.add_argument("--json", action="store_true", help="print the answer as JSON")
         _add_settings(action, _named("host", "port", "data_dir"))
         action.set_defaults(command=_models, action=name)
+
+
+_IMPORTS = (
+    ("llama-swap", "CONFIG", "llama-swap's configuration file (default: config.yaml here)"),
+    ("ollama", "DIR", "Ollama's directory of manifests and blobs (default: OLLAMA_MODELS, or the usual place)"),
+    ("lm-studio", "DIR", "LM Studio's models folder (default: the one of its settings, or the usual place)"),
+)
+
+
+def _add_import(commands: Any) -> None:
+    parser = commands.add_parser(
+        "import",
+        help="take over the models of llama-swap, Ollama or LM Studio",
+        description="Register the models of another program with a running service, with their names, options and "
+        "sampling defaults. Files stay where they are and are not copied. What cannot be taken over is said line by "
+        "line; the exit status is 3 then, and 1 when nothing was. Doing it again adds what is new.",
+    )
+    sources = parser.add_subparsers(title="programs", required=True, metavar="PROGRAM")
+    for name, metavar, help_text in _IMPORTS:
+        source = sources.add_parser(name, help=help_text, description=f"Import from {help_text}.")
+        source.add_argument("place", nargs="?", type=Path, metavar=metavar, help=help_text)
+        source.add_argument("--dry-run", action="store_true", help="only print what would be done; needs no service")
+        source.add_argument("--url", help="address of the service (default: from the settings)")
+        _add_settings(source, _named("host", "port", "data_dir"))
+        source.set_defaults(command=_import, source=name)
 
 
 def _add_demo(commands: Any) -> None:
@@ -243,11 +271,12 @@ def _service_url(settings: Settings) -> str:
     return f"http://{host}:{settings.port}"
 
 
-def _call(base: str, method: str, path: str) -> Any:
+def _call(base: str, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
     """The JSON answer of the running service. Raises ServiceError with the service's own sentence."""
     if not base.startswith(("http://", "https://")):
         raise InvalidInput("--url", f"must start with http:// or https://, not {base!r}")
-    request = urllib.request.Request(base.rstrip("/") + path, method=method, data=b"{}" if method == "POST" else None)  # noqa: S310
+    data = None if method == "GET" else json.dumps(body or {}).encode()
+    request = urllib.request.Request(base.rstrip("/") + path, method=method, data=data)  # noqa: S310
     request.add_header("Content-Type", "application/json")
     try:
         with urllib.request.urlopen(request) as response:  # noqa: S310
@@ -302,6 +331,32 @@ def _size(size_bytes: float) -> str:
             return f"{size_bytes:.3g} {unit}"
         size_bytes /= 1024
     return f"{size_bytes:.3g} TiB"
+
+
+# --- import ---------------------------------------------------------------------------------------
+
+
+def _import(arguments: argparse.Namespace) -> int:
+    from llama_async_proxy.imports.carry_out import carry_out, known_models
+    from llama_async_proxy.imports.sources import SOURCES, Machine, described
+
+    plan = SOURCES[arguments.source](arguments.place, Machine(Path.home(), os.environ))
+    problems = list(plan.problems)
+    taken = len(plan.models)
+    if arguments.dry_run:
+        print("\n".join(map(described, plan.models)))
+    else:
+        call = partial(_call, arguments.url or _service_url(_settings(arguments)))
+        known = known_models(call)
+        for model in plan.models:
+            outcome = carry_out(model, known, call)
+            print(f"{outcome.name}: {outcome.done}")
+            problems += [f"{outcome.name}: {outcome.problem}"] if outcome.problem else []
+            taken -= not outcome.is_registered
+    print("\n".join(problems), end="\n" if problems else "", file=sys.stderr)
+    if not taken:
+        raise ServiceError("nothing was taken over")
+    return _PARTLY if problems else 0
 
 
 # --- demo -----------------------------------------------------------------------------------------
