@@ -14,7 +14,7 @@ import pytest
 from fastapi.openapi.models import OpenAPI
 
 from doors.house import House, house
-from llama_async_proxy.doors import rest_wire as wire
+from llama_async_proxy.doors import rest_status_wire as wire
 from llama_async_proxy.operations.metrics import History, Metrics
 from llama_async_proxy.records import GpuSample, HistoryPoint, ModelStatus, Sample
 from llama_async_proxy.store.writer import Writer

@@ -10,7 +10,8 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import BaseModel
 
 from llama_async_proxy.doors import rest_presets_wire as wire
-from llama_async_proxy.doors.rest_wire import Answer, EngineData, ErrorAnswer, engine_data
+from llama_async_proxy.doors.rest_engine_wire import EngineData, engine_data
+from llama_async_proxy.doors.rest_wire import Answer, ErrorAnswer
 from llama_async_proxy.operations import table
 from llama_async_proxy.operations.engine import EngineView
 from llama_async_proxy.operations.models_directory import ListModelsDirectory

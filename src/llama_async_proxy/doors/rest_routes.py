@@ -1,0 +1,57 @@
+"""What the resources of /api build their routes of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Request
+from pydantic import BaseModel
+
+from llama_async_proxy.doors.rest_wire import ErrorAnswer
+from llama_async_proxy.operations.services import Services
+
+BODY = (400, 413, 415)
+"""Statuses of every route that reads a body."""
+
+
+async def _services(request: Request) -> Services:
+    services: Services = request.app.state.services()
+    return services
+
+
+Live = Annotated[Services, Depends(_services)]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    method: str
+    path: str
+    endpoint: Callable[..., Any]
+    answer: type[BaseModel]
+    errors: tuple[int, ...] = ()
+    """Statuses it may fail with, besides 500."""
+    operation_id: str = ""
+    """In the OpenAPI document; by default the endpoint's name."""
+    shows_null: bool = False
+    """Whether fields that are not known are null rather than absent."""
+    failures: Mapping[int, type[BaseModel]] = field(default_factory=dict)
+    """The answers to failures that say more than ErrorAnswer."""
+
+
+def routes_of(tag: str, routes: Iterable[Route]) -> APIRouter:
+    router = APIRouter(tags=[tag])
+    for route in routes:
+        answers: dict[int, type[BaseModel]] = {status: ErrorAnswer for status in (*route.errors, 500)}
+        answers.update(route.failures)
+        router.add_api_route(
+            route.path,
+            route.endpoint,
+            methods=[route.method],
+            response_model=route.answer,
+            response_model_exclude_none=not route.shows_null,
+            responses={status: {"model": answer} for status, answer in answers.items()},
+            operation_id=route.operation_id or route.endpoint.__name__,
+        )
+    return router
