@@ -606,6 +606,42 @@ class Message:
 
 
 @dataclass(frozen=True, slots=True)
+class NewMessage:
+    """`parent` is the index of an earlier message of the same new conversation."""
+
+    parent: int | None
+    role: Role
+    content: str
+    reasoning: str | None = None
+    model: str | None = None
+    status: MessageStatus = MessageStatus.COMPLETE
+    created_at_ms: int | None = None
+    """None: now."""
+    response_ms: float | None = None
+    prompt_tokens: int | None = None
+    tokens: int | None = None
+    tokens_per_second: float | None = None
+    images: tuple[Image, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NewConversation:
+    title: str
+    model: str
+    has_automatic_title: bool = False
+    system_prompt: str | None = None
+    sampling: Sampling = field(default_factory=Sampling)
+    is_pinned: bool = False
+    is_archived: bool = False
+    created_at_ms: int | None = None
+    updated_at_ms: int | None = None
+    """None: now."""
+    messages: tuple[NewMessage, ...] = ()
+    active: int | None = None
+    """Index of the last message of the active branch."""
+
+
+@dataclass(frozen=True, slots=True)
 class Say:
     """Go on where the conversation stands."""
 

@@ -21,6 +21,7 @@ from llama_async_proxy.chats.answer import Answer, Growth, Position, event_id, m
 from llama_async_proxy.doors import rest_chats_wire as wire
 from llama_async_proxy.errors import InvalidInput, Overloaded, ServiceError
 from llama_async_proxy.operations import table
+from llama_async_proxy.operations.archive import ExportConversations, FileFormat, ImportConversations
 from llama_async_proxy.operations.chats import (
     ChooseBranch,
     CreateConversation,
@@ -44,6 +45,10 @@ HOLD_S = 5.0
 """A stream's head is held back so long, so that most failures have a status of their own."""
 COMMENT_S = 3.0
 _COMMENT = b": waiting\n\n"
+_FILE_TYPES = {
+    FileFormat.JSON: ("json", "application/json"),
+    FileFormat.MARKDOWN: ("md", "text/markdown; charset=utf-8"),
+}
 _STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 Id = int
 """Beyond what a database can hold there is nothing, which is no error of the caller's."""
@@ -158,6 +163,35 @@ async def delete_conversation(services: Live, conversation_id: Id) -> wire.Done:
 async def choose_branch(services: Live, conversation_id: Id, message_id: Id) -> wire.ConversationAnswer:
     """Make the branch through a message the one that is read and continued."""
     return wire.conversation_answer(await table.CHATS_CHOOSE.run(services, ChooseBranch(conversation_id, message_id)))
+
+
+async def export_conversation(
+    services: Live,
+    conversation_id: Id,
+    file_format: Annotated[FileFormat, Query(alias="format", description="json can be imported again.")] = (
+        FileFormat.JSON
+    ),
+) -> Response:
+    """A conversation as a file."""
+    return await _file(services, (conversation_id,), file_format)
+
+
+async def export_conversations(services: Live) -> Response:
+    """All conversations as one file, which can be imported again."""
+    return await _file(services, (), FileFormat.JSON)
+
+
+async def _file(services: Services, ids: tuple[int, ...], file_format: FileFormat) -> Response:
+    export = await table.CHATS_EXPORT.run(services, ExportConversations(ids, file_format))
+    name = f"conversation-{ids[0]}" if ids else "conversations"
+    extension, media_type = _FILE_TYPES[file_format]
+    headers = {"content-disposition": f'attachment; filename="{name}.{extension}"'}
+    return Response(export.text, media_type=media_type, headers=headers)
+
+
+async def import_conversations(services: Live, body: wire.ImportBody) -> wire.ImportedAnswer:
+    """Add the conversations of a file of this service, of llama.cpp's web UI or of Open WebUI: all or none."""
+    return wire.imported_answer(await table.CHATS_IMPORT.run(services, ImportConversations(body)))
 
 
 async def get_attachment(services: Live, attachment_id: Id) -> Response:
@@ -345,6 +379,12 @@ _CONVERSATION = "/api/conversations/{conversation_id}"
 _MESSAGE = _CONVERSATION + "/messages/{message_id}"
 _STREAM: Mapping[int | str, dict[str, Any]] = {200: _EVENTS}
 _RESUME: Mapping[int | str, dict[str, Any]] = {200: _EVENTS, 204: {"description": "There is nothing to read."}}
+_EXPORT: Mapping[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The file.",
+        "content": {"application/json": {}, "text/markdown": {"schema": {"type": "string"}}},
+    }
+}
 _PICTURE: Mapping[int | str, dict[str, Any]] = {
     200: {"description": "The image.", "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}}
 }
@@ -352,6 +392,9 @@ _PICTURE: Mapping[int | str, dict[str, Any]] = {
 _ROUTES: tuple[_Chat, ...] = (
     _Chat("GET", "/api/conversations", list_conversations, wire.ConversationsAnswer, (400, 503)),
     _Chat("POST", "/api/conversations", create_conversation, wire.ConversationCreated, (*_BODY, 503), 201),
+    _Chat("GET", "/api/conversations/export", export_conversations, None, (503,), successes=_EXPORT),
+    _Chat("POST", "/api/conversations/import", import_conversations, wire.ImportedAnswer, (*_BODY, 503), 201),
+    _Chat("GET", _CONVERSATION + "/export", export_conversation, None, (400, 404, 503), successes=_EXPORT),
     _Chat("GET", _CONVERSATION, get_conversation, wire.ConversationAnswer, (400, 404, 503)),
     _Chat("PUT", _CONVERSATION, update_conversation, wire.ConversationUpdated, (*_BODY, 404, 503)),
     _Chat("DELETE", _CONVERSATION, delete_conversation, wire.Done, (400, 404, 503)),

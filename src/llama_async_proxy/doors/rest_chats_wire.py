@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Base64Bytes, BaseModel, ConfigDict, Field
 
@@ -22,6 +22,7 @@ from llama_async_proxy.errors import (
     UpstreamFailed,
 )
 from llama_async_proxy.monitor.logtext import timestamp
+from llama_async_proxy.operations.archive import Imported
 from llama_async_proxy.operations.chats import ConversationList, ConversationView, StoppedAnswer
 from llama_async_proxy.operations.usage import Usage
 from llama_async_proxy.records import Attachment, Conversation, Image, Message, Role, Sampling, Turn
@@ -194,6 +195,20 @@ class ConversationAnswer(ChatWire):
     stats: StatsWire
 
 
+ImportBody = dict[str, Any] | list[Any]
+"""A parsed export."""
+
+
+class ImportedAnswer(ChatWire):
+    conversations: list[ConversationWire]
+    count: int
+
+
+def imported_answer(imported: Imported) -> ImportedAnswer:
+    shown = [ConversationWire(**_conversation(conversation, False)) for conversation in imported.conversations]
+    return ImportedAnswer(conversations=shown, count=len(shown))
+
+
 def conversations_answer(listed: ConversationList) -> ConversationsAnswer:
     answering = set(listed.answering)
     return ConversationsAnswer(
@@ -201,7 +216,7 @@ def conversations_answer(listed: ConversationList) -> ConversationsAnswer:
     )
 
 
-def _conversation(conversation: Conversation, answering: bool) -> dict[str, object]:
+def _conversation(conversation: Conversation, answering: bool) -> dict[str, Any]:
     return {
         "id": conversation.id,
         "title": conversation.title,
@@ -362,7 +377,7 @@ def stopped_answer(stopped: StoppedAnswer) -> Stopped:
     return Stopped(stopped=shown is not None, message=shown)
 
 
-def _answer(message: Message) -> dict[str, object]:
+def _answer(message: Message) -> dict[str, Any]:
     tokens = message.estimated_tokens
     return {
         "response": message.content,
@@ -467,7 +482,7 @@ def usage_answer(usage: Usage) -> UsageAnswer:
     )
 
 
-def _sums(totals: Sequence[DayTotals]) -> dict[str, int | float | None]:
+def _sums(totals: Sequence[DayTotals]) -> dict[str, Any]:
     requests = sum(total.requests for total in totals)
     generation_ms = sum(total.generation_ms for total in totals)
     timed_tokens = sum(total.timed_tokens for total in totals)

@@ -17,13 +17,14 @@ from llama_async_proxy.records import (
     Message,
     Model,
     ModelKind,
+    NewConversation,
     Opening,
     Rephrase,
     Retry,
     Sampling,
     Say,
 )
-from llama_async_proxy.store.chats import ConversationChanges, NewConversation, RoleTotals
+from llama_async_proxy.store.chats import ConversationChanges, RoleTotals
 
 MAX_MESSAGE_LENGTH = 2_000_000
 """Characters: more than any model reads."""

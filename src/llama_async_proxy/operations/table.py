@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 
 from llama_async_proxy.operations import (
     activity,
+    archive,
     chats,
     config,
     engine,
@@ -128,6 +129,12 @@ CHATS_REGENERATE = Operation(
 )
 CHATS_STOP = Operation("chats.stop", Effect.RUN, chats.StopAnswer, chats.StoppedAnswer, chats.stop_answer)
 CHATS_CHOOSE = Operation("chats.choose", Effect.WRITE, chats.ChooseBranch, chats.ConversationView, chats.choose_branch)
+CHATS_EXPORT = Operation(
+    "chats.export", Effect.READ, archive.ExportConversations, archive.Export, archive.export_conversations
+)
+CHATS_IMPORT = Operation(
+    "chats.import", Effect.WRITE, archive.ImportConversations, archive.Imported, archive.import_conversations
+)
 CHATS_IMAGE = Operation("chats.image", Effect.READ, chats.GetImage, Image, chats.get_image)
 CHATS_SEARCH = Operation("chats.search", Effect.READ, search.Search, search.SearchResults, search.search)
 USAGE_GET = Operation("usage.get", Effect.READ, usage.GetUsage, usage.Usage, usage.get_usage)
@@ -310,6 +317,8 @@ OPERATIONS: Mapping[str, Operation[Any, Any]] = {
         CHATS_REGENERATE,
         CHATS_STOP,
         CHATS_CHOOSE,
+        CHATS_EXPORT,
+        CHATS_IMPORT,
         CHATS_IMAGE,
         CHATS_SEARCH,
         USAGE_GET,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any, TypedDict, Unpack
 
 from sqlalchemy import Connection, Row, and_, delete, func, insert, select, update
@@ -15,6 +15,8 @@ from llama_async_proxy.records import (
     Image,
     Message,
     MessageStatus,
+    NewConversation,
+    NewMessage,
     Role,
     Sampling,
 )
@@ -39,38 +41,6 @@ class ConversationChanges(TypedDict, total=False):
 
 
 @dataclass(frozen=True, slots=True)
-class NewConversation:
-    title: str
-    model: str
-    has_automatic_title: bool = False
-    system_prompt: str | None = None
-    sampling: Sampling = field(default_factory=Sampling)
-    is_pinned: bool = False
-    is_archived: bool = False
-    created_at_ms: int | None = None
-    updated_at_ms: int | None = None
-    """None: now."""
-
-
-@dataclass(frozen=True, slots=True)
-class NewMessage:
-    """One message of an imported conversation; `parent` is the index of an earlier one of the same."""
-
-    parent: int | None
-    role: Role
-    content: str
-    reasoning: str | None = None
-    model: str | None = None
-    created_at_ms: int | None = None
-    images: tuple[Image, ...] = ()
-    status: MessageStatus = MessageStatus.COMPLETE
-    response_ms: float | None = None
-    prompt_tokens: int | None = None
-    tokens: int | None = None
-    tokens_per_second: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class RoleTotals:
     """Over the active messages of one conversation that have this role."""
 
@@ -91,8 +61,19 @@ class ChatTable:
         self._now_ms = now_ms
 
     async def create(self, new: NewConversation) -> Conversation:
-        """Raises StoreUnavailable."""
-        return await self._writer.run(lambda connection: load(connection, _insert(connection, new, self._now_ms())))
+        """With all its messages. Raises StoreUnavailable."""
+
+        def work(connection: Connection) -> Conversation:
+            now_ms = self._now_ms()
+            conversation_id = _insert(connection, new, now_ms)
+            ids: list[int] = []
+            path = _path([message.parent for message in new.messages], new.active)
+            for index, message in enumerate(new.messages):
+                parent_id = None if message.parent is None else ids[message.parent]
+                ids.append(_add(connection, conversation_id, parent_id, message, now_ms, is_active=index in path))
+            return load(connection, conversation_id)
+
+        return await self._writer.run(work)
 
     async def all(
         self, *, limit: int | None, offset: int = 0, archived: bool | None = False
@@ -145,23 +126,9 @@ class ChatTable:
 
         await self._writer.run(work)
 
-    async def add(self, new: NewConversation, thread: Sequence[NewMessage], *, active: int | None) -> Conversation:
-        """Store a whole conversation; `active` is the index of the last message of its active branch.
-
-        Raises StoreUnavailable.
-        """
-
-        def work(connection: Connection) -> Conversation:
-            now_ms = self._now_ms()
-            conversation_id = _insert(connection, new, now_ms)
-            ids: list[int] = []
-            path = _path([message.parent for message in thread], active)
-            for index, message in enumerate(thread):
-                parent_id = None if message.parent is None else ids[message.parent]
-                ids.append(_add(connection, conversation_id, parent_id, message, now_ms, is_active=index in path))
-            return load(connection, conversation_id)
-
-        return await self._writer.run(work)
+    async def images(self, conversation_id: int) -> dict[int, tuple[Image, ...]]:
+        """Of all its messages, by their ids. Raises StoreUnavailable."""
+        return await self._database.read(lambda connection: load_images(connection, conversation_id))
 
     async def image(self, attachment_id: int) -> Image:
         """Raises NotFound, StoreUnavailable."""
@@ -236,6 +203,22 @@ def insert_images(connection: Connection, message_id: int, images: Sequence[Imag
         )
 
 
+def load_images(connection: Connection, conversation_id: int) -> dict[int, tuple[Image, ...]]:
+    """By message id."""
+    a = attachments.c
+    query = (
+        select(a.message_id, a.media_type, a.data, a.name)
+        .join(messages, messages.c.id == a.message_id)
+        .where(messages.c.conversation_id == conversation_id)
+        .order_by(a.id)
+    )
+    found: dict[int, tuple[Image, ...]] = {}
+    for row in connection.execute(query):
+        image = Image(row.media_type, row.data, row.name)
+        found[row.message_id] = (*found.get(row.message_id, ()), image)
+    return found
+
+
 def _conversation(row: Row[Any]) -> Conversation:
     values = dict(row._mapping)
     del values["is_unspaced"]
@@ -250,8 +233,14 @@ def _plain(sampling: Sampling) -> dict[str, Any]:
 
 
 def _insert(connection: Connection, new: NewConversation, now_ms: int) -> int:
-    values = asdict(new) | {
+    values = {
+        "title": new.title,
+        "model": new.model,
+        "has_automatic_title": new.has_automatic_title,
+        "system_prompt": new.system_prompt,
         "sampling": _plain(new.sampling),
+        "is_pinned": new.is_pinned,
+        "is_archived": new.is_archived,
         "is_unspaced": has_unspaced(new.title),
         "created_at_ms": now_ms if new.created_at_ms is None else new.created_at_ms,
         "updated_at_ms": now_ms if new.updated_at_ms is None else new.updated_at_ms,

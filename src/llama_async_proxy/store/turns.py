@@ -20,7 +20,7 @@ from llama_async_proxy.records import (
     Say,
     Turn,
 )
-from llama_async_proxy.store.chats import insert_images, load, load_thread, to_message
+from llama_async_proxy.store.chats import insert_images, load, load_images, load_thread, to_message
 from llama_async_proxy.store.database import Database, our_errors
 from llama_async_proxy.store.schema import attachments, conversations, messages
 from llama_async_proxy.store.scripts import has_unspaced
@@ -95,7 +95,7 @@ class TurnTable:
             .values(model=model, updated_at_ms=func.max(conversations.c.updated_at_ms, now_ms))
         )
         conversation, thread = load_thread(connection, conversation_id)
-        return Turn(conversation, thread[:-1], _images(connection, conversation_id), thread[-1], before)
+        return Turn(conversation, thread[:-1], load_images(connection, conversation_id), thread[-1], before)
 
     def _finish(self, connection: Connection, message_id: int, content: str, reasoning: str, end: AnswerEnd) -> Message:
         is_this = messages.c.id == message_id
@@ -200,21 +200,6 @@ def _activate(connection: Connection, conversation_id: int, message_id: int) -> 
     in_path = messages.c.id.in_(select(func.json_each(json.dumps(path)).table_valued("value").c.value))
     connection.execute(update(messages).where(in_conversation, not_(in_path)).values(is_active=False))
     connection.execute(update(messages).where(in_conversation, in_path).values(is_active=True))
-
-
-def _images(connection: Connection, conversation_id: int) -> dict[int, tuple[Image, ...]]:
-    a = attachments.c
-    query = (
-        select(a.message_id, a.media_type, a.data, a.name)
-        .join(messages, messages.c.id == a.message_id)
-        .where(messages.c.conversation_id == conversation_id, messages.c.is_active)
-        .order_by(a.id)
-    )
-    found: dict[int, tuple[Image, ...]] = {}
-    for row in connection.execute(query):
-        image = Image(row.media_type, row.data, row.name)
-        found[row.message_id] = (*found.get(row.message_id, ()), image)
-    return found
 
 
 def _copy_images(connection: Connection, source_id: int, target_id: int) -> None:

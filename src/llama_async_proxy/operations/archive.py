@@ -1,0 +1,72 @@
+"""Conversations out to files, and in from files of this and of other programs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from llama_async_proxy.chats import archive, foreign
+from llama_async_proxy.events import ConversationChanged
+from llama_async_proxy.operations.services import Services
+from llama_async_proxy.records import Conversation, NewConversation
+
+
+class FileFormat(StrEnum):
+    JSON = "json"
+    """Keeps everything; can be imported again."""
+    MARKDOWN = "markdown"
+    """To be read; the active branch only."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportConversations:
+    """No ids: all conversations, the archived ones too."""
+
+    ids: tuple[int, ...] = ()
+    format: FileFormat = FileFormat.JSON
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImportConversations:
+    """`document` is the parsed JSON of an export."""
+
+    document: object
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    conversations: tuple[Conversation, ...]
+
+
+async def export_conversations(services: Services, request: ExportConversations) -> Export:
+    """Raises NotFound for an id that is none, and then nothing is exported."""
+    ids = request.ids or [c.id for c in await services.store.chats.all(limit=None, archived=None)]
+    kept = [await _archived(services, conversation_id) for conversation_id in ids]
+    return Export(await asyncio.to_thread(_written, kept, request.format))
+
+
+async def import_conversations(services: Services, request: ImportConversations) -> Imported:
+    """All conversations of a file, or none when it is not as it should be. Raises InvalidInput."""
+    found = await asyncio.to_thread(foreign.conversations_of, request.document)
+    created = tuple([await services.store.chats.create(conversation) for conversation in found])
+    for conversation in created:
+        services.bus.publish(ConversationChanged(conversation))
+    return Imported(created)
+
+
+async def _archived(services: Services, conversation_id: int) -> NewConversation:
+    conversation, messages = await services.store.chats.tree(conversation_id)
+    return archive.archived(conversation, messages, await services.store.chats.images(conversation_id))
+
+
+def _written(conversations: Iterable[NewConversation], file_format: FileFormat) -> str:
+    if file_format is FileFormat.MARKDOWN:
+        return "\n".join(map(archive.to_markdown, conversations))
+    return archive.to_json(list(conversations)).decode()
