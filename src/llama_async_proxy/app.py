@@ -25,7 +25,11 @@ from llama_async_proxy.doors.sockets import Sockets
 from llama_async_proxy.doors.static import static_app
 from llama_async_proxy.doors.switch import ShortWay, http_protocol
 from llama_async_proxy.engines.catalogue import OptionCatalogue
+from llama_async_proxy.engines.contract import Engine
 from llama_async_proxy.engines.discovery import find_launcher
+from llama_async_proxy.engines.fleet import Outlets
+from llama_async_proxy.engines.router import RouterEngine
+from llama_async_proxy.engines.router_host import OwnRouter, RemoteRouter
 from llama_async_proxy.engines.workers import WorkersEngine
 from llama_async_proxy.errors import EngineMissing, ServiceError
 from llama_async_proxy.events import EventBus, RequestFinished, SettingsChanged
@@ -46,11 +50,13 @@ from llama_async_proxy.monitor.requests import RequestMeter
 from llama_async_proxy.monitor.sampler import Machine, Sampler, ServiceFacts
 from llama_async_proxy.operations.active_preset import ActivePreset
 from llama_async_proxy.operations.configuration import Configuration
+from llama_async_proxy.operations.engine import describe_engine
 from llama_async_proxy.operations.launch import LaunchPlanner
 from llama_async_proxy.operations.models import ScanModels, scan_models
 from llama_async_proxy.operations.presets import make_default_preset
+from llama_async_proxy.operations.routers import register_found, registered_specs, router_options
 from llama_async_proxy.operations.services import Services
-from llama_async_proxy.records import LogLevel, ModelStatus, RequestRecord
+from llama_async_proxy.records import LaunchSpec, LogLevel, ModelStatus, RequestRecord
 from llama_async_proxy.settings import Settings
 from llama_async_proxy.store.store import Store
 
@@ -115,10 +121,8 @@ async def build(settings: Settings) -> AsyncIterator[Application]:
             Store.open(settings.database_path, log_max_rows=lambda: live().log_max_rows)
         )
         logs = await stack.enter_async_context(_log_pipeline(settings, bus, store))
-        engine = await stack.enter_async_context(
-            WorkersEngine(bus, lambda: find_launcher(live().engine, live().llama_server), logs.write)
-        )
         planner = LaunchPlanner(live)
+        engine = await stack.enter_async_context(_engine(live, Outlets(bus, logs.write), planner, store))
         names = Names(store.models.all, planner.preset_paths)
         residency = Residency(
             engine,
@@ -211,6 +215,29 @@ async def build(settings: Settings) -> AsyncIterator[Application]:
         )
 
 
+def _engine(
+    live: Callable[[], Settings], outlets: Outlets, planner: LaunchPlanner, store: Store
+) -> WorkersEngine | RouterEngine:
+    def registered() -> tuple[LaunchSpec, ...]:
+        return registered_specs(planner, store.models.all())
+
+    settings = live()
+    if settings.engine != "router":
+        return WorkersEngine(outlets, lambda: find_launcher(live().engine, live().llama_server))
+    if settings.router_url:
+        elsewhere = RemoteRouter(settings.router_url)
+        return RouterEngine(
+            elsewhere, outlets, registered=registered, found=lambda models: register_found(store, outlets.bus, models)
+        )
+    own = OwnRouter(
+        find_launcher=lambda: find_launcher("workers", live().llama_server),
+        options=lambda: router_options(live()),
+        registered=registered,
+        preset_path=settings.data_dir / "router-models.ini",
+    )
+    return RouterEngine(own, outlets, registered=registered)
+
+
 def _log_pipeline(settings: Settings, bus: EventBus, store: Store) -> LogPipeline:
     return LogPipeline(
         bus,
@@ -226,11 +253,10 @@ async def _follow_log_level(logs: LogPipeline, services: Services) -> None:
             logs.level = LogLevel(services.configuration.settings.log_level)
 
 
-async def _start_engine(engine: WorkersEngine) -> None:
+async def _start_engine(engine: Engine) -> None:
     """A service without an engine still lists models, shows why, and can be given another path."""
     try:
-        state = await engine.start()
-        logger.info("Models are run by %s, version %s", state.binary or "the built-in engine", state.version)
+        logger.info("Models are run by %s", describe_engine(await engine.start()))
     except EngineMissing as exc:
         logger.error("No engine: %s", exc.message)  # noqa: TRY400 - the sentence says it all
 
@@ -257,7 +283,7 @@ async def _first_scan(services: Services) -> None:
         logger.warning("Not a usable model: %s: %s", broken.path, broken.reason)
 
 
-def _facts(engine: WorkersEngine, requests: RequestMeter, started_at_ms: int) -> ServiceFacts:
+def _facts(engine: Engine, requests: RequestMeter, started_at_ms: int) -> ServiceFacts:
     engine.measure()
     loaded = [r for r in engine.runtimes() if r.status in (ModelStatus.READY, ModelStatus.SLEEPING)]
     return ServiceFacts(

@@ -229,8 +229,13 @@ def _settings(arguments: argparse.Namespace) -> Settings:
 
 def _serve(arguments: argparse.Namespace) -> int:
     settings = _settings(arguments)
-    if settings.engine == "router":
-        raise InvalidInput("--engine", "the router engine is not available yet; use auto, workers or embedded")
+    runs_router = settings.engine == "router" and not settings.router_url
+    if runs_router and not is_loopback(settings.engine_host) and not settings.insecure_no_auth:
+        raise InvalidInput(
+            "host",
+            f"the router would listen on {settings.engine_host}, where other machines reach it, and it has no "
+            "authentication; set localhost, or add --insecure-no-auth if you accept that",
+        )
     if not is_loopback(settings.host) and not settings.insecure_no_auth:
         raise InvalidInput(
             "--host",

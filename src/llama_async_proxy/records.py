@@ -240,7 +240,7 @@ class Endpoint:
     host: str
     port: int
     model: str | None = None
-    """The name every request must carry, because a router answers there for several models; None: it does not matter."""
+    """What requests must call the model, where a router answers for several; None: it does not matter."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from llama_async_proxy.doors.rest import create_rest
 from llama_async_proxy.doors.security import SecurityMiddleware
 from llama_async_proxy.doors.sockets import Sockets
 from llama_async_proxy.engines.catalogue import OptionCatalogue
+from llama_async_proxy.engines.fleet import Outlets
 from llama_async_proxy.engines.workers import WorkersEngine
 from llama_async_proxy.events import EventBus
 from llama_async_proxy.inference.completion import Completer
@@ -78,7 +79,9 @@ async def house(directory: Path, model_files: Path, **settings: Any) -> AsyncIte
             Store.open(configuration_at_start.database_path, log_max_rows=lambda: 1000)
         )
         engine = await stack.enter_async_context(
-            WorkersEngine(bus, lambda: FAKE_LAUNCHER, lambda _: None, timing=QUICK, environment=clean_environment())
+            WorkersEngine(
+                Outlets(bus, lambda _: None, timing=QUICK), lambda: FAKE_LAUNCHER, environment=clean_environment()
+            )
         )
         await engine.start()
         requests = RequestMeter()

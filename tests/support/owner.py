@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from llama_async_proxy.engines.discovery import binary_launcher, embedded_launcher
+from llama_async_proxy.engines.fleet import Outlets
 from llama_async_proxy.engines.workers import WorkersEngine
 from llama_async_proxy.events import EventBus, ModelRuntimeChanged
 from llama_async_proxy.records import LaunchSpec, ModelKind, ModelStatus
@@ -17,7 +18,7 @@ async def main(engine_name: str, model: str, moment: str) -> None:
     bus = EventBus()
     launcher = embedded_launcher() if engine_name == "embedded" else binary_launcher(Path(engine_name))
     with bus.subscribe(ModelRuntimeChanged) as changes:
-        async with WorkersEngine(bus, lambda: launcher, lambda _: None) as engine, asyncio.TaskGroup() as group:
+        async with WorkersEngine(Outlets(bus, lambda _: None), lambda: launcher) as engine, asyncio.TaskGroup() as group:
             await engine.start()
             group.create_task(engine.load(LaunchSpec(1, "m", model, ModelKind.CHAT)))
             async for change in changes:

@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 
 from llama_async_proxy.engines.discovery import Launcher
+from llama_async_proxy.engines.fleet import Outlets
 from llama_async_proxy.engines.supervisor import Timing
 from llama_async_proxy.engines.workers import WorkersEngine
 from llama_async_proxy.events import EngineChanged, Event, EventBus, ModelRuntimeChanged
@@ -42,9 +43,8 @@ class Rig:
         self.events: list[Event] = []
         self.lines: list[LogLine] = []
         self._arrived = asyncio.Event()
-        self.engine = WorkersEngine(
-            self.bus, lambda: launcher, self._keep_line, timing=timing, environment=clean_environment()
-        )
+        outlets = Outlets(self.bus, self._keep_line, timing=timing)
+        self.engine = WorkersEngine(outlets, lambda: launcher, environment=clean_environment())
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Rig]:

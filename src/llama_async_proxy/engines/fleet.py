@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
@@ -23,9 +24,9 @@ class Outlets:
     bus: EventBus
     log: Callable[[LogLine], None]
     """Gets every line the models' processes print."""
-    clock: Callable[[], float]
+    clock: Callable[[], float] = time.time
     """Seconds since the Unix epoch."""
-    timing: Timing
+    timing: Timing = Timing()  # noqa: RUF009 - frozen
 
 
 class Fleet:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import TracebackType
@@ -13,39 +12,32 @@ from typing import Self
 from llama_async_proxy.engines.discovery import Launcher
 from llama_async_proxy.engines.fleet import Fleet, Outlets
 from llama_async_proxy.engines.instance import Start, process_start
-from llama_async_proxy.engines.supervisor import Timing
 from llama_async_proxy.errors import EngineMissing, EngineStopped
-from llama_async_proxy.events import EngineChanged, EventBus
-from llama_async_proxy.records import EngineEventType, EngineState, EngineStatus, LaunchSpec, LogLine, ModelRuntime
-
-DEFAULT_TIMING = Timing()
+from llama_async_proxy.events import EngineChanged
+from llama_async_proxy.records import EngineEventType, EngineState, EngineStatus, LaunchSpec, ModelRuntime
 
 
 class WorkersEngine:
     """Keeps the promises of `contract.Engine` with a child per model. An async context manager: leaving it stops all.
 
-    `find_launcher` may block, it is called in a thread at each `start`; it raises EngineMissing. `log` gets every
-    line the children print. `environment` is what they inherit (default: ours), `clock` gives Unix seconds.
+    `find_launcher` may block, it is called in a thread at each `start`; it raises EngineMissing. `environment` is what
+    the children inherit (default: ours).
     """
 
     def __init__(
         self,
-        bus: EventBus,
+        outlets: Outlets,
         find_launcher: Callable[[], Launcher],
-        log: Callable[[LogLine], None],
         *,
-        timing: Timing = DEFAULT_TIMING,
         environment: Mapping[str, str] | None = None,
-        clock: Callable[[], float] = time.time,
     ) -> None:
-        self._bus = bus
+        self._outlets = outlets
         self._find_launcher = find_launcher
         self._environment = environment
-        self._clock = clock
         self._state = EngineState(EngineStatus.IDLE, "workers")
         self._launcher: Launcher | None = None
         self._turn = asyncio.Lock()
-        self._fleet = Fleet(Outlets(bus, log, clock, timing), lambda: self._state, self._start_instance)
+        self._fleet = Fleet(outlets, lambda: self._state, self._start_instance)
 
     async def __aenter__(self) -> Self:
         await self._fleet.__aenter__()
@@ -73,7 +65,7 @@ class WorkersEngine:
                 launcher = await asyncio.to_thread(self._find_launcher)
             except EngineMissing as exc:
                 self._state = replace(self._state, status=EngineStatus.ERROR, error=exc.message)
-                self._bus.publish(EngineChanged(EngineEventType.ERROR, self._state, exc.message))
+                self._outlets.bus.publish(EngineChanged(EngineEventType.ERROR, self._state, exc.message))
                 raise
             self._launcher = launcher
             self._state = EngineState(
@@ -81,9 +73,9 @@ class WorkersEngine:
                 launcher.kind,
                 binary=launcher.binary,
                 version=launcher.version,
-                started_at_ms=round(1000 * self._clock()),
+                started_at_ms=round(1000 * self._outlets.clock()),
             )
-            self._bus.publish(EngineChanged(EngineEventType.STARTED, self._state))
+            self._outlets.bus.publish(EngineChanged(EngineEventType.STARTED, self._state))
             return self._state
 
     async def stop(self) -> None:
@@ -94,7 +86,7 @@ class WorkersEngine:
                 await self._fleet.stop()
             finally:
                 if was_running:
-                    self._bus.publish(EngineChanged(EngineEventType.STOPPED, self._state))
+                    self._outlets.bus.publish(EngineChanged(EngineEventType.STOPPED, self._state))
 
     # --- models -------------------------------------------------------------------------------------------
 

@@ -218,6 +218,7 @@ class Passage:
         request = for_engine(self._request)
         if self._parts is not None:
             request = replace(request, body=self._parts.as_stream(request.body))
+        request = request.to(self._lease.endpoint)
         channel.begin(self, request.head(self._lease.endpoint), request.body, self._splicer.settings())
         channel.set_paused(self._is_paused)
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import httptools
 
 from llama_async_proxy.errors import DeadlineExceeded, ServiceError, UpstreamFailed
+from llama_async_proxy.inference.addressing import body_for, target_for
 from llama_async_proxy.records import Endpoint
 
 KEEP_IDLE_S = 4.0
@@ -47,6 +48,14 @@ class UpstreamRequest:
     target: bytes
     headers: Sequence[tuple[bytes, bytes]] = ()
     body: bytes = b""
+
+    def to(self, endpoint: Endpoint) -> UpstreamRequest:
+        """The same as a router there needs it; for other servers unchanged."""
+        if endpoint.model is None:
+            return self
+        return replace(
+            self, target=target_for(endpoint.model, self.target), body=body_for(endpoint.model, self.body)
+        )
 
     def head(self, endpoint: Endpoint) -> bytes:
         host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
@@ -294,7 +303,7 @@ class UpstreamClient:
 
         Raises UpstreamFailed when the process cannot be reached or breaks off, DeadlineExceeded for a phase's limit.
         """
-        response = await self._answered(endpoint, request, timeouts)
+        response = await self._answered(endpoint, request.to(endpoint), timeouts)
         try:
             yield response
         finally:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from llama_async_proxy import __version__
 from llama_async_proxy.engines.discovery import find_launcher
+from llama_async_proxy.engines.router_host import RemoteRouter
 from llama_async_proxy.errors import EngineMissing, ServiceError
 from llama_async_proxy.gguf.files import is_candidate
 from llama_async_proxy.monitor.gpu import machine_gpus
@@ -44,7 +45,7 @@ async def examine(settings: Settings) -> tuple[Finding, ...]:
     """Every check, in the order a person would make them. Changes nothing."""
     return (
         _versions(),
-        await asyncio.to_thread(_engine, settings),
+        await _router(settings) if _is_elsewhere(settings) else await asyncio.to_thread(_engine, settings),
         _directory("data directory", settings.data_dir, "--data-dir"),
         _directory("models directory", settings.models_dir, "--models-dir"),
         await asyncio.to_thread(_models, settings.models_dir),
@@ -52,6 +53,10 @@ async def examine(settings: Settings) -> tuple[Finding, ...]:
         _port(settings),
         await asyncio.to_thread(_gpus),
     )
+
+
+def _is_elsewhere(settings: Settings) -> bool:
+    return settings.engine == "router" and bool(settings.router_url)
 
 
 def _versions() -> Finding:
@@ -63,13 +68,23 @@ def _versions() -> Finding:
     )
 
 
-def _engine(settings: Settings) -> Finding:
+async def _router(settings: Settings) -> Finding:
     try:
-        launcher = find_launcher(settings.engine, settings.llama_server)
+        opened = await RemoteRouter(settings.router_url).open(lambda *_: None)
+    except ServiceError as exc:
+        return Finding("engine", Level.PROBLEM, exc.message)
+    return Finding("engine", Level.OK, f"a router at {opened.endpoint.host}:{opened.endpoint.port}")
+
+
+def _engine(settings: Settings) -> Finding:
+    kind = "workers" if settings.engine == "router" else settings.engine
+    try:
+        launcher = find_launcher(kind, settings.llama_server)
     except EngineMissing as exc:
         return Finding("engine", Level.PROBLEM, exc.message, exc.details or "")
     if launcher.binary:
-        return Finding("engine", Level.OK, f"{launcher.binary}, version {launcher.version}")
+        router = f", as a router on {settings.engine_host}:{settings.engine_port}" if settings.engine == "router" else ""
+        return Finding("engine", Level.OK, f"{launcher.binary}, version {launcher.version}{router}")
     return Finding(
         "engine",
         Level.OK,

@@ -49,8 +49,18 @@ class EngineView:
 
 
 def view(services: Services) -> EngineView:
-    settings = services.configuration.started_with
-    return EngineView(services.engine.state, settings.host, settings.port, services.active_preset.name)
+    settings, state = services.configuration.started_with, services.engine.state
+    where = state.endpoint or settings
+    return EngineView(state, where.host, where.port, services.active_preset.name)
+
+
+def describe_engine(state: EngineState) -> str:
+    """For people."""
+    version = f", version {state.version}" if state.version else ""
+    if state.endpoint is not None:
+        where = f"{state.endpoint.host}:{state.endpoint.port}"
+        return f"a router at {where}" + (f", {state.binary}{version}" if state.binary else "")
+    return f"{state.binary or 'the built-in engine'}{version}"
 
 
 async def get_engine(services: Services, _: GetEngine) -> EngineView:

@@ -1,0 +1,182 @@
+"""What llama-server's router reads and says: its preset file, its model list, its events, its log. Pure."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from llama_async_proxy.engines.options import (
+    KIND_OPTIONS,
+    NO_NEGATIVE_FORM,
+    SYNONYMS,
+    StateLine,
+    check_options,
+    parse_state,
+)
+from llama_async_proxy.errors import InvalidInput
+from llama_async_proxy.records import NO_OPTIONS, LaunchSpec, OptionValue
+
+EVERY_MODEL = "*"
+RUNNING_STATUSES = frozenset({"loading", "loaded", "sleeping"})
+STOP_TIMEOUT_S = 2
+"""How long the router waits for a model's process to end by itself; requests were drained before."""
+
+_NOT_IN_INI = re.compile(r"[;#\r\n]")
+"""The file has no quotes and no escapes: a value ends at any of these."""
+_FROM_A_CHILD = re.compile(r"\[(\d+)\] (.*)", re.DOTALL)
+_SPAWNED = re.compile(r"spawning server instance with name=(.+) on port (\d+)$")
+_EXITED = re.compile(r"instance name=(.+) exited with status ")
+
+
+class NotARouter(Exception):
+    """What answered is something else."""
+
+
+@dataclass(frozen=True, slots=True)
+class RouterModel:
+    """One entry of the router's list."""
+
+    name: str
+    status: str
+    """unloaded, loading, loaded, sleeping; downloading, downloaded."""
+    exit_code: int | None = None
+    """Of the last try, when that failed."""
+    path: str | None = None
+    """Of its file, on the router's machine."""
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class RouterEvent:
+    """A change of one model, or of the list when the name is EVERY_MODEL."""
+
+    name: str
+    status: str
+    exit_code: int | None = None
+    """Set when a process has ended."""
+    progress: StateLine | None = None
+
+
+def parse_models(document: object) -> tuple[RouterModel, ...]:
+    """The models of a list answer. Raises NotARouter for what is no router's list."""
+    entries = document.get("data") if isinstance(document, Mapping) else None
+    if not isinstance(entries, list):
+        raise NotARouter("is not a list of models")
+    return tuple(_model(entry) for entry in entries)
+
+
+def _model(entry: object) -> RouterModel:
+    status = entry.get("status") if isinstance(entry, Mapping) else None
+    if not isinstance(entry, Mapping) or not isinstance(status, Mapping):
+        raise NotARouter("lists models without a status, so it is no router's")
+    arguments = [item for item in _list(status.get("args")) if isinstance(item, str)]
+    path = arguments[arguments.index("--model") + 1] if "--model" in arguments[:-1] else None
+    code = status.get("exit_code")
+    return RouterModel(
+        name=str(entry.get("id")),
+        status=str(status.get("value")),
+        exit_code=code if status.get("failed") is True and isinstance(code, int) else None,
+        path=path,
+        aliases=tuple(alias for alias in _list(entry.get("aliases")) if isinstance(alias, str)),
+    )
+
+
+def _list(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
+
+
+def parse_event(data: str) -> RouterEvent | None:
+    """One event of the stream; None for those that change no model's state."""
+    try:
+        document = json.loads(data)
+        name = document["model"]
+        if name == EVERY_MODEL:
+            return RouterEvent(EVERY_MODEL, str(document["event"]))
+        details = document["data"]
+        status = details["status"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    if not isinstance(name, str) or not isinstance(status, str):
+        return None
+    code = details.get("exit_code")
+    progress = parse_state({"state": status, "payload": details.get("progress")}) if "progress" in details else None
+    return RouterEvent(name, status, code if isinstance(code, int) else None, progress)
+
+
+# --- the preset file ----------------------------------------------------------------------------------
+
+
+def preset_ini(specs: Iterable[LaunchSpec]) -> str:
+    """The file for `--models-preset`. Raises InvalidInput for what cannot be written into one."""
+    return "version = 1\n\n" + "\n".join(map(section, specs))
+
+
+def section(spec: LaunchSpec) -> str:
+    """What makes the router run `spec` under its alias. Raises InvalidInput naming what cannot be written."""
+    check_options(spec.options)
+    chosen = {SYNONYMS.get(key, key): value for key, value in spec.options.items()}
+    companion: dict[str, OptionValue] = {"mmproj": spec.mmproj_path} if spec.mmproj_path else {}
+    own: dict[str, OptionValue] = {"model": spec.path, "stop-timeout": STOP_TIMEOUT_S, "metrics": True}
+    merged = {**own, **KIND_OPTIONS[spec.kind], **companion, **chosen}
+    lines = [line for key, value in merged.items() if (line := _line(key, value)) is not None]
+    return "\n".join([f"[{spec.alias}]", *lines, ""])
+
+
+def is_writable(spec: LaunchSpec) -> bool:
+    """False for a model whose path or options no preset file can hold."""
+    try:
+        section(spec)
+    except InvalidInput:
+        return False
+    return spec.command is None
+
+
+def bare(spec: LaunchSpec) -> LaunchSpec:
+    """The same model without options, which the router cannot refuse."""
+    return replace(spec, options=NO_OPTIONS)
+
+
+def _line(key: str, value: OptionValue) -> str | None:
+    if value is False:
+        if key in NO_NEGATIVE_FORM:
+            return None
+        return f"{key.removeprefix('no-') if key.startswith('no-') else f'no-{key}'} = true"
+    text = "true" if value is True else f"{value:.0f}" if _is_whole(value) else str(value).strip()
+    if _NOT_IN_INI.search(text):
+        field = key if key == "model" else f"options.{key}"
+        raise InvalidInput(field, f"cannot be passed to the router, whose presets know no ; # or line end: {text!r}")
+    return f"{key} = {text}"
+
+
+def _is_whole(value: OptionValue) -> bool:
+    return isinstance(value, float) and value.is_integer()
+
+
+# --- its log ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Spawned:
+    """The router has started a model's process, whose lines carry this port."""
+
+    name: str
+    port: int
+
+
+def split_line(line: str) -> tuple[int | None, str]:
+    """A line of its output: the port of the model's process that printed it, None for itself, and the rest."""
+    found = _FROM_A_CHILD.fullmatch(line)
+    return (int(found[1]), found[2]) if found else (None, line)
+
+
+def parse_spawned(message: str) -> Spawned | None:
+    found = _SPAWNED.search(message)
+    return Spawned(found[1], int(found[2])) if found else None
+
+
+def parse_exited(message: str) -> str | None:
+    """The model whose process has ended, all its lines having been printed before."""
+    found = _EXITED.search(message)
+    return found[1] if found else None
