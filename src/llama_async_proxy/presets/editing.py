@@ -61,10 +61,11 @@ def _meaning(key: str, text: str, catalogue: Catalogue) -> OptionValue:
 def _spelled(document: Document, section: str, changes: Changes, catalogue: Catalogue) -> dict[str, str | None]:
     """`changes` as text under the keys that the section has for the same options already."""
     found = document.section(section)
+    present = found.values() if found else {}
     spellings: dict[str, list[str]] = {}
-    for entry in found.entries if found else ():
-        option = catalogue.find(entry.key)
-        spellings.setdefault(option.name if option else entry.key, []).append(entry.key)
+    for written_key in present:
+        option = catalogue.find(written_key)
+        spellings.setdefault(option.name if option else written_key, []).append(written_key)
     result: dict[str, str | None] = {}
     for key, value in changes.items():
         option = catalogue.find(key)
@@ -72,8 +73,16 @@ def _spelled(document: Document, section: str, changes: Changes, catalogue: Cata
         # More than one spelling of an option would quarrel about the value.
         result.update(dict.fromkeys(written[:-1]))
         as_written = written[-1] if written else key
-        result[as_written] = None if value is None else _text(key, value, as_written, catalogue)
+        old = present.get(as_written)
+        text = None if value is None else _text(key, value, as_written, catalogue)
+        if text is not None and old is not None and _mean_the_same(as_written, text, old, catalogue):
+            text = old  # "on" stays "on" where true is asked for
+        result[as_written] = text
     return result
+
+
+def _mean_the_same(key: str, text: str, other: str, catalogue: Catalogue) -> bool:
+    return _meaning(key, text, catalogue) == _meaning(key, other, catalogue)
 
 
 def _text(key: str, value: OptionValue, as_written: str, catalogue: Catalogue) -> str:

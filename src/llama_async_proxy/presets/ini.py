@@ -141,7 +141,7 @@ class Document:
             at = places[-1]
             return self._with_lines(at, at + 1, (_with_value(self.lines[at], value),))
         at = self._end_of_entries(first, last)
-        text = f"{key} = {value}".rstrip()
+        text = f"{key} = {value}" if value else f"{key} ="
         return self._ended(at)._with_lines(at, at, (_parse_line(text, self._newline, at + 1),))
 
     def without_value(self, section: str, key: str) -> Self:
@@ -163,11 +163,14 @@ class Document:
         return self._ended(end)._with_lines(end, end, (*gap, header))
 
     def without_section(self, name: str) -> Self:
-        """Remove a section with the comments that lead it, and every earlier one of that name."""
+        """Remove a section with the comments that lead it, and every earlier one of that name.
+
+        What follows its entries after a blank line stays: it leads the next section.
+        """
         document = self
         while (block := document._block(name)) is not None:
             first, last = block
-            document = document._with_lines(document._lead(first), document._lead(last), ())
+            document = document._with_lines(document._lead(first), document._tail(first, last), ())
         return document
 
     def with_section_renamed(self, name: str, new_name: str) -> Self:
@@ -251,9 +254,16 @@ class Document:
     def _lead(self, header: int) -> int:
         """Where the comments directly above a header begin, unless they follow an entry or begin the file."""
         at = header
-        while header < len(self.lines) and at > 0 and self.lines[at - 1].is_comment:
+        while at > 0 and self.lines[at - 1].is_comment:
             at -= 1
         return at if at > 0 and not self.lines[at - 1].text.strip(_SPACE) else header
+
+    def _tail(self, first: int, last: int) -> int:
+        """Where what stands in a section, but after a blank line behind its entries, begins."""
+        if last == len(self.lines):
+            return last
+        places = range(self._end_of_entries(first, last), last)
+        return next((at + 1 for at in places if not self.lines[at].text.strip(_SPACE)), last)
 
     def _leading_comments(self) -> Iterator[int]:
         for at, line in enumerate(self.lines):
@@ -303,7 +313,8 @@ def _error(text: str, number: int) -> IniError:
         return IniError(f"a key must begin with a letter{hint}", number, 1)
     if "=" not in text[key.end() :]:
         return IniError(f"{key[0]!r} has no '=' and no value", number, key.end() + 1)
-    return IniError("a key has only letters, digits, '_', '.' and '-'", number, key.end() + 1)
+    column = len(text) - len(text[key.end() :].lstrip(_SPACE)) + 1
+    return IniError("a key has only letters, digits, '_', '.' and '-'", number, column)
 
 
 def _with_value(line: Line, value: str) -> Line:
