@@ -53,7 +53,9 @@ def carry_out(planned: PlannedModel, known: Mapping[str, Any], call: Call) -> Ou
 
 
 def _register(planned: PlannedModel, call: Call) -> Any:
-    new = {"path": planned.path, "name": planned.name}
+    new: dict[str, Any] = {"name": planned.name, "options": dict(planned.options)}
+    if not planned.path.startswith("command:"):
+        new["path"] = planned.path
     if planned.description:
         new["description"] = planned.description
     [stored] = call("POST", "/api/models", {"models": [new]})["data"]["models"]

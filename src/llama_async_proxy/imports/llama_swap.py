@@ -18,7 +18,7 @@ import yaml
 
 from llama_async_proxy.errors import InvalidInput
 from llama_async_proxy.imports.command_line import PATHS, ServerCommand, is_llama_server, parse
-from llama_async_proxy.imports.plan import OPTION_OF_PARAMETER, ImportPlan, PlannedModel, merged
+from llama_async_proxy.imports.plan import ImportPlan, PlannedModel, as_option, merged
 from llama_async_proxy.records import OptionValue, Variant
 
 MAX_FILE_BYTES = 4 << 20
@@ -185,14 +185,13 @@ class _Config:
             path, options, aliases = *self._custom(name, arguments, _tree(macros.within(entry))), ()
         self._tell_of(name, entry)
         defaults, variants = self._filters(name, _tree(macros.within(entry.get("filters"))))
-        as_options = {OPTION_OF_PARAMETER[key]: value for key, value in defaults.items() if key in OPTION_OF_PARAMETER}
         described = " - ".join(filter(None, (_text(entry.get("name")), _text(entry.get("description")))))
         named = (*_aliases(entry), *(alias for alias in aliases if alias != name))
         return PlannedModel(
             path=path,
             name=name,
             description=described or None,
-            options={**options, **cast("dict[str, OptionValue]", as_options)},
+            options={**options, **defaults},
             aliases=tuple(dict.fromkeys(alias for alias in named if alias not in {v.name for v in variants})),
             variants=variants,
             is_pinned=name in self._pinned,
@@ -265,8 +264,8 @@ class _Config:
         for key in sorted(map(str, entry.keys() - _MODEL_KEYS)):
             self.problems.append(f"models.{name}.{key}: not taken over: it is not known here")
 
-    def _filters(self, name: str, filters: Tree) -> tuple[dict[str, object], tuple[Variant, ...]]:
-        """Defaults of the model itself, and its variants."""
+    def _filters(self, name: str, filters: Tree) -> tuple[dict[str, OptionValue], tuple[Variant, ...]]:
+        """Options that say the defaults of the model itself, and its variants."""
         where = f"models.{name}.filters"
         if filters.get("stripParams"):
             self.problems.append(f"{where}.stripParams: not taken over: what a client asks for is never removed")
@@ -275,9 +274,12 @@ class _Config:
         own = {**everywhere, **by_id.pop(name, {})}
         if own or by_id:
             self.problems.append(f"{where}: taken over as defaults: a client that asks for something else gets that")
-        for key in sorted(own.keys() - OPTION_OF_PARAMETER.keys()):
+        options = {key: as_option(key, value) for key, value in own.items()}
+        for key in (key for key, option in options.items() if option is None):
             self.problems.append(f"{where}: {key} is not taken over for {name} itself, only for its variants")
-        return own, tuple(Variant(key, {**everywhere, **parameters}) for key, parameters in by_id.items())
+        return dict(filter(None, options.values())), tuple(
+            Variant(key, {**everywhere, **parameters}) for key, parameters in by_id.items()
+        )
 
 
 def _placed(text: str) -> str:

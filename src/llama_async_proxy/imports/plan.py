@@ -23,7 +23,7 @@ PARAMETER_OF_OPTION: Mapping[str, str] = MappingProxyType({
     "chat-template-kwargs": "chat_template_kwargs",
 })  # fmt: skip
 """Options that only say how requests are sampled, and what a request calls the same."""
-OPTION_OF_PARAMETER: Mapping[str, str] = MappingProxyType(
+_OPTION_OF_PARAMETER: Mapping[str, str] = MappingProxyType(
     {parameter: option for option, parameter in PARAMETER_OF_OPTION.items()} | {"max_tokens": "predict"}
 )
 
@@ -94,6 +94,16 @@ def _joined(first: PlannedModel, other: PlannedModel) -> PlannedModel:
 def as_parameters(options: Mapping[str, OptionValue]) -> dict[str, object]:
     """Sampling options as a request says them. Those that are JSON in text are decoded, if they are."""
     return {PARAMETER_OF_OPTION[key]: _decoded(value) for key, value in options.items()}
+
+
+def as_option(parameter: str, value: object) -> tuple[str, OptionValue] | None:
+    """The option that says what a request's parameter does, and its value; None when there is none."""
+    option = _OPTION_OF_PARAMETER.get(parameter)
+    if option is None:
+        return None
+    if option == "chat-template-kwargs" and isinstance(value, dict):
+        return option, json.dumps(value)
+    return (option, value) if isinstance(value, str | int | float) else None
 
 
 def _decoded(value: OptionValue) -> object:
