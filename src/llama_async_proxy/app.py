@@ -217,7 +217,7 @@ async def build(settings: Settings) -> AsyncIterator[Application]:
 
 def _engine(
     live: Callable[[], Settings], outlets: Outlets, planner: LaunchPlanner, store: Store
-) -> WorkersEngine | RouterEngine:
+) -> contextlib.AbstractAsyncContextManager[Engine]:
     def registered() -> tuple[LaunchSpec, ...]:
         return registered_specs(planner, store.models.all())
 

@@ -18,7 +18,8 @@ async def main(engine_name: str, model: str, moment: str) -> None:
     bus = EventBus()
     launcher = embedded_launcher() if engine_name == "embedded" else binary_launcher(Path(engine_name))
     with bus.subscribe(ModelRuntimeChanged) as changes:
-        async with WorkersEngine(Outlets(bus, lambda _: None), lambda: launcher) as engine, asyncio.TaskGroup() as group:
+        outlets = Outlets(bus, lambda _: None)
+        async with WorkersEngine(outlets, lambda: launcher) as engine, asyncio.TaskGroup() as group:
             await engine.start()
             group.create_task(engine.load(LaunchSpec(1, "m", model, ModelKind.CHAT)))
             async for change in changes:

@@ -83,8 +83,8 @@ def _engine(settings: Settings) -> Finding:
     except EngineMissing as exc:
         return Finding("engine", Level.PROBLEM, exc.message, exc.details or "")
     if launcher.binary:
-        router = f", as a router on {settings.engine_host}:{settings.engine_port}" if settings.engine == "router" else ""
-        return Finding("engine", Level.OK, f"{launcher.binary}, version {launcher.version}{router}")
+        role = f", as a router on {settings.engine_host}:{settings.engine_port}" if kind != settings.engine else ""
+        return Finding("engine", Level.OK, f"{launcher.binary}, version {launcher.version}{role}")
     return Finding(
         "engine",
         Level.OK,
