@@ -49,10 +49,10 @@ class ChatErrorAnswer(ChatWire):
     success: Literal[False] = False
     error: str = Field(description="One sentence for people: what failed, why, what to do.")
     code: str
-    field: str | None = Field(None, description="The field at fault; absent where none is.")
-    resource: str | None = Field(None, description="What kind of thing was not found; absent otherwise.")
-    id: int | str | None = Field(None, description="Which one was not found; absent otherwise.")
-    details: str | None = Field(None, description="Absent where there is no more to say.")
+    field: str | None = Field(default=None, description="The field at fault; absent where none is.")
+    resource: str | None = Field(default=None, description="What kind of thing was not found; absent otherwise.")
+    id: int | str | None = Field(default=None, description="Which one was not found; absent otherwise.")
+    details: str | None = Field(default=None, description="Absent where there is no more to say.")
 
 
 def is_engine_failure(error: ServiceError) -> bool:
@@ -74,8 +74,8 @@ def error_answer(error: ServiceError) -> ChatErrorAnswer:
     if isinstance(error, InvalidInput) and error.field:
         answer.field = error.field
     if isinstance(error, NotFound):
-        known = isinstance(error.identifier, int | str)
-        answer.resource, answer.id = error.resource, error.identifier if known else str(error.identifier)
+        answer.resource = error.resource
+        answer.id = error.identifier if isinstance(error.identifier, int) else str(error.identifier)
     return answer
 
 
@@ -91,13 +91,13 @@ class SamplingWire(ChatWire):
     top_p: float | None = None
     top_k: int | None = None
     min_p: float | None = None
-    num_predict: int | None = Field(None, description="Most tokens of an answer.")
+    num_predict: int | None = Field(default=None, description="Most tokens of an answer.")
     repeat_penalty: float | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     seed: int | None = None
     stop: list[str] | None = None
-    context_history_limit: int | None = Field(None, description="Newest messages the model sees; 0: all.")
+    context_history_limit: int | None = Field(default=None, description="Newest messages the model sees; 0: all.")
 
     @property
     def record(self) -> Sampling:
@@ -129,7 +129,7 @@ class NewConversationBody(ChatWire):
     title: Name | None = Field(description="null: named after what is said first.")
     model: Name
     system_prompt: Text | None = None
-    options: SamplingWire = Field(default_factory=SamplingWire)
+    options: SamplingWire = SamplingWire()
 
 
 class ConversationCreated(ChatWire):
@@ -143,7 +143,7 @@ class ConversationChangesBody(ChatWire):
     title: Name = Field(default_factory=str)
     model: Name = Field(default_factory=str)
     system_prompt: Text | None = None
-    options: SamplingWire = Field(default_factory=SamplingWire)
+    options: SamplingWire = SamplingWire()
     pinned: bool = Field(default_factory=bool)
     archived: bool = Field(default_factory=bool)
 
