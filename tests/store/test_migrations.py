@@ -11,8 +11,11 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
+from llama_async_proxy.records import NewConversation
 from llama_async_proxy.store import migrations, schema
 from llama_async_proxy.store.database import Database, examine_database
+from llama_async_proxy.store.search import Query
+from llama_async_proxy.store.store import Store
 
 FULL_TEXT_TABLES = ("messages_words", "messages_trigrams", "titles_words")
 
@@ -109,3 +112,18 @@ def test_a_current_and_a_new_database_open_without_alembic_or_the_orm(database: 
 def test_reading_the_configuration_file_loads_no_database_library() -> None:
     program = "import sys; from llama_async_proxy.store import config_file; print('sqlalchemy' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", program], text=True).strip() == "False"
+
+
+async def test_a_database_of_the_first_version_keeps_what_it_holds(empty: Database) -> None:
+    with empty.writing.begin() as connection:
+        migrations.upgrade(connection, "0001")
+        connection.execute(text("INSERT INTO settings VALUES ('theme', '\"dark\"', 1)"))
+        connection.execute(
+            text("INSERT INTO logs (timestamp_ms, level, source, message) VALUES (1, 1, 'service', 'hello')")
+        )
+    empty.close()
+    async with Store.open(empty.path, log_max_rows=lambda: 1000) as store:
+        assert await store.preferences.get_all() == {"theme": "dark"}
+        assert [line.message for line in await store.logs.query()] == ["hello"]
+        chat = await store.chats.create(NewConversation("after the upgrade", "m"))
+        assert [hit.conversation_id for hit in await store.search.find(Query("upgrade"))] == [chat.id]

@@ -26,6 +26,8 @@ _READERS = 4
 """Reads take milliseconds; more threads would only wait for the same disk."""
 _SEARCHERS = 2
 """So that searches never hold up other reads."""
+_STEPS_BETWEEN_LOOKS = 20_000
+"""Of SQLite's virtual machine: about a millisecond."""
 BUSY_TIMEOUT_S = 5.0
 """How long to wait for another program, such as a backup, that holds the file."""
 
@@ -112,12 +114,21 @@ class Database:
 
     async def search(self, query: Callable[[Connection], T]) -> T:
         """As `read`, for what may take long: in threads of its own, and broken off when the caller is cancelled."""
-        reading = _Interruptible(self)
+        is_unwanted = threading.Event()
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._searchers, reading.run, query)
-        except asyncio.CancelledError:
-            reading.interrupt()
-            raise
+            return await asyncio.get_running_loop().run_in_executor(self._searchers, self._search, query, is_unwanted)
+        finally:
+            is_unwanted.set()
+
+    def _search(self, query: Callable[[Connection], T], is_unwanted: threading.Event) -> T:
+        with self.reading() as connection:
+            # Asked now and then; an interrupt from outside would be lost on a statement that is about to begin.
+            raw = cast("sqlite3.Connection", connection.connection.dbapi_connection)
+            raw.set_progress_handler(is_unwanted.is_set, _STEPS_BETWEEN_LOOKS)
+            try:
+                return query(connection)
+            finally:
+                raw.set_progress_handler(None, 0)
 
     def read_now(self, query: Callable[[Connection], T]) -> T:
         """The same in the calling thread, which blocks."""
@@ -137,34 +148,6 @@ class Database:
         self._reading.dispose()
         # Last, because SQLite empties the write-ahead log when the last connection closes, and that one must write.
         self.writing.dispose()
-
-
-class _Interruptible:
-    """One query that another thread may break off, at any moment of its life."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._lock = threading.Lock()
-        self._running: sqlite3.Connection | None = None
-        self._is_interrupted = False
-
-    def run(self, query: Callable[[Connection], T]) -> T:
-        with self._database.reading() as connection:
-            with self._lock:
-                if self._is_interrupted:
-                    raise asyncio.CancelledError
-                self._running = cast("sqlite3.Connection", connection.connection.dbapi_connection)
-            try:
-                return query(connection)
-            finally:
-                with self._lock:  # from here on the connection may be somebody else's
-                    self._running = None
-
-    def interrupt(self) -> None:
-        with self._lock:
-            self._is_interrupted = True
-            if self._running is not None:
-                self._running.interrupt()
 
 
 def _revision(connection: Connection, path: Path) -> str | None:

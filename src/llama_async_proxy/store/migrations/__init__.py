@@ -18,15 +18,15 @@ REVISIONS = ("0001", "0002", "0003")
 HEAD = REVISIONS[-1]
 
 
-def upgrade(connection: Connection) -> None:
-    """Run what is missing up to HEAD, inside the caller's transaction: all of it or nothing."""
+def upgrade(connection: Connection, to: str = HEAD) -> None:
+    """Run what is missing up to the revision `to`, inside the caller's transaction: all of it or nothing."""
     from alembic.operations import Operations
     from alembic.runtime.migration import MigrationContext
     from alembic.script import ScriptDirectory
 
     scripts = ScriptDirectory(Path(__file__).parent)
     context = MigrationContext.configure(
-        connection, opts={"script": scripts, "fn": lambda revision, _: scripts._upgrade_revs(HEAD, revision)}
+        connection, opts={"script": scripts, "fn": lambda revision, _: scripts._upgrade_revs(to, revision)}
     )
     with Operations.context(context):
         context.run_migrations()
