@@ -99,7 +99,7 @@ async def house(directory: Path, model_files: Path, **settings: Any) -> AsyncIte
             bus=bus,
             used=store.models.touch,
         )
-        catalogue = OptionCatalogue(lambda: engine.state, directory / "data" / "cache")
+        catalogue = OptionCatalogue(lambda: engine.state, directory.parent / "options")  # shared by all tests
         active_preset = ActivePreset(
             planner,
             catalogue,

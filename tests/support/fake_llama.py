@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """A llama-server without llama.cpp: loopback HTTP, the state lines, and faults chosen by --fake-* options.
 
 Understands the flags the engine passes and ignores the rest. Standard library only, started with -I -S for speed.
@@ -24,6 +25,9 @@ import time
 from pathlib import Path
 
 arguments = sys.argv[1:]
+if arguments == ["--help"]:
+    sys.stdout.write(Path(__file__).with_name("engine_help.txt").read_text())
+    sys.exit()
 ready = threading.Event()
 
 
