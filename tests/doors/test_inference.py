@@ -80,18 +80,17 @@ async def test_a_variants_defaults_reach_the_engine_and_its_name_stays(site: Ups
     bold = Variant("tiny-bold", {"temperature": 1.5, "top_k": 3}, "Be bold.")
     site.models = (replace(site.models[0], variants=(bold,)), *site.models[1:])
     user = {"role": "user", "content": "hi"}
-    site.upstream.behaviour = answers({"model": "tiny-bold"})
-    await site.http.post(CHAT, json={"model": "Tiny-Bold", "messages": [user], "top_k": 1})
-    await site.http.post(CHAT, json={"model": "tiny", "messages": [user]})
-    bold_body, plain_body = (json.loads(exchange.body) for exchange in site.upstream.exchanges)
+    await site.stream(model="Tiny-Bold", messages=[user], top_k=1)
+    await site.stream(messages=[user])
+    bold_body, plain_body = (exchange.json for exchange in site.upstream.requests)
     assert bold_body == {
         "model": "Tiny-Bold",
+        "stream": True,
         "messages": [{"role": "system", "content": "Be bold."}, user],
         "top_k": 1,
         "temperature": 1.5,
     }
-    assert plain_body == {"model": "tiny", "messages": [user]}
-    assert [record.model for record in site.records] == ["tiny", "tiny"]
+    assert plain_body == {"model": "tiny", "stream": True, "messages": [user]}
 
 
 async def test_a_stream_passes_verbatim(site: UpstreamSite) -> None:

@@ -137,7 +137,22 @@ async def test_a_model_is_changed_field_by_field(at: House) -> None:
     assert (answer["data"]["name"], answer["data"]["description"]) == ("Talker", "Says things")
 
 
+async def test_variants_are_set_shown_and_resolved(at: House) -> None:
+    variants = [
+        {"name": "chat-bold", "parameters": {"temperature": 1.5, "stop": ["x"]}, "systemPrompt": "Be bold."},
+        {"name": "chat-plain", "parameters": {}},
+    ]
+    status, answer = await at.call("PATCH", "/api/models/chat", {"variants": variants})
+    assert (status, answer["data"]["variants"]) == (200, variants)
+    assert (await at.call("GET", "/api/models/CHAT-BOLD"))[1]["data"]["id"] == "chat"
+    assert (await at.call("PATCH", "/api/models/slow", {"aliases": ["Chat-Bold"]}))[0] == 409
+    assert (await at.call("PATCH", "/api/models/chat", {"variants": []}))[1]["data"]["variants"] == []
+
+
 WRONG_CHANGES: list[tuple[Any, str]] = [
+    ({"variants": [{"parameters": {}}]}, "variants[0].name"),
+    ({"variants": [{"name": "v", "parameters": {"model": "x"}}]}, "variants[0].parameters.model"),
+    ({"variants": [{"name": "chat"}]}, "variants"),
     ({"isFavorite": "yes"}, "isFavorite"),
     ({"contextSize": "1"}, "contextSize"),
     ({"options": {"a": []}}, "options.a"),

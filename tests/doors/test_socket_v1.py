@@ -187,6 +187,10 @@ async def test_a_model_is_created_changed_and_deleted_and_everybody_is_told(
         changed = (await page.ask("models:update", {"modelId": created["id"], "updates": updates}))["data"]["model"]
         assert {key: changed[key] for key in updates} == updates
         assert (await other.until("models:updated"))["data"] == {"model": changed}
+        variant = {"name": "bold", "parameters": {"temperature": 2}, "system_prompt": "Be bold."}
+        updates = {"aliases": ["other-name"], "variants": [variant]}
+        changed = (await page.ask("models:update", {"modelId": created["id"], "updates": updates}))["data"]["model"]
+        assert {key: changed[key] for key in updates} == updates
         favorite = await page.ask("models:toggle-favorite", {"modelId": created["id"], "favorite": True})
         assert favorite["data"]["model"]["is_favorite"] is True
         await other.until("models:updated", lambda b: b["data"]["model"]["is_favorite"])
@@ -210,6 +214,7 @@ async def test_wrong_payloads_name_the_field_as_the_client_spelled_it(page: Clie
         ("models:update", {"modelId": model_id}, "updates"),
         ("models:update", {"modelId": model_id, "updates": {}}, "updates"),
         ("models:update", {"modelId": model_id, "updates": {"name": 7}}, "updates.name"),
+        ("models:update", {"modelId": model_id, "updates": {"variants": [{}]}}, "updates.variants[0].name"),
         ("models:update", {"modelId": model_id, "updates": {"ctx_size": 10**30}}, "updates.ctx_size"),
         ("models:toggle-favorite", {"modelId": model_id}, "favorite"),
         ("models:toggle-favorite", {"modelId": model_id, "favorite": "yes"}, "favorite"),
