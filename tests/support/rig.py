@@ -11,11 +11,13 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from itertools import groupby
 from pathlib import Path
+from typing import Generic, Self, TypeVar
 
 import psutil
 
 from llama_async_proxy.engines.discovery import Launcher
 from llama_async_proxy.engines.fleet import Outlets
+from llama_async_proxy.engines.router import RouterEngine
 from llama_async_proxy.engines.supervisor import Timing
 from llama_async_proxy.engines.workers import WorkersEngine
 from llama_async_proxy.events import EngineChanged, Event, EventBus, ModelRuntimeChanged
@@ -35,19 +37,21 @@ FAKE_LAUNCHER = Launcher("workers", (sys.executable, "-I", "-S", str(FAKE_LLAMA)
 QUICK = Timing(restart_delays_s=(0.01, 0.01, 0.01), healthy_s=60.0, stop_grace_s=2.0)
 
 
-class Rig:
-    """The engine with what it published, in order."""
+EngineT = TypeVar("EngineT", WorkersEngine, RouterEngine)
 
-    def __init__(self, launcher: Launcher = FAKE_LAUNCHER, timing: Timing = QUICK) -> None:
+
+class EngineRig(Generic[EngineT]):
+    """An engine with what it published, in order."""
+
+    def __init__(self, make: Callable[[Outlets], EngineT], timing: Timing = QUICK) -> None:
         self.bus = EventBus()
         self.events: list[Event] = []
         self.lines: list[LogLine] = []
         self._arrived = asyncio.Event()
-        outlets = Outlets(self.bus, self._keep_line, timing=timing)
-        self.engine = WorkersEngine(outlets, lambda: launcher, environment=clean_environment())
+        self.engine: EngineT = make(Outlets(self.bus, self._keep_line, timing=timing))
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[Rig]:
+    async def running(self) -> AsyncIterator[Self]:
         with self.bus.subscribe(EngineChanged, ModelRuntimeChanged, limit=10_000) as subscription:
 
             async def collect() -> None:
@@ -69,7 +73,7 @@ class Rig:
         self.lines.append(line)
         self._arrived.set()
 
-    async def until(self, condition: Callable[[Rig], object]) -> None:
+    async def until(self, condition: Callable[[Self], object]) -> None:
         """Wait until an event or a log line has made `condition` true."""
         while not condition(self):
             self._arrived.clear()
@@ -91,6 +95,15 @@ class Rig:
 
     def engine_events(self) -> list[EngineEventType]:
         return [event.type for event in self.events if isinstance(event, EngineChanged)]
+
+
+class Rig(EngineRig[WorkersEngine]):
+    """The default engine."""
+
+    def __init__(self, launcher: Launcher = FAKE_LAUNCHER, timing: Timing = QUICK) -> None:
+        super().__init__(
+            lambda outlets: WorkersEngine(outlets, lambda: launcher, environment=clean_environment()), timing
+        )
 
 
 def fake_spec(

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import quote
 
+from llama_async_proxy.engines.exchange import exchange
 from llama_async_proxy.records import Endpoint
 
 TIMEOUT_S = 2.0
@@ -69,21 +70,9 @@ async def _get(endpoint: Endpoint, path: str) -> tuple[int, bytes]:
     """(status, body). Raises OSError, TimeoutError, or ValueError for what is no HTTP."""
     if endpoint.model is not None:
         path += f"?model={quote(endpoint.model, safe='')}&autoload=false"
-    async with asyncio.timeout(TIMEOUT_S):
-        reader, writer = await asyncio.open_connection(endpoint.host, endpoint.port)
-        try:
-            # 1.0, so that the end of the connection is the end of the body.
-            writer.write(f"GET {path} HTTP/1.0\r\nHost: {endpoint.host}:{endpoint.port}\r\n\r\n".encode())
-            answer = bytearray()
-            while len(answer) < MAX_ANSWER and (data := await reader.read(65536)):
-                answer += data
-        finally:
-            writer.transport.abort()  # nothing is left to send, and nobody to wait for
-    head, _, body = bytes(answer).partition(b"\r\n\r\n")
-    version, _, rest = head.partition(b" ")
-    if not version.startswith(b"HTTP/1."):
-        raise ValueError("not an HTTP answer")
-    return int(rest[:3]), body
+    async with asyncio.timeout(TIMEOUT_S), exchange(endpoint, "GET", path) as sent:
+        answer = await sent.whole(MAX_ANSWER)
+    return answer.status, bytes(answer.body)
 
 
 def _count(value: object) -> int | None:

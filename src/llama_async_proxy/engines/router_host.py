@@ -213,6 +213,11 @@ class OwnRouter:
             raise EngineMissing(f"{self._preset_path} cannot be written: {exc.strerror}") from exc
         self._preset.text = text
 
+    @property
+    def pid(self) -> int | None:
+        """Of the router itself; None when it does not run."""
+        return None if self._child is None else self._child.pid
+
     def pid_of(self, name: str) -> int | None:
         return None if self._child is None else self._child.descendant("--alias", name)
 

@@ -1,0 +1,92 @@
+"""One HTTP request and its answer on a connection of its own, for what engines ask of servers."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httptools
+
+from llama_async_proxy.records import Endpoint
+
+
+class NotHttp(ValueError):
+    """What answered speaks something else."""
+
+
+class Answer:
+    """Fed with bytes, what they say."""
+
+    def __init__(self) -> None:
+        self.has_head = self.is_complete = False
+        self.content_type = b""
+        self.body = bytearray()
+        self._parser = httptools.HttpResponseParser(self)
+
+    @property
+    def status(self) -> int:
+        return int(self._parser.get_status_code())
+
+    def feed(self, data: bytes) -> None:
+        """Raises NotHttp."""
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as exc:
+            raise NotHttp(f"it does not speak HTTP: {exc}") from exc
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if name.lower() == b"content-type":
+            self.content_type = value
+
+    def on_headers_complete(self) -> None:
+        self.has_head = True
+
+    def on_body(self, body: bytes) -> None:
+        self.body += body
+
+    def on_message_complete(self) -> None:
+        self.is_complete = True
+
+
+class Exchange:
+    """A connection on which one request has been sent."""
+
+    def __init__(self, reader: asyncio.StreamReader) -> None:
+        self.answer = Answer()
+        self._reader = reader
+
+    async def more(self) -> bool:
+        """Wait for more of the answer; False when the server has closed. Raises OSError, NotHttp."""
+        data = await self._reader.read(65536)
+        if data:
+            self.answer.feed(data)
+        return bool(data)
+
+    async def whole(self, limit: int) -> Answer:
+        """The answer to its end, or to `limit` bytes of its body. Raises OSError, NotHttp."""
+        while not self.answer.is_complete and len(self.answer.body) < limit and await self.more():
+            pass
+        if not self.answer.has_head:
+            raise NotHttp("it has closed the connection without an answer")
+        return self.answer
+
+
+@asynccontextmanager
+async def exchange(
+    endpoint: Endpoint, method: str, target: str, content: bytes = b"", accept: str = "*/*"
+) -> AsyncIterator[Exchange]:
+    """Send a request. Raises OSError. Leaving the block closes the connection."""
+    reader, writer = await asyncio.open_connection(endpoint.host, endpoint.port)
+    connection: socket.socket = writer.get_extra_info("socket")
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # an event stream may be silent for long
+    host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
+    lines = [f"{method} {target} HTTP/1.1", f"host: {host}:{endpoint.port}", f"accept: {accept}", "connection: close"]
+    if content:
+        lines += ["content-type: application/json", f"content-length: {len(content)}"]
+    try:
+        writer.write("\r\n".join([*lines, "", ""]).encode() + content)
+        yield Exchange(reader)
+    finally:
+        writer.transport.abort()  # nothing is left to send, and nobody to wait for
