@@ -144,6 +144,8 @@ class LogDigest:
         """Of a load: the first error, for later ones follow from it; without one the last line."""
         errors = self._errors()
         grave = [error for error in errors if not _HARMLESS.search(error)]
+        if grave and grave[0].startswith("Traceback"):
+            return self.tail[-1]  # Python says last what went wrong
         if errors:
             return _FUNCTION.sub("", (grave or errors)[0], count=1)
         return self.tail[-1] if self._lines else "it printed nothing"
