@@ -56,6 +56,68 @@ def test_without_a_service_the_models_command_says_how_to_start_one(capsys: pyte
     assert "llama-async-proxy serve" in capsys.readouterr().err
 
 
+SWAP = """
+models:
+  tiny:
+    cmd: llama-server --port ${PORT} -m tiny.gguf -c 512
+    filters: {setParamsByID: {"tiny:bold": {temperature: 1.5}}}
+    aliases: [gpt-4o]
+  gone: {cmd: "llama-server -m gone.gguf"}
+groups: {g: {persistent: true, members: [tiny]}}
+"""
+
+
+def test_a_dry_run_of_an_import_shows_all_of_it_and_what_is_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "tiny.gguf").touch()
+    (tmp_path / "swap.yaml").write_text(SWAP)
+    assert cli.main(["import", "llama-swap", str(tmp_path / "swap.yaml"), "--dry-run"]) == 3
+    shown = capsys.readouterr()
+    assert shown.out.splitlines() == [
+        f"tiny: {tmp_path}/tiny.gguf",
+        "    also called gpt-4o",
+        "    --ctx-size 512",
+        "    variant tiny:bold: temperature=1.5",
+        "    stays loaded",
+    ]
+    assert "models.gone: not taken over" in shown.err
+
+
+def test_an_import_of_which_nothing_is_left_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "swap.yaml").write_text(SWAP)
+    assert cli.main(["import", "llama-swap", str(tmp_path / "swap.yaml"), "--dry-run"]) == 1
+    assert "nothing was taken over" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("program", ["llama-swap", "ollama", "lm-studio"])
+def test_an_import_from_nowhere_names_the_place(
+    tmp_path: Path, program: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "nowhere"
+    assert cli.main(["import", program, str(place), "--dry-run"]) == 2
+    assert str(place) in capsys.readouterr().err
+
+
+def test_an_import_without_a_service_says_how_to_start_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "publisher/model").mkdir(parents=True)
+    (tmp_path / "publisher/model/m.gguf").touch()
+    assert cli.main(["import", "lm-studio", str(tmp_path), "--port", str(free_port())]) == 1
+    assert "llama-async-proxy serve" in capsys.readouterr().err
+
+
+def test_the_usual_place_is_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("OLLAMA_MODELS", raising=False)
+    folder = tmp_path / ".lmstudio/models/publisher/model"
+    folder.mkdir(parents=True)
+    (folder / "m.gguf").touch()
+    assert cli.main(["import", "lm-studio", "--dry-run"]) == 0
+    assert str(folder / "m.gguf") in capsys.readouterr().out
+
+
 def test_demo_writes_into_the_models_directory_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     written = tmp_path / "data/models/demo.gguf"
     assert cli.main(["demo"]) == 0

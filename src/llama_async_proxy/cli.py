@@ -263,7 +263,7 @@ def _models(arguments: argparse.Namespace) -> int:
         "load": ("POST", f"/api/models/{name}/load"),
         "unload": ("POST", f"/api/models/{name}/unload"),
     }[arguments.action]
-    answer = _call(base, method, path)
+    answer = call_service(base, method, path)
     if arguments.json:
         print(json.dumps(answer["data"], indent=2))
     else:
@@ -276,7 +276,7 @@ def _service_url(settings: Settings) -> str:
     return f"http://{host}:{settings.port}"
 
 
-def _call(base: str, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
+def call_service(base: str, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
     """The JSON answer of the running service. Raises ServiceError with the service's own sentence."""
     if not base.startswith(("http://", "https://")):
         raise InvalidInput("--url", f"must start with http:// or https://, not {base!r}")
@@ -351,7 +351,7 @@ def _import(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         print("\n".join(map(described, plan.models)))
     else:
-        call = partial(_call, arguments.url or _service_url(_settings(arguments)))
+        call = partial(call_service, arguments.url or _service_url(_settings(arguments)))
         known = known_models(call)
         for model in plan.models:
             outcome = carry_out(model, known, call)

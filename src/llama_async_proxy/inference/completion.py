@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 
 import msgspec
 
@@ -14,11 +14,13 @@ from llama_async_proxy.inference.interruption import Interruption
 from llama_async_proxy.inference.names import Names, choose
 from llama_async_proxy.inference.proxy import CLIENT_GONE
 from llama_async_proxy.inference.residency import Residency
+from llama_async_proxy.inference.routes import Route
 from llama_async_proxy.inference.upstream import Response, Timeouts, UpstreamClient, UpstreamRequest
+from llama_async_proxy.inference.variants import with_defaults
 from llama_async_proxy.records import Completion, CompletionRequest, Model, RequestRecord
 from llama_async_proxy.settings import Settings
 
-_TARGET = b"/v1/chat/completions"
+_ROUTE = Route("POST", "/v1/chat/completions", streams=True)
 _HEADERS = ((b"content-type", b"application/json"),)
 _MAX_ERROR_BODY = 64 * 1024
 _MAX_EVENT = 8 << 20
@@ -100,18 +102,20 @@ class Completer:
             self._residency.lease(model, interruption.trip) as lease,
         ):
             account.leased(lease)
-            sent = UpstreamRequest("POST", _TARGET, _HEADERS, _body(model, request.body))
+            sent = UpstreamRequest("POST", _ROUTE.path.encode(), _HEADERS, self._body(model, request))
             async with self._client.request(lease.endpoint, sent, self._timeouts()) as response:
                 await _read(response, grow, account)
                 interruption.disarm()
 
+    def _body(self, model: Model, request: CompletionRequest) -> bytes:
+        ours = {"model": model.slug, "stream": True, "stream_options": {"include_usage": True}}
+        body = msgspec.json.encode({**request.body, **ours})
+        variant = self._names.index.variant(request.model)
+        return with_defaults(variant, _ROUTE, body) if variant else body
+
     def _timeouts(self) -> Timeouts:
         settings = self._settings()
         return Timeouts(settings.connect_timeout_s, settings.first_token_timeout_s, settings.idle_timeout_s)
-
-
-def _body(model: Model, body: Mapping[str, object]) -> bytes:
-    return msgspec.json.encode({**body, "model": model.slug, "stream": True, "stream_options": {"include_usage": True}})
 
 
 async def _read(response: Response, grow: Grow, account: Account) -> None:
