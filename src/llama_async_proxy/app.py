@@ -207,7 +207,7 @@ async def build(settings: Settings) -> AsyncIterator[Application]:
                 residency.run,
                 live_requests.run,
                 sockets.run,
-                lambda: _follow_log_level(logs, services),
+                lambda: _follow_logging(logs, services),
                 lambda: _first_scan(services),
                 lambda: _run_presets(services),
             ),
@@ -239,18 +239,23 @@ def _engine(
 
 
 def _log_pipeline(settings: Settings, bus: EventBus, store: Store) -> LogPipeline:
-    return LogPipeline(
-        bus,
-        store.logs.append,
-        LogFiles(settings.logs_dir, max_bytes=settings.log_max_mib << 20, max_files=settings.log_max_files),
-        LogLevel(settings.log_level),
-    )
+    files = LogFiles(settings.logs_dir, max_bytes=settings.log_max_mib << 20, max_files=settings.log_max_files)
+    logs = LogPipeline(bus, store.logs.append, files)
+    _set_up(logs, settings)
+    return logs
 
 
-async def _follow_log_level(logs: LogPipeline, services: Services) -> None:
+async def _follow_logging(logs: LogPipeline, services: Services) -> None:
     with services.bus.subscribe(SettingsChanged) as changes:
         async for _ in changes:
-            logs.level = LogLevel(services.configuration.settings.log_level)
+            _set_up(logs, services.configuration.settings)
+
+
+def _set_up(logs: LogPipeline, settings: Settings) -> None:
+    logs.level = LogLevel(settings.log_level)
+    logs.write_to(console=settings.log_console, files=settings.log_file)
+    logs.files.max_bytes = settings.log_max_mib << 20
+    logs.files.max_files = settings.log_max_files
 
 
 async def _start_engine(engine: Engine) -> None:

@@ -170,6 +170,8 @@ SETTINGS: tuple[Setting, ...] = (
     # Logs.
     Setting("log_level", str, "info", "Least severe level that is logged.", "logging.level", "--log-level",
             aliases=("logLevel",), choices=("debug", "info", "warn", "error")),
+    Setting("log_console", bool, True, "Write the log to the console.", "logging.console"),
+    Setting("log_file", bool, True, "Write the log to files.", "logging.file"),
     Setting("log_max_mib", int, 10, "Size at which the log file is rotated, in MiB.", "logging.maxSizeMiB", minimum=1,
             maximum=10240),
     Setting("log_max_files", int, 7, "Rotated log files that are kept.", "logging.maxFiles", minimum=0, maximum=1000),
@@ -234,6 +236,8 @@ class Settings:
     models_feed_s: float
     logs_feed_s: float
     log_level: str
+    log_console: bool
+    log_file: bool
     log_max_mib: int
     log_max_files: int
     log_max_rows: int

@@ -567,7 +567,7 @@ async def test_each_operation_of_the_document_has_its_own_id_and_its_failures(at
     document = (await at.call("GET", "/api/openapi.json"))[1]
     operations = [operation for methods in document["paths"].values() for operation in methods.values()]
     ids = [operation["operationId"] for operation in operations]
-    assert len(ids) == len(set(ids)) == 24
+    assert len(ids) == len(set(ids))
     for operation in operations:
         assert "ErrorAnswer" in json.dumps(operation["responses"]["500"])
         assert operation["description"]

@@ -360,3 +360,18 @@ async def test_console_that_cannot_show_a_character_shows_its_escape(tmp_path: P
     async with pipeline:
         ours.info("naïve ✓")
     assert raw.getvalue().endswith(rb"na\xefve \u2713" + b"\n")
+
+
+async def test_an_output_that_is_switched_off_gets_no_lines_until_it_is_wanted_again(
+    bench: Bench, published: Subscription
+) -> None:
+    async with bench.pipeline:
+        bench.pipeline.write_to(console=False, files=False)
+        ours.warning("kept quiet")
+        await until(lambda: "kept quiet" in waiting(published))
+    async with Bench(bench.directory, bench.console).pipeline as again:
+        again.write_to(console=True, files=True)
+        ours.warning("told")
+    assert "told" in bench.console.getvalue()
+    assert "quiet" not in bench.console.getvalue() + str(texts(bench.file()))
+    assert [line.message for line in bench.stored][-1] == "kept quiet"

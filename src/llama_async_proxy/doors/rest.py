@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.routing import APIRoute
@@ -22,11 +22,24 @@ from llama_async_proxy.doors.rest_config import config_routes
 from llama_async_proxy.doors.rest_docs import docs_page
 from llama_async_proxy.doors.rest_edge import Edge
 from llama_async_proxy.doors.rest_engine import engine_routes
+from llama_async_proxy.doors.rest_logger import logger_routes
 from llama_async_proxy.doors.rest_models import model_routes
 from llama_async_proxy.doors.rest_presets import preset_routes
 from llama_async_proxy.doors.rest_status import health_routes, monitoring_routes
 from llama_async_proxy.errors import InvalidInput, NotFound, Overloaded, ServiceError
 from llama_async_proxy.operations.services import Services
+
+
+_RESOURCES: tuple[Callable[[], APIRouter], ...] = (
+    config_routes,
+    logger_routes,
+    model_routes,
+    health_routes,
+    monitoring_routes,
+    engine_routes,
+    chat_routes,
+    preset_routes,
+)
 
 
 def create_rest(services: Callable[[], Services]) -> FastAPI:
@@ -42,13 +55,10 @@ def create_rest(services: Callable[[], Services]) -> FastAPI:
         swagger_ui_oauth2_redirect_url=None,
     )
     app.state.services = services
-    app.include_router(config_routes())
-    app.include_router(model_routes())
-    app.include_router(health_routes())
-    app.include_router(monitoring_routes())
-    app.include_router(engine_routes())
-    app.include_router(chat_routes())
-    app.include_router(preset_routes())
+    routers = [routes_of() for routes_of in _RESOURCES]
+    for router in routers:
+        app.include_router(router)
+    app.state.routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
     app.add_api_route("/api/docs", partial(_docs, app), include_in_schema=False, response_class=HTMLResponse)
     app.exception_handler(ServiceError)(_on_service_error)
     app.exception_handler(RequestValidationError)(_on_invalid_request)
@@ -117,5 +127,5 @@ async def _on_http_exception(request: Request, error: HTTPException) -> JSONResp
 
 
 def _methods(app: FastAPI, path: str) -> list[str]:
-    routes = (route for route in app.routes if isinstance(route, APIRoute) and route.path_regex.match(path))
-    return sorted({method for route in routes for method in route.methods or ()})
+    routes: list[APIRoute] = app.state.routes
+    return sorted({method for route in routes if route.path_regex.match(path) for method in route.methods or ()})

@@ -43,7 +43,7 @@ class Route:
 def routes_of(tag: str, routes: Iterable[Route]) -> APIRouter:
     router = APIRouter(tags=[tag])
     for route in routes:
-        answers: dict[int, type[BaseModel]] = {status: ErrorAnswer for status in (*route.errors, 500)}
+        answers: dict[int, type[BaseModel]] = dict.fromkeys((*route.errors, 500), ErrorAnswer)
         answers.update(route.failures)
         router.add_api_route(
             route.path,

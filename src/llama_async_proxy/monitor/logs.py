@@ -106,6 +106,10 @@ class LogPipeline:
         if self._logger_levels:
             logging.getLogger().setLevel(_NUMBER[level])
 
+    def write_to(self, *, console: bool, files: bool) -> None:
+        """Which outputs get the lines from now on; store and bus always do. May be called at any time."""
+        self._writer.wants_console, self._writer.wants_files = console, files
+
     def write(self, line: LogLine) -> None:
         """Log a line that did not come through `logging`: a model process's output."""
         if _NUMBER[line.level] >= _NUMBER[self._level]:
@@ -215,6 +219,8 @@ class _Writer:
     """One thread that owns the slow outputs. Files that cannot be written are left alone for `_RETRY_S`."""
 
     def __init__(self, files: LogFiles, console: TextIO | None) -> None:
+        self.wants_console = True
+        self.wants_files = True
         self._files = files
         self._console = console
         self._queue: _BoundedQueue[LogLine | None] = _BoundedQueue(_LIMIT)
@@ -253,7 +259,7 @@ class _Writer:
 
     def _to_console(self, lines: list[LogLine]) -> None:
         console = self._console
-        if console is None or not lines:
+        if console is None or not lines or not self.wants_console:
             return
         encoding = console.encoding or "utf-8"
         text = "\n".join(map(console_line, lines)) + "\n"
@@ -264,6 +270,8 @@ class _Writer:
             self._console = None
 
     def _to_files(self, lines: list[LogLine]) -> None:
+        if not self.wants_files:
+            return
         if time.monotonic() < self._retry_at_s:
             self._unwritten += len(lines)
             return
