@@ -89,13 +89,17 @@ class ModelsAnswer(Envelope[Models]):
 
 
 class NewModelBody(CamelWire):
-    path: Text = Field(description="Absolute path of a GGUF file; for a split model, of its first shard.")
+    path: Text | None = Field(
+        None,
+        description="Absolute path of a GGUF file; for a split model, of its first shard. Not needed with a command.",
+    )
     name: Text | None = None
     description: Text | None = None
     version: Text | None = None
     family: Text | None = None
     quantization: Text | None = None
     context_size: ContextSize | None = None
+    options: dict[str, Option] = Field(default={}, description="Engine options, or the command that serves the model.")
 
 
 class NewModelsBody(Wire):

@@ -76,7 +76,8 @@ class LoadByName(ByName):
 
 class NewModelFields(Struct):
     name: str
-    model_path: str
+    model_path: str | None = None
+    params: dict[str, OptionValue] = {}
     type: str | None = None
     ctx_size: ContextSize | None = None
     quantization: str | None = None
@@ -133,6 +134,7 @@ def create_models(payload: Creation) -> CreateModels:
                 family=new.type,
                 quantization=new.quantization,
                 context_size=new.ctx_size,
+                options=new.params,
             ),
         )
     )

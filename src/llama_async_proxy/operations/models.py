@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
 
+from llama_async_proxy.engines.custom import has_command
 from llama_async_proxy.errors import Conflict, InvalidInput, NotFound
 from llama_async_proxy.events import (
     ModelCreated,
@@ -198,7 +199,9 @@ async def create_models(services: Services, request: CreateModels) -> ModelList:
     if not request.models:
         raise InvalidInput("models", "must not be empty")
     settings = services.configuration.settings
-    for new in request.models:
+    for i, new in enumerate(request.models):
+        if new.path is None and not has_command(new.options):
+            raise InvalidInput(f"models[{i}].path", "is required, unless options.command says how to serve the model")
         check_options(settings, new.options, has_file=new.path is not None)
     drafts = [await asyncio.to_thread(_draft, new, f"models[{i}]") for i, new in enumerate(request.models)]
     created = await services.store.models.add_many(drafts)
