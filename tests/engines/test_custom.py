@@ -99,7 +99,7 @@ def test_the_path_of_a_file_needs_a_file() -> None:
 # --- running it ---------------------------------------------------------------------------------------
 
 
-def spec(model_id: int = 1, **options: OptionValue) -> LaunchSpec:
+def spec(**options: OptionValue) -> LaunchSpec:
     command = parsed(**{"command": START, "command_health": "/ready", **options})
     return LaunchSpec(model_id, "poll", "command:poll", ModelKind.CHAT, load_timeout_s=30.0, command=command)
 

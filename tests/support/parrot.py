@@ -1,8 +1,8 @@
 """A small OpenAI-compatible server of another kind: `python parrot.py PORT [NAME]`. Standard library only.
 
 It repeats what it is told, names itself in `model`, answers GET /ready once PARROT_GATE (a file) exists, and knows none
-of llama-server's own routes. GET /quit ends it politely: it prints a line first. PARROT_FAMILY=1 starts a helper process
-that ignores SIGTERM, and prints its id.
+of llama-server's own routes. GET /quit ends it politely: it prints a line first. PARROT_FAMILY=1 starts a helper
+process that ignores SIGTERM, and prints its id.
 """
 
 import json
