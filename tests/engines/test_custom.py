@@ -101,7 +101,7 @@ def test_the_path_of_a_file_needs_a_file() -> None:
 
 def spec(**options: OptionValue) -> LaunchSpec:
     command = parsed(**{"command": START, "command_health": "/ready", **options})
-    return LaunchSpec(model_id, "poll", "command:poll", ModelKind.CHAT, load_timeout_s=30.0, command=command)
+    return LaunchSpec(1, "poll", "command:poll", ModelKind.CHAT, load_timeout_s=30.0, command=command)
 
 
 def ask(runtime: ModelRuntime, path: str, body: object = None) -> dict[str, object]:
