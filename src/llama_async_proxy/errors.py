@@ -17,6 +17,7 @@
     │   └── StoreUnavailable     the database cannot be read or written
     ├── Cancelled            somebody broke the request off
     ├── LoadFailed           a model did not come up; carries exit and log tail
+    ├── NotEnoughMemory      a model needs more than the machine has
     └── UpstreamFailed       the model's process broke off or could not be reached
 
 Doors never invent codes: they read the class attributes below. A code of None means "the operation's
@@ -177,6 +178,14 @@ class LoadFailed(ServiceError):
         self.reason = reason
         self.exit_code = exit_code
         self.log_tail = log_tail
+
+
+class NotEnoughMemory(ServiceError):
+    """`details` name settings that would fit, one a line."""
+
+    status = 507
+    rest_code = "INSUFFICIENT_MEMORY"
+    openai_type = "unavailable_error"
 
 
 class UpstreamFailed(ServiceError):

@@ -244,6 +244,17 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryUse:
+    """Bytes of main memory, and of all GPUs together."""
+
+    host_bytes: int = 0
+    gpu_bytes: int = 0
+
+
+NO_MEMORY = MemoryUse()
+
+
+@dataclass(frozen=True, slots=True)
 class QueueState:
     """Who waits for a model that has no place now, or whose turn is over."""
 
@@ -280,6 +291,8 @@ class ModelRuntime:
     rss_bytes: int | None = None
     """Resident memory of the process when last measured."""
     gpu_bytes: int | None = None
+    memory: MemoryUse | None = None
+    """What the engine itself counts: weights, context and working memory. Set while loaded, where it tells."""
     restarts: int = 0
     """Automatic restarts since the last healthy minute."""
     options: Mapping[str, OptionValue] = field(default_factory=no_options)

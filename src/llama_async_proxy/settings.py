@@ -9,17 +9,19 @@ again (`Settings.overridden`).
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import ip_address
 from math import inf
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from llama_async_proxy.errors import InvalidInput, PermissionDenied
 
-Value: TypeAlias = str | int | float | bool | tuple[str, ...] | None
+Value: TypeAlias = str | int | float | bool | tuple[str, ...] | Mapping[str, Any] | None
 
 ENV_PREFIX = "LLAMA_ASYNC_PROXY_"
 
@@ -111,6 +113,22 @@ SETTINGS: tuple[Setting, ...] = (
             "inference.queueLimit", minimum=1, maximum=100_000),
     Setting("queue_timeout_s", float, 600.0, "Longest a request waits for its model's turn, in seconds.",
             "inference.queueTimeout", minimum=0.1, maximum=86400),
+    # Memory. A load that does not fit evicts what is idle; what never fits is refused.
+    Setting("memory_limit_mib", int, 0, "Most main memory that models may take together, in MiB; 0: what is free.",
+            "memory.limit", "--memory-limit", minimum=0, maximum=1 << 30),
+    Setting("gpu_memory_limit_mib", int, 0, "Most GPU memory that models may take together, in MiB; 0: what is free.",
+            "memory.gpuLimit", "--gpu-memory-limit", minimum=0, maximum=1 << 30),
+    Setting("memory_margin_mib", int, 512, "Main memory that loads leave free, in MiB.", "memory.margin", minimum=0,
+            maximum=1 << 30),
+    Setting("gpu_memory_margin_mib", int, 512, "Memory that loads leave free on each GPU, in MiB.",
+            "memory.gpuMargin", minimum=0, maximum=1 << 30),
+    Setting("memory_strict", bool, False, "Refuse a load that needs more than is free, not only one that needs more "
+            "than the machine has.", "memory.strict", "--memory-strict"),
+    Setting("memory_retry", bool, False, "Try a load that ran out of memory once more with the largest context, or the "
+            "most layers on the GPU, that should fit.", "memory.retrySmaller"),
+    Setting("groups", dict, MappingProxyType({}), 'Models that never run at the same time, such as {"big": {"models": '
+            '["a", "b"], "together": false}}; with "together": true they run with one another, but with no other '
+            "model.", "groups"),
     # Engine options for every model. -1: the flag is not passed, the engine decides.
     Setting("ctx_size", int, -1, "Context window in tokens; -1: the engine decides.", "ctx_size", "--ctx-size",
             aliases=("ctxSize",), minimum=-1, maximum=1 << 31),
@@ -208,6 +226,14 @@ class Settings:
     fairness_s: float
     queue_limit: int
     queue_timeout_s: float
+    memory_limit_mib: int
+    gpu_memory_limit_mib: int
+    memory_margin_mib: int
+    gpu_memory_margin_mib: int
+    memory_strict: bool
+    memory_retry: bool
+    groups: Mapping[str, Any]
+    """By name: {"models": names, "together": bool}."""
     ctx_size: int
     batch_size: int
     threads: int
@@ -279,6 +305,8 @@ def check(setting: Setting, value: Any, spelled: str | None = None) -> Value:
         if not isinstance(value, list | tuple) or not all(isinstance(v, str) for v in value):
             raise InvalidInput(field, "must be a list of strings")
         return tuple(value)
+    if setting.type is dict:
+        return _check_groups(value, field)
     if setting.type is str:
         return _check_string(setting, value, field)
     return _check_number(setting, value, field)
@@ -294,6 +322,22 @@ def _check_string(setting: Setting, value: Any, field: str) -> str:
     if setting.is_path and value and not Path(value).is_absolute():
         raise InvalidInput(field, f"must be an absolute path, not {value!r}")
     return value
+
+
+def _check_groups(value: Any, field: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise InvalidInput(field, 'must be an object such as {"big": {"models": ["a", "b"], "together": false}}')
+    checked = {}
+    for name, group in value.items():
+        if not isinstance(group, Mapping) or not group.keys() <= {"models", "together"}:
+            raise InvalidInput(f"{field}.{name}", 'must be an object with "models" and "together"')
+        models, together = group.get("models"), group.get("together", False)
+        if not isinstance(models, list) or not models or not all(isinstance(model, str) for model in models):
+            raise InvalidInput(f"{field}.{name}.models", "must be a list of names of models")
+        if not isinstance(together, bool):
+            raise InvalidInput(f"{field}.{name}.together", f"must be true or false, not {together!r}")
+        checked[str(name)] = {"models": models, "together": together}
+    return checked
 
 
 def _check_number(setting: Setting, value: Any, field: str) -> int | float:
@@ -317,6 +361,11 @@ def parse(setting: Setting, text: str, spelled: str) -> Value:
         return _BOOLEANS[lowered]
     if setting.type is tuple:
         return tuple(part.strip() for part in text.split(",") if part.strip())
+    if setting.type is dict:
+        try:
+            return check(setting, json.loads(text), spelled)
+        except ValueError as exc:
+            raise InvalidInput(spelled, f"must be JSON: {exc}") from None
     if setting.type is str:
         # A path typed in a shell may be relative or start with ~; the file and the API demand absolute ones.
         resolved = str(Path(text).expanduser().absolute()) if setting.is_path and text else text

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import heapq
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import combinations, count
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llama_async_proxy.inference.policy import Limits, Plan, Resident, plan
-from llama_async_proxy.inference.queue import Queue
+from llama_async_proxy.inference.policy import Capacity, Group, Limits, Plan, Resident, plan
+from llama_async_proxy.inference.queue import Queue, Terms
+from llama_async_proxy.records import NO_MEMORY, MemoryUse
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class World:
     limits: Limits
     load_s: float = 1.0
     pinned: frozenset[int] = frozenset()
+    sizes: Mapping[int, MemoryUse] = field(default_factory=dict)
     waits: list[tuple[Arrival, float]] = field(default_factory=list)
     """How long each request that had to queue did."""
     loads: list[int] = field(default_factory=list)
@@ -59,7 +62,7 @@ class World:
     def _arrive(self, request: Arrival) -> None:
         model_id = request.model_id
         if model_id in self._leaving or model_id in self._plan.closed or not self._has_place(model_id):
-            self._queue.add(model_id, request, self.now_s, request.priority)
+            self._queue.add(model_id, request, self.now_s, Terms(request.priority, self.sizes.get(model_id, NO_MEMORY)))
         elif model_id in self._coming:
             self._coming[model_id].append(request)
         else:
@@ -97,6 +100,7 @@ class World:
                 busy=self._running[model_id] > 0 or model_id in self._coming,
                 pinned=model_id in self.pinned,
                 leaving=model_id in self._leaving,
+                memory=self.sizes.get(model_id, NO_MEMORY),
             )
             for model_id in (*self._coming, *self._turns)
         ]
@@ -113,7 +117,14 @@ class World:
             self._admit(model_id)
         if self._plan.next_s is not None:
             self._at(self._plan.next_s, "look", None)
-        assert not self.limits.max_models or len(self.residents()) <= self.limits.max_models
+        self._check_that_residents_fit()
+
+    def _check_that_residents_fit(self) -> None:
+        present = self.residents()
+        assert not self.limits.max_models or len(present) <= self.limits.max_models
+        assert len(present) == 1 or self.limits.together.holds(resident.memory for resident in present)
+        pairs = combinations((resident.model_id for resident in present), 2)
+        assert not any(self.limits.parts(one, other) for one, other in pairs)
 
     def _admit(self, model_id: int) -> None:
         if not self._has_place(model_id):
@@ -187,4 +198,25 @@ def test_no_request_waits_longer_than_the_bound_and_what_had_to_end_and_load(
     models = len({a.model_id for a in (*arrivals, *traffic)})
     # Of the models before it each may have to load, to end what runs, and to leave.
     allowed_s = fairness_s + models * (2 * load_s + longest_s)
+    assert all(wait <= allowed_s + 1e-6 for _, wait in world.waits)
+
+
+@settings(deadline=None)
+@given(
+    ARRIVALS,
+    st.lists(st.integers(1, 3), max_size=2, unique=True),
+    st.lists(st.builds(MemoryUse, st.integers(1, 12), st.integers(0, 12)), min_size=5, max_size=5),
+    st.lists(st.builds(Group, st.frozensets(st.integers(1, 5), min_size=2), st.booleans()), max_size=2),
+    st.floats(0, 40),
+)
+def test_the_bound_holds_for_models_of_any_size_and_group(
+    arrivals: list[Arrival], endless: list[int], sizes: list[MemoryUse], groups: list[Group], fairness_s: float
+) -> None:
+    traffic = [a for model_id in endless for a in overlapping(model_id, 150.0, every_s=0.9)]
+    limits = Limits(0, fairness_s, Capacity(10, 10), Capacity(12, 12), tuple(groups))
+    world = World(limits, sizes=dict(enumerate(sizes, 1)))
+    world.run([*arrivals, *traffic])
+    longest_s = max((a.runs_s for a in (*arrivals, *traffic)), default=0.0)
+    models = len({a.model_id for a in (*arrivals, *traffic)})
+    allowed_s = fairness_s + models * (2 * world.load_s + longest_s)
     assert all(wait <= allowed_s + 1e-6 for _, wait in world.waits)

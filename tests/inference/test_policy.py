@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -8,7 +9,11 @@ from hypothesis import strategies as st
 
 from llama_async_proxy.inference.policy import (
     Admission,
+    Capacity,
+    Decision,
+    Group,
     Limits,
+    Obstacle,
     Refusal,
     Resident,
     Wait,
@@ -17,53 +22,60 @@ from llama_async_proxy.inference.policy import (
     expired,
     in_line,
     may_load,
+    obstacle,
     plan,
 )
+from llama_async_proxy.records import MemoryUse
 
 OLD, MIDDLE, NEW = Resident(1, 10.0), Resident(2, 20.0), Resident(3, 30.0)
 BUSY, PINNED = Resident(4, 0.0, busy=True), Resident(5, 0.0, pinned=True)
 LEAVING = Resident(6, 0.0, leaving=True)
 F = 30.0
+ONE = Limits(1, F)
+
+
+def load(target: int, residents: Sequence[Resident], places: int) -> Decision:
+    return may_load(Waiter(target, 0.0), residents, Limits(places, F))
 
 
 # --- places -------------------------------------------------------------------------------------
 
 
 def test_nothing_leaves_while_there_is_room() -> None:
-    assert may_load(9, [OLD, NEW], 3) == Admission()
+    assert load(9, [OLD, NEW], 3) == Admission()
 
 
 def test_no_limit_means_nothing_ever_leaves() -> None:
-    assert may_load(9, [OLD, MIDDLE, NEW], 0) == Admission()
+    assert load(9, [OLD, MIDDLE, NEW], 0) == Admission()
 
 
 def test_the_least_recently_used_idle_model_leaves() -> None:
-    assert may_load(9, [NEW, BUSY, OLD, PINNED, MIDDLE], 5) == Admission((1,))
+    assert load(9, [NEW, BUSY, OLD, PINNED, MIDDLE], 5) == Admission((1,))
 
 
 def test_a_lowered_limit_makes_several_leave() -> None:
-    assert may_load(9, [NEW, OLD, MIDDLE], 2) == Admission((1, 2))
+    assert load(9, [NEW, OLD, MIDDLE], 2) == Admission((1, 2))
 
 
 def test_a_resident_model_needs_no_place() -> None:
-    assert may_load(1, [OLD, MIDDLE, NEW], 1) == Admission()
+    assert load(1, [OLD, MIDDLE, NEW], 1) == Admission()
 
 
 def test_busy_models_are_waited_for() -> None:
-    assert may_load(9, [BUSY, PINNED], 2) is Wait.FOR_BUSY
+    assert load(9, [BUSY, PINNED], 2) is Wait.FOR_BUSY
 
 
 def test_pinned_models_are_not() -> None:
-    assert may_load(9, [PINNED], 1) == Refusal()
+    assert load(9, [PINNED], 1) == Refusal(Obstacle.PLACES)
 
 
 def test_a_place_that_is_being_made_free_is_waited_for_and_no_other_model_leaves() -> None:
-    assert may_load(9, [LEAVING, OLD], 2) is Wait.FOR_UNLOAD
+    assert load(9, [LEAVING, OLD], 2) is Wait.FOR_UNLOAD
 
 
 def test_a_model_that_is_being_unloaded_may_come_back_only_when_it_has_left() -> None:
-    assert may_load(6, [LEAVING], 0) is Wait.FOR_UNLOAD
-    assert may_load(6, [LEAVING, OLD], 3) is Wait.FOR_UNLOAD
+    assert load(6, [LEAVING], 0) is Wait.FOR_UNLOAD
+    assert load(6, [LEAVING, OLD], 3) is Wait.FOR_UNLOAD
 
 
 RESIDENTS = st.lists(
@@ -76,7 +88,7 @@ RESIDENTS = st.lists(
 
 @given(RESIDENTS, st.integers(0, 10))
 def test_only_idle_unpinned_models_leave_and_just_enough_of_them(residents: list[Resident], limit: int) -> None:
-    decision = may_load(99, residents, limit)
+    decision = load(99, residents, limit)
     if not isinstance(decision, Admission):
         return
     by_id = {resident.model_id: resident for resident in residents}
@@ -111,31 +123,34 @@ def test_priority_does_not_hold_up_who_has_waited_for_the_bound() -> None:
 
 
 def test_a_turn_lasts_for_the_bound_while_another_waits() -> None:
-    assert closing_times([serving(1, 100.0)], [Waiter(2, 100.0)], F) == {1: 130.0}
+    assert closing_times([serving(1, 100.0)], [Waiter(2, 100.0)], ONE) == {1: 130.0}
 
 
 def test_who_had_the_place_for_long_gives_it_up_at_once() -> None:
-    assert closing_times([serving(1, 100.0)], [Waiter(2, 500.0)], F) == {1: 130.0}
+    assert closing_times([serving(1, 100.0)], [Waiter(2, 500.0)], ONE) == {1: 130.0}
 
 
 def test_a_wait_that_began_before_the_turn_counts() -> None:
-    assert closing_times([serving(1, 100.0)], [Waiter(2, 80.0)], F) == {1: 110.0}
-    assert closing_times([serving(1, 100.0)], [Waiter(2, 50.0)], F) == {1: 100.0}
+    assert closing_times([serving(1, 100.0)], [Waiter(2, 80.0)], ONE) == {1: 110.0}
+    assert closing_times([serving(1, 100.0)], [Waiter(2, 50.0)], ONE) == {1: 100.0}
 
 
 def test_turns_are_shorter_when_more_models_wait() -> None:
-    assert closing_times([serving(1, 0.0)], [Waiter(2, 0.0), Waiter(3, 0.0), Waiter(4, 0.0)], F) == {1: 10.0}
+    assert closing_times([serving(1, 0.0)], [Waiter(2, 0.0), Waiter(3, 0.0), Waiter(4, 0.0)], ONE) == {1: 10.0}
     two_places = [serving(1, 0.0), serving(5, 0.0)]
-    assert closing_times(two_places, [Waiter(2, 0.0), Waiter(3, 0.0), Waiter(4, 0.0)], F) == {1: 15.0, 5: 15.0}
+    assert closing_times(two_places, [Waiter(2, 0.0), Waiter(3, 0.0), Waiter(4, 0.0)], Limits(2, F)) == {
+        1: 15.0,
+        5: 15.0,
+    }
 
 
 def test_nobody_has_to_yield_while_nobody_waits() -> None:
-    assert closing_times([serving(1, 0.0)], [], F) == {}
+    assert closing_times([serving(1, 0.0)], [], ONE) == {}
 
 
 def test_a_pinned_model_a_loading_one_and_one_that_leaves_are_not_closed() -> None:
     residents = [serving(1, 0.0, pinned=True), Resident(2, 0.0, None, busy=True), serving(3, 0.0, leaving=True)]
-    assert closing_times(residents, [Waiter(9, 0.0)], F) == {}
+    assert closing_times(residents, [Waiter(9, 0.0)], ONE) == {}
 
 
 def test_newcomers_to_a_closed_model_wait_and_the_next_change_is_known() -> None:
@@ -171,5 +186,119 @@ def test_each_waiting_model_gets_a_place_of_its_own() -> None:
 
 
 def test_only_who_can_never_get_a_place_is_refused() -> None:
-    assert plan([Waiter(2, 0.0)], [replace(PINNED, turn_s=0.0)], Limits(1, F), 0.0).refused == (2,)
-    assert plan([Waiter(2, 0.0), Waiter(3, 0.0)], [], Limits(1, F), 0.0).refused == ()
+    assert plan([Waiter(2, 0.0)], [replace(PINNED, turn_s=0.0)], Limits(1, F), 0.0).refused == {2: Obstacle.PLACES}
+    assert plan([Waiter(2, 0.0), Waiter(3, 0.0)], [], Limits(1, F), 0.0).refused == {}
+
+
+# --- memory -------------------------------------------------------------------------------------
+
+
+def sized(resident: Resident, host: int, gpu: int = 0) -> Resident:
+    return replace(resident, memory=MemoryUse(host, gpu))
+
+
+def wanting(host: int, gpu: int = 0, *, forced: bool = False) -> Waiter:
+    return Waiter(9, 0.0, memory=MemoryUse(host, gpu), forced=forced)
+
+
+MEMORY = Limits(0, F, together=Capacity(10, 10), alone=Capacity(16, 10))
+
+
+def test_models_stay_together_as_long_as_memory_holds_them() -> None:
+    assert may_load(wanting(5), [sized(OLD, 5)], MEMORY) == Admission()
+    assert may_load(wanting(0, 5), [sized(OLD, 9, 5)], MEMORY) == Admission()
+
+
+def test_idle_models_leave_until_memory_is_enough_on_every_device() -> None:
+    residents = [sized(OLD, 3), sized(MIDDLE, 3), sized(NEW, 3)]
+    assert may_load(wanting(5), residents, MEMORY) == Admission((1, 2))
+    assert may_load(wanting(1, 8), [sized(OLD, 3), sized(NEW, 3, 5)], MEMORY) == Admission((3,))
+
+
+def test_small_models_are_spared_when_a_larger_one_has_to_leave_anyway() -> None:
+    assert may_load(wanting(9), [sized(OLD, 1), sized(NEW, 9)], MEMORY) == Admission((3,))
+
+
+def test_memory_of_busy_models_is_waited_for_and_never_taken() -> None:
+    assert may_load(wanting(5), [sized(BUSY, 6)], MEMORY) is Wait.FOR_BUSY
+    assert may_load(wanting(5), [sized(LEAVING, 6)], MEMORY) is Wait.FOR_UNLOAD
+
+
+def test_a_load_above_what_is_free_gets_the_machine_for_itself() -> None:
+    assert may_load(wanting(14), [], MEMORY) == Admission()
+    assert may_load(wanting(14), [sized(OLD, 1), sized(NEW, 1)], MEMORY) == Admission((1, 3))
+    assert may_load(wanting(14), [sized(BUSY, 1)], MEMORY) is Wait.FOR_BUSY
+
+
+def test_a_load_above_what_the_machine_has_is_refused_unless_forced() -> None:
+    assert may_load(wanting(17), [sized(OLD, 1)], MEMORY) == Refusal(Obstacle.MEMORY)
+    assert may_load(wanting(14), [sized(PINNED, 3)], MEMORY) == Refusal(Obstacle.MEMORY)
+    assert may_load(wanting(17, forced=True), [sized(OLD, 1)], MEMORY) == Admission((1,))
+
+
+def test_models_of_unknown_size_ask_for_no_memory() -> None:
+    assert may_load(wanting(0), [sized(OLD, 99)], MEMORY) == Admission()
+
+
+SIZED_RESIDENTS = st.lists(
+    st.builds(
+        lambda resident, host, gpu: sized(resident, host, gpu),
+        st.builds(
+            Resident,
+            st.integers(10, 30),
+            st.floats(0, 100),
+            st.floats(0, 100),
+            st.booleans(),
+            st.booleans(),
+            st.booleans(),
+        ),
+        st.integers(0, 8),
+        st.integers(0, 8),
+    ),
+    unique_by=lambda resident: resident.model_id,
+)
+
+
+@given(SIZED_RESIDENTS, st.integers(1, 20), st.integers(0, 12), st.integers(0, 4))
+def test_whoever_leaves_for_memory_had_to(residents: list[Resident], host: int, gpu: int, places: int) -> None:
+    limits = replace(MEMORY, max_models=places)
+    target = wanting(host, gpu)
+    decision = may_load(target, residents, limits)
+    if not isinstance(decision, Admission):
+        return
+    left = [resident for resident in residents if resident.model_id in decision.evictions]
+    assert not any(resident.busy or resident.pinned or resident.leaving for resident in left)
+    staying = [r for r in residents if r not in left and not r.leaving]
+    assert obstacle(target, staying, limits) is None
+    for spared in left:
+        assert obstacle(target, [*staying, spared], limits) is not None
+
+
+# --- groups -------------------------------------------------------------------------------------
+
+APART = Limits(0, F, groups=(Group(frozenset({1, 9})),))
+TOGETHER = Limits(0, F, groups=(Group(frozenset({1, 9}), together=True),))
+
+
+def test_models_that_exclude_each_other_are_never_loaded_at_once() -> None:
+    assert may_load(Waiter(9, 0.0), [OLD, NEW], APART) == Admission((1,))
+    assert may_load(Waiter(9, 0.0), [replace(OLD, busy=True), NEW], APART) is Wait.FOR_BUSY
+    assert may_load(Waiter(9, 0.0), [replace(OLD, pinned=True)], APART) == Refusal(Obstacle.GROUP)
+    assert may_load(Waiter(3, 0.0), [OLD], APART) == Admission()
+
+
+def test_models_of_a_group_that_runs_together_drive_out_all_others() -> None:
+    assert may_load(Waiter(9, 0.0), [OLD], TOGETHER) == Admission()
+    assert may_load(Waiter(9, 0.0), [OLD, MIDDLE, NEW], TOGETHER) == Admission((2, 3))
+    assert may_load(Waiter(3, 0.0), [OLD], TOGETHER) == Admission((1,))
+
+
+def test_only_those_a_group_keeps_apart_have_to_yield() -> None:
+    residents = [serving(1, 0.0), serving(3, 0.0)]
+    assert closing_times(residents, [Waiter(9, 0.0)], APART) == {1: 30.0}
+
+
+def test_waiting_models_that_fit_together_share_a_turn() -> None:
+    waiting = [Waiter(n, 0.0, memory=MemoryUse(5)) for n in (7, 8, 9)]
+    assert closing_times([sized(serving(1, 0.0), 10)], waiting[:2], MEMORY) == {1: 30.0}
+    assert closing_times([sized(serving(1, 0.0), 10)], waiting, MEMORY) == {1: 15.0}

@@ -5,15 +5,18 @@ place, it goes on admitting requests until a moment that lets each of them come 
 arrival (`closing_times`); then newcomers queue, what runs ends, the next in line takes the place, and all that has
 queued for that one is served together. So a waiting model is overtaken for `fairness_s` at most; loading, and ending
 what runs, come on top. A busy model never leaves, nor does a pinned one.
+
+What fits together is a matter of places (`max_models`), of memory and of groups: see `obstacle`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from math import ceil
 from typing import TypeAlias
+
+from llama_async_proxy.records import NO_MEMORY, MemoryUse
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,8 @@ class Resident:
     pinned: bool = False
     leaving: bool = False
     """It is being unloaded; its place will be free."""
+    memory: MemoryUse = NO_MEMORY
+    """What it takes: measured, or while it loads what was foretold; nothing where nobody knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,40 @@ class Waiter:
     """Arrival of the request that has waited longest."""
     priority: int = 0
     """Higher goes first, until somebody has waited for the fairness bound."""
+    memory: MemoryUse = NO_MEMORY
+    """What its load is expected to take."""
+    forced: bool = False
+    """Somebody insists, whatever it takes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capacity:
+    """Bytes that may be taken. None: no limit, or none known."""
+
+    host_bytes: int | None = None
+    gpu_bytes: int | None = None
+
+    def holds(self, uses: Iterable[MemoryUse]) -> bool:
+        present = tuple(uses)
+        host, gpu = sum(use.host_bytes for use in present), sum(use.gpu_bytes for use in present)
+        return (self.host_bytes is None or host <= self.host_bytes) and (
+            self.gpu_bytes is None or gpu <= self.gpu_bytes
+        )
+
+
+UNLIMITED = Capacity()
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Models that never run at the same time; or, `together`, with one another but with no other model."""
+
+    models: frozenset[int]
+    together: bool = False
+
+    def parts(self, one: int, other: int) -> bool:
+        members = (one in self.models) + (other in self.models)
+        return members == (1 if self.together else 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +86,15 @@ class Limits:
     max_models: int
     """0: no limit."""
     fairness_s: float
+    together: Capacity = UNLIMITED
+    """What loaded models may take, all in all."""
+    alone: Capacity = UNLIMITED
+    """What a model may take that has the machine for itself, but for pinned ones."""
+    groups: tuple[Group, ...] = ()
+
+    def parts(self, one: int, other: int) -> bool:
+        """A group keeps them from running at the same time."""
+        return any(group.parts(one, other) for group in self.groups)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +108,23 @@ class Wait(Enum):
     """Why not yet, for people."""
 
     FOR_UNLOAD = "a place is being made free"
-    FOR_BUSY = "every place is taken by a model that is answering"
+    FOR_BUSY = "its place, or the memory it needs, is taken by models that are answering"
     FOR_TURN = "other models come first"
+
+
+class Obstacle(Enum):
+    """Why a model cannot run beside others."""
+
+    PLACES = "places"
+    GROUP = "group"
+    MEMORY = "memory"
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """Waiting cannot help: every place is held by a pinned model."""
+    """Waiting cannot help: beside pinned models, or even alone, it does not fit."""
+
+    obstacle: Obstacle
 
 
 Decision: TypeAlias = Admission | Wait | Refusal
@@ -77,7 +135,7 @@ class Plan:
     admitted: tuple[int, ...] = ()
     """Models whose waiting requests go ahead now."""
     evictions: tuple[int, ...] = ()
-    refused: tuple[int, ...] = ()
+    refused: Mapping[int, Obstacle] = field(default_factory=dict)
     waits: Mapping[int, Wait] = field(default_factory=dict)
     """The other waiting models, next in line first."""
     closed: frozenset[int] = frozenset()
@@ -86,26 +144,57 @@ class Plan:
     """When time alone will change the plan."""
 
 
-def may_load(target: int, residents: Iterable[Resident], max_models: int) -> Decision:
-    """Whether `target` may be loaded, and what has to leave for it: of the idle models, the one unused for longest.
+def obstacle(target: Waiter, others: Sequence[Resident], limits: Limits) -> Obstacle | None:
+    """What keeps `target` from running beside `others`; None when nothing does.
+
+    With only pinned models beside it, it may take what the machine has; else only what keeps it from swapping.
+    """
+    if limits.max_models and len(others) >= limits.max_models:
+        return Obstacle.PLACES
+    if any(limits.parts(target.model_id, other.model_id) for other in others):
+        return Obstacle.GROUP
+    uses = (target.memory, *(other.memory for other in others))
+    if target.memory == NO_MEMORY or limits.together.holds(uses):
+        return None
+    is_alone = all(other.pinned and not other.leaving for other in others)
+    return None if is_alone and (target.forced or limits.alone.holds(uses)) else Obstacle.MEMORY
+
+
+def may_load(target: Waiter, residents: Iterable[Resident], limits: Limits) -> Decision:
+    """Whether `target` may be loaded, and what has to leave for it: of the idle models, those unused for longest.
 
     A resident target needs no place: nothing leaves for it, even while there are too many.
     """
     present = tuple(residents)
-    own = next((resident for resident in present if resident.model_id == target), None)
+    own = next((resident for resident in present if resident.model_id == target.model_id), None)
     if own is not None and not own.leaving:
         return Admission()
-    excess = len(present) + 1 - max_models if max_models else 0
-    needed = excess - sum(resident.leaving for resident in present)
-    if needed <= 0:
-        return Admission() if excess <= 0 and own is None else Wait.FOR_UNLOAD
-    movable = [resident for resident in present if not (resident.pinned or resident.leaving)]
-    if len(movable) < needed:
-        return Refusal()
-    idle = sorted((r for r in movable if not r.busy), key=lambda r: (r.last_used_s, r.model_id))
-    if len(idle) < needed:
-        return Wait.FOR_BUSY
-    return Admission(tuple(resident.model_id for resident in idle[:needed]))
+    if own is None and obstacle(target, present, limits) is None:
+        return Admission()
+    staying = [resident for resident in present if not resident.leaving]
+    if obstacle(target, staying, limits) is None:
+        return Wait.FOR_UNLOAD
+    if problem := obstacle(target, [resident for resident in staying if resident.pinned], limits):
+        return Refusal(problem)
+    evictions = _evictions(target, staying, limits)
+    return Wait.FOR_BUSY if evictions is None else Admission(evictions)
+
+
+def _evictions(target: Waiter, staying: Sequence[Resident], limits: Limits) -> tuple[int, ...] | None:
+    """Ids of the idle models that have to leave, unused for longest first; None when they are not enough."""
+
+    def is_enough(gone: Sequence[Resident]) -> bool:
+        return obstacle(target, [resident for resident in staying if resident not in gone], limits) is None
+
+    idle = sorted((r for r in staying if not (r.pinned or r.busy)), key=lambda r: (r.last_used_s, r.model_id))
+    count = next((n for n in range(1, len(idle) + 1) if is_enough(idle[:n])), None)
+    if count is None:
+        return None
+    gone = idle[:count]
+    for spared in reversed(gone[:-1]):  # small ones may have been taken before one that is large enough
+        fewer = [resident for resident in gone if resident is not spared]
+        gone = fewer if is_enough(fewer) else gone
+    return tuple(resident.model_id for resident in gone)
 
 
 def in_line(waiters: Iterable[Waiter], now_s: float, fairness_s: float) -> tuple[Waiter, ...]:
@@ -118,18 +207,42 @@ def in_line(waiters: Iterable[Waiter], now_s: float, fairness_s: float) -> tuple
     return tuple(sorted(waiters, key=key))
 
 
-def closing_times(residents: Iterable[Resident], blocked: Sequence[Waiter], fairness_s: float) -> dict[int, float]:
+def closing_times(residents: Iterable[Resident], blocked: Sequence[Waiter], limits: Limits) -> dict[int, float]:
     """Until when each model that answers may admit newcomers, given who waits for a place, next in line first.
 
     The time a waiter has left is shared evenly between the turns before its own.
     """
-    places = [resident for resident in residents if not resident.pinned]
-    turns = [(waiter, ceil(position / len(places))) for position, waiter in enumerate(blocked, 1) if places]
-    return {
-        r.model_id: min(r.turn_s + _share(waiter, r.turn_s, fairness_s) / count for waiter, count in turns)
-        for r in places
-        if turns and r.turn_s is not None and not r.leaving
-    }
+    present = tuple(residents)
+    times: dict[int, float] = {}
+    for waiter, turn in _turns(blocked, [resident for resident in present if resident.pinned], limits):
+        for resident in _in_the_way(waiter, present, limits):
+            if resident.turn_s is None or resident.leaving:
+                continue
+            at_s = resident.turn_s + _share(waiter, resident.turn_s, limits.fairness_s) / turn
+            times[resident.model_id] = min(at_s, times.get(resident.model_id, at_s))
+    return times
+
+
+def _turns(blocked: Iterable[Waiter], pinned: Sequence[Resident], limits: Limits) -> Iterator[tuple[Waiter, int]]:
+    """How many turns end before each waiter's own begins: one, or more. Neighbours in line that fit together share."""
+    turn, sharing = 1, list[Resident]()
+    for waiter in blocked:
+        if sharing and obstacle(waiter, [*pinned, *sharing], limits):
+            turn, sharing = turn + 1, []
+        sharing.append(_promised(waiter))
+        yield waiter, turn
+
+
+def _in_the_way(waiter: Waiter, residents: Sequence[Resident], limits: Limits) -> Sequence[Resident]:
+    """Whose end would help: those a group keeps apart from it, where that is all; else every one."""
+    movable = [resident for resident in residents if not resident.pinned]
+    rivals = [resident for resident in movable if limits.parts(waiter.model_id, resident.model_id)]
+    rest = [resident for resident in residents if resident not in rivals]
+    return rivals if rivals and obstacle(waiter, rest, limits) is None else movable
+
+
+def _promised(waiter: Waiter) -> Resident:
+    return Resident(waiter.model_id, waiter.since_s, busy=True, memory=waiter.memory)
 
 
 def _share(waiter: Waiter, turn_s: float, fairness_s: float) -> float:
@@ -145,9 +258,9 @@ def plan(waiters: Iterable[Waiter], residents: Iterable[Resident], limits: Limit
     present = tuple(residents)
     settled = {resident.model_id for resident in present if not resident.leaving}
     line = in_line(waiters, now_s, limits.fairness_s)
-    decisions, evictions = _decisions([w for w in line if w.model_id not in settled], present, limits.max_models)
+    decisions, evictions = _decisions([w for w in line if w.model_id not in settled], present, limits)
     blocked = [w for w in line if decisions.get(w.model_id) is Wait.FOR_BUSY]
-    times = closing_times(present, blocked, limits.fairness_s)
+    times = closing_times(present, blocked, limits)
     closed = frozenset(model_id for model_id, at_s in times.items() if at_s <= now_s)
     for waiter in line:
         if waiter.model_id in settled:
@@ -156,7 +269,7 @@ def plan(waiters: Iterable[Waiter], residents: Iterable[Resident], limits: Limit
     return Plan(
         admitted=tuple(w.model_id for w in line if isinstance(decisions[w.model_id], Admission)),
         evictions=evictions,
-        refused=tuple(w.model_id for w in line if isinstance(decisions[w.model_id], Refusal)),
+        refused={w.model_id: no.obstacle for w in line if isinstance(no := decisions[w.model_id], Refusal)},
         waits={w.model_id: why for w in line if isinstance(why := decisions[w.model_id], Wait)},
         closed=closed,
         next_s=min((at_s for at_s in times.values() if at_s > now_s), default=None),
@@ -164,20 +277,20 @@ def plan(waiters: Iterable[Waiter], residents: Iterable[Resident], limits: Limit
 
 
 def _decisions(
-    line: Iterable[Waiter], residents: Iterable[Resident], max_models: int
+    line: Iterable[Waiter], residents: Iterable[Resident], limits: Limits
 ) -> tuple[dict[int, Decision], tuple[int, ...]]:
     """One for each model that needs a place, and who leaves. Who comes first has its place reserved before the rest."""
     projected = list(residents)
     decisions: dict[int, Decision] = {}
     evictions: list[int] = []
     for waiter in line:
-        decision = may_load(waiter.model_id, projected, max_models)
+        decision = may_load(waiter, projected, limits)
         if isinstance(decision, Admission) and decision.evictions:
             evictions += decision.evictions
             projected = [replace(r, leaving=True) if r.model_id in decision.evictions else r for r in projected]
             decision = Wait.FOR_UNLOAD
         if not isinstance(decision, Refusal):
-            projected.append(Resident(waiter.model_id, waiter.since_s, busy=True))
+            projected.append(_promised(waiter))
         decisions[waiter.model_id] = decision
     return decisions, tuple(evictions)
 

@@ -9,8 +9,22 @@ from itertools import count
 from typing import Generic, TypeVar
 
 from llama_async_proxy.inference.policy import Waiter
+from llama_async_proxy.records import NO_MEMORY, MemoryUse
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """On which somebody waits."""
+
+    priority: int = 0
+    memory: MemoryUse = NO_MEMORY
+    """What the load is expected to take that the first in line will ask for."""
+    forced: bool = False
+
+
+USUAL = Terms()
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +33,7 @@ class _Entry(Generic[T]):
     """Minus its priority, then its number."""
     since_s: float
     item: T
+    terms: Terms
 
 
 class Queue(Generic[T]):
@@ -41,9 +56,9 @@ class Queue(Generic[T]):
     def length(self, model_id: int) -> int:
         return len(self._lines.get(model_id, ()))
 
-    def add(self, model_id: int, item: T, now_s: float, priority: int = 0) -> None:
+    def add(self, model_id: int, item: T, now_s: float, terms: Terms = USUAL) -> None:
         """Behind all of the same priority, before all of a lower one."""
-        entry = _Entry((-priority, next(self._numbers)), now_s, item)
+        entry = _Entry((-terms.priority, next(self._numbers)), now_s, item, terms)
         insort(self._lines.setdefault(model_id, []), entry, key=lambda other: other.rank)
 
     def discard(self, model_id: int, item: T) -> bool:
@@ -71,7 +86,10 @@ class Queue(Generic[T]):
         return min(entry.since_s for entry in self._lines[model_id])
 
     def waiters(self) -> tuple[Waiter, ...]:
-        """Each model as its longest wait and its highest priority make it."""
-        return tuple(
-            Waiter(model_id, self.since_s(model_id), -line[0].rank[0]) for model_id, line in self._lines.items()
-        )
+        """Each model as its longest wait and the first in its line make it."""
+        return tuple(self._waiter(model_id, line) for model_id, line in self._lines.items())
+
+    def _waiter(self, model_id: int, line: list[_Entry[T]]) -> Waiter:
+        first = line[0].terms
+        forced = any(entry.terms.forced for entry in line)
+        return Waiter(model_id, self.since_s(model_id), first.priority, first.memory, forced)

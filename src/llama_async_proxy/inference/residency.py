@@ -16,14 +16,17 @@ from dataclasses import replace
 from math import ceil
 from typing import Protocol
 
-from llama_async_proxy.errors import DeadlineExceeded, InvalidInput, Overloaded, ServiceError, Unavailable
+from llama_async_proxy.errors import DeadlineExceeded, InvalidInput, LoadFailed, Overloaded, ServiceError, Unavailable
 from llama_async_proxy.events import EventBus, ModelRuntimeChanged, SettingsChanged
 from llama_async_proxy.inference import policy
-from llama_async_proxy.inference.queue import Queue
+from llama_async_proxy.inference.memory import UNKNOWN_MEMORY, Memory, groups_of, taken
+from llama_async_proxy.inference.queue import Queue, Terms
 from llama_async_proxy.records import (
+    NO_MEMORY,
     NO_OPTIONS,
     Endpoint,
     LaunchSpec,
+    MemoryUse,
     Model,
     ModelRuntime,
     ModelStatus,
@@ -38,7 +41,9 @@ _BREAK_OFF_S = 1.0
 _HURRY_CHECK_S = 0.1
 _IDLE_CHECK_S = 5.0
 """Longest between two looks for idle models; shorter when the time to live is."""
-_LOAD_PRIORITY = 1
+HIGHEST_PRIORITY = 9
+"""Of requests; the lowest is minus that."""
+_LOAD_PRIORITY = HIGHEST_PRIORITY + 1
 """An explicit load goes before requests: somebody asked for just that, and watches."""
 
 Revoke = Callable[[ServiceError], None]
@@ -64,7 +69,7 @@ class Lease:
     def __init__(self, model: Model, revoke: Revoke = _ignore) -> None:
         self.model = model
         self.revoke = revoke
-        self.place: asyncio.Future[ServiceError | None] | None = None
+        self.place: asyncio.Future[ServiceError | policy.Obstacle | None] | None = None
         """Done when it need not queue any more, or may not; None when it never had to. An error is a value here because
         its reader may have left."""
         self.queued_s: float | None = None
@@ -99,6 +104,7 @@ class Residency:
         spec_for: Callable[[Model, Mapping[str, OptionValue]], LaunchSpec],
         bus: EventBus,
         used: Callable[[int, int], None],
+        memory: Memory = UNKNOWN_MEMORY,
     ) -> None:
         """`used` is told (model id, milliseconds since the epoch) whenever a request gets its model."""
         self._engine = engine
@@ -107,6 +113,7 @@ class Residency:
         self._spec_for = spec_for
         self._bus = bus
         self._used = used
+        self._memory = memory
         self._requests: set[Lease] = set()
         """Of every request, waiting or running."""
         self._leases: dict[int, set[Lease]] = {}
@@ -115,6 +122,8 @@ class Residency:
         self._leaving: set[int] = set()
         """Models being unloaded: nobody new may join them."""
         self._queue: Queue[Lease] = Queue()
+        self._foretold: dict[int, MemoryUse] = {}
+        """What the loads of models that have their place are expected to take."""
         self._plan = policy.Plan()
         self._evictions: list[int] = []
         """Planned, and about to begin."""
@@ -142,6 +151,10 @@ class Residency:
         """Requests that run on a model or wait for its load."""
         return len(self._leases.get(model_id, ()))
 
+    def position(self, lease: Lease) -> int | None:
+        """Of a request in its model's line, counted from 1; None when it need not wait any more."""
+        return self._queue.position(lease.model.id, lease)
+
     def runtime(self, model_id: int) -> ModelRuntime:
         """The engine's, and who waits for the model: QUEUED while it has no process but a queue."""
         runtime = self._engine.runtime(model_id)
@@ -157,18 +170,20 @@ class Residency:
         ids = dict.fromkeys(runtime.model_id for runtime in self._engine.runtimes())
         return tuple(self.runtime(model_id) for model_id in ids | dict.fromkeys(self._queue))
 
-    async def load(self, model: Model, options: Mapping[str, OptionValue] = NO_OPTIONS) -> ModelRuntime:
+    async def load(
+        self, model: Model, options: Mapping[str, OptionValue] = NO_OPTIONS, *, force: bool = False
+    ) -> ModelRuntime:
         """Run a model, making room first. Idempotent; callers of one model share one load.
 
-        Raises what the engine's load raises, Overloaded when every place is held by a pinned model or too many wait for
-        this one, DeadlineExceeded when its turn did not come within the queue timeout, and Unavailable when it was
-        unloaded while it waited.
+        Raises what the engine's load raises, NotEnoughMemory when the machine has less than it needs (not with
+        `force`), Overloaded when every place is held by a pinned model or too many wait for this one, DeadlineExceeded
+        when its turn did not come within the queue timeout, and Unavailable when it was unloaded while it waited.
         """
         if self._endpoint(model.id) is not None:
             return self._engine.runtime(model.id)
         lease = Lease(model)
         try:
-            return await self._admit(lease, options, _LOAD_PRIORITY)
+            return await self._admit(lease, options, Terms(_LOAD_PRIORITY, forced=force))
         finally:
             self._release(lease)
 
@@ -195,9 +210,9 @@ class Residency:
             lease.revoke(Unavailable(reason))
 
     @contextlib.asynccontextmanager
-    async def lease(self, model: Model, revoke: Revoke = _ignore) -> AsyncIterator[Lease]:
+    async def lease(self, model: Model, revoke: Revoke = _ignore, priority: int = 0) -> AsyncIterator[Lease]:
         """Hold a running model for one request, loading it if the settings allow. Residency calls `revoke` when the
-        request must end although it still runs.
+        request must end although it still runs. Who waits with a higher priority goes first.
 
         A caller that is cancelled while it waits leaves no trace; a load that has begun goes on for others.
         Raises InvalidInput when the model is not loaded and loading on request is off; else as `load`.
@@ -205,7 +220,7 @@ class Residency:
         lease = Lease(model, revoke)
         self._requests.add(lease)
         try:
-            yield await self._ready(lease)
+            yield await self._ready(lease, priority)
         finally:
             self._requests.discard(lease)
             self._release(lease)
@@ -228,12 +243,12 @@ class Residency:
 
     # --- leases -----------------------------------------------------------------------------------
 
-    async def _ready(self, lease: Lease) -> Lease:
+    async def _ready(self, lease: Lease, priority: int) -> Lease:
         model_id = lease.model.id
         endpoint = None if model_id in self._plan.closed else self._endpoint(model_id)
         if endpoint is None:
             self._check_may_load(lease.model)
-            await self._admit(lease, NO_OPTIONS, 0)
+            await self._admit(lease, NO_OPTIONS, Terms(priority))
             endpoint = self._endpoint(model_id)
             if endpoint is None:
                 raise Unavailable(f"Model {lease.model.slug!r} stopped as soon as it was ready. Try again.")
@@ -273,25 +288,38 @@ class Residency:
 
     # --- loading and waiting ----------------------------------------------------------------------
 
-    async def _admit(self, lease: Lease, options: Mapping[str, OptionValue], priority: int) -> ModelRuntime:
+    async def _admit(self, lease: Lease, options: Mapping[str, OptionValue], terms: Terms) -> ModelRuntime:
         """Bring `lease`'s model up. From its admission on the lease is held, so that nothing evicts the model again."""
         began_s = time.monotonic()
-        await self._take_place(lease, priority)
+        if self._has_place(lease.model.id):
+            self._hold(lease)
+        else:
+            need = await self._memory.need(lease.model, self._spec_for(lease.model, options))
+            await self._take_place(lease, replace(terms, memory=need))
         admitted_s = time.monotonic()
         lease.queued_s = admitted_s - began_s
         if self._engine.runtime(lease.model.id).status in _ANSWERING:
             return self._engine.runtime(lease.model.id)
-        runtime = await self._engine.load(self._spec_for(lease.model, options))
+        runtime = await self._load(lease.model, self._spec_for(lease.model, options))
         lease.load_s = time.monotonic() - admitted_s
         return runtime
 
-    async def _take_place(self, lease: Lease, priority: int) -> None:
+    async def _load(self, model: Model, spec: LaunchSpec) -> ModelRuntime:
+        try:
+            return await self._engine.load(spec)
+        except LoadFailed as exc:
+            smaller = await self._memory.smaller(model, spec, exc) if self._settings().memory_retry else None
+            if smaller is None:
+                raise
+            return await self._engine.load(smaller)
+
+    async def _take_place(self, lease: Lease, terms: Terms) -> None:
         """Join a model that has its place, else queue."""
         model_id = lease.model.id
         if self._has_place(model_id):
             self._hold(lease)
             return
-        place = self._enqueue(lease, priority)
+        place = self._enqueue(lease, terms)
         limit_s = self._settings().queue_timeout_s
         try:
             async with asyncio.timeout(limit_s):
@@ -303,8 +331,20 @@ class Residency:
         finally:
             if self._queue.discard(model_id, lease):
                 self._advance()
+        if isinstance(refusal, policy.Obstacle):
+            raise self._explained(lease.model, refusal, terms.memory)
         if refusal is not None:
             raise refusal
+
+    def _explained(self, model: Model, obstacle: policy.Obstacle, need: MemoryUse) -> ServiceError:
+        if obstacle is policy.Obstacle.MEMORY:
+            return self._memory.refusal(model, need)
+        if obstacle is policy.Obstacle.GROUP:
+            return Overloaded(
+                f"Model {model.slug!r} may not run beside a pinned model: a group in the settings says so."
+            )
+        places = self._settings().max_models
+        return Overloaded(f"All {places} places are held by pinned models. Unload one, or raise the limit.")
 
     def _has_place(self, model_id: int) -> bool:
         """True when newcomers need not queue."""
@@ -314,7 +354,7 @@ class Residency:
     def _is_resident(self, model_id: int) -> bool:
         return model_id in self._leases or self._engine.runtime(model_id).status.in_use
 
-    def _enqueue(self, lease: Lease, priority: int) -> asyncio.Future[ServiceError | None]:
+    def _enqueue(self, lease: Lease, terms: Terms) -> asyncio.Future[ServiceError | policy.Obstacle | None]:
         settings, model_id, now_s = self._settings(), lease.model.id, time.monotonic()
         waiting = self._queue.length(model_id)
         if waiting >= settings.queue_limit:
@@ -324,7 +364,7 @@ class Residency:
                 retry_after_s=max(1, ceil(turn_s)),
             )
         lease.place = asyncio.get_running_loop().create_future()
-        self._queue.add(model_id, lease, now_s, priority)
+        self._queue.add(model_id, lease, now_s, terms)
         self._advance()
         return lease.place
 
@@ -334,29 +374,31 @@ class Residency:
 
     def _settle(self) -> None:
         """Make a new plan and let those ahead whose turn has come. Evicting is left to `run`."""
-        settings, now_s = self._settings(), time.monotonic()
-        limits = policy.Limits(settings.max_models, settings.fairness_s)
-        self._plan = plan = policy.plan(self._queue.waiters(), self._residents(now_s), limits, now_s)
+        now_s, waiters = time.monotonic(), self._queue.waiters()
+        self._plan = plan = policy.plan(waiters, self._residents(now_s), self._limits(), now_s)
+        self._foretold.update((w.model_id, w.memory) for w in waiters if w.model_id in plan.admitted)
         for model_id in plan.admitted:
             for lease in self._queue.take(model_id):
                 self._hold(lease)
                 _resolve(lease)
-        for model_id in plan.refused:
-            self._refuse(
-                model_id,
-                Overloaded(
-                    f"All {settings.max_models} places are held by pinned models. Unload one, or raise the limit."
-                ),
-            )
+        for model_id, obstacle in plan.refused.items():
+            self._refuse(model_id, obstacle)
         self._leaving.update(plan.evictions)
         self._evictions += plan.evictions
 
-    def _refuse(self, model_id: int, error: ServiceError) -> None:
+    def _limits(self) -> policy.Limits:
+        settings = self._settings()
+        together, alone = self._memory.capacity()
+        groups = groups_of(settings.groups, self._models()) if settings.groups else ()
+        return policy.Limits(settings.max_models, settings.fairness_s, together, alone, groups)
+
+    def _refuse(self, model_id: int, error: ServiceError | policy.Obstacle) -> None:
         for lease in self._queue.take(model_id):
             _resolve(lease, error)
 
     def _residents(self, now_s: float) -> tuple[policy.Resident, ...]:
-        statuses = {runtime.model_id: runtime.status for runtime in self._engine.runtimes() if runtime.status.in_use}
+        runtimes = {runtime.model_id: runtime for runtime in self._engine.runtimes() if runtime.status.in_use}
+        statuses = {model_id: runtime.status for model_id, runtime in runtimes.items()}
         self._turns = {
             model_id: self._turns.get(model_id, now_s) for model_id, status in statuses.items() if status in _ANSWERING
         }
@@ -370,6 +412,7 @@ class Residency:
                 busy=model_id in self._leases or statuses.get(model_id) not in _ANSWERING,
                 pinned=model_id in pinned,
                 leaving=model_id in self._leaving,
+                memory=taken(runtimes.get(model_id), self._foretold.get(model_id, NO_MEMORY)),
             )
             for model_id in statuses.keys() | self._leases.keys()
         )
@@ -384,6 +427,7 @@ class Residency:
         finally:
             self._leaving.discard(model_id)
             self._last_used_s.pop(model_id, None)
+            self._foretold.pop(model_id, None)
             self._advance()
             self._wake()
 
@@ -462,7 +506,7 @@ class Residency:
         self._changed = asyncio.Event()
 
 
-def _resolve(lease: Lease, refusal: ServiceError | None = None) -> None:
+def _resolve(lease: Lease, refusal: ServiceError | policy.Obstacle | None = None) -> None:
     """End its wait, unless its client has left or its time is up at this very moment."""
     if lease.place is not None and not lease.place.done():
         lease.place.set_result(refusal)

@@ -1,0 +1,62 @@
+"""What residency asks about memory, and what it makes of the settings and of what the engine tells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+from llama_async_proxy.errors import LoadFailed, NotEnoughMemory
+from llama_async_proxy.inference.policy import UNLIMITED, Capacity, Group
+from llama_async_proxy.records import NO_MEMORY, LaunchSpec, MemoryUse, Model, ModelRuntime
+
+
+class Memory(Protocol):
+    """Knows what loads take, and what the machine has."""
+
+    async def need(self, model: Model, spec: LaunchSpec) -> MemoryUse:
+        """What the load is expected to take; NO_MEMORY where nobody can tell."""
+
+    def capacity(self) -> tuple[Capacity, Capacity]:
+        """What loaded models may take together, and what one may take that is alone. Asked at every change."""
+
+    def refusal(self, model: Model, need: MemoryUse) -> NotEnoughMemory:
+        """The numbers, and the settings that would fit."""
+
+    async def smaller(self, model: Model, spec: LaunchSpec, failure: LoadFailed) -> LaunchSpec | None:
+        """The next smaller load when this one ran out of memory; None for another failure, or when none is left."""
+
+
+class UnknownMemory:
+    """Nobody can tell: only places count."""
+
+    async def need(self, model: Model, spec: LaunchSpec) -> MemoryUse:
+        return NO_MEMORY
+
+    def capacity(self) -> tuple[Capacity, Capacity]:
+        return UNLIMITED, UNLIMITED
+
+    def refusal(self, model: Model, need: MemoryUse) -> NotEnoughMemory:
+        return NotEnoughMemory(f"There is not enough memory for model {model.slug!r}.")
+
+    async def smaller(self, model: Model, spec: LaunchSpec, failure: LoadFailed) -> LaunchSpec | None:
+        return None
+
+
+UNKNOWN_MEMORY = UnknownMemory()
+
+
+def taken(runtime: ModelRuntime | None, foretold: MemoryUse) -> MemoryUse:
+    """What a model takes: as measured once it is loaded, until then as foretold."""
+    if runtime is None or runtime.endpoint is None:
+        return foretold
+    counted = runtime.memory or MemoryUse(0 if runtime.rss_bytes else foretold.host_bytes, foretold.gpu_bytes)
+    return MemoryUse(max(counted.host_bytes, runtime.rss_bytes or 0), counted.gpu_bytes)
+
+
+def groups_of(setting: Mapping[str, Any], models: Iterable[Model]) -> tuple[Group, ...]:
+    """The setting `groups` with ids for names; a name that no model has stands for none."""
+    ids = {name.lower(): model.id for model in models for name in (*model.aliases, model.name, model.slug)}
+    return tuple(
+        Group(frozenset(ids[name.lower()] for name in group["models"] if name.lower() in ids), group["together"])
+        for group in setting.values()
+    )
