@@ -7,9 +7,14 @@ costs nothing per token.
 
 from __future__ import annotations
 
-import json
+import re
 from collections import deque
 from dataclasses import dataclass
+from typing import TypeVar
+
+import msgspec
+
+_T = TypeVar("_T")
 
 _END_BYTES = 16384
 """The last event of /completion echoes its settings: about 5 KiB."""
@@ -19,7 +24,8 @@ _END_CHUNKS = 16
 """The last events (finish, usage, [DONE]) may come as one chunk each, split anywhere."""
 _USAGE, _TIMINGS = b'"usage":{', b'"timings":{'
 """Inside a JSON string the quotes would be escaped."""
-_DECODER = json.JSONDecoder()
+_OBJECT = re.compile(rb"\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}")
+"""Numbers, and objects of numbers: no strings that could hold a brace."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +38,56 @@ class Usage:
     tokens_per_second: float | None = None
 
 
+class _Details(msgspec.Struct, frozen=True):
+    cached_tokens: int | None = None
+
+
+class _Counts(msgspec.Struct, frozen=True):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cache_read_input_tokens: int | None = None
+    prompt_tokens_details: _Details | None = None
+    input_tokens_details: _Details | None = None
+
+    @property
+    def prompt(self) -> int | None:
+        """OpenAI's Responses count cached tokens as input, Anthropic counts them beside it."""
+        if self.prompt_tokens is not None or self.input_tokens is None:
+            return self.prompt_tokens
+        return self.input_tokens + (self.cache_read_input_tokens or 0)
+
+    @property
+    def completion(self) -> int | None:
+        return self.output_tokens if self.completion_tokens is None else self.completion_tokens
+
+    @property
+    def cached(self) -> int | None:
+        details = self.prompt_tokens_details or self.input_tokens_details
+        return self.cache_read_input_tokens if details is None else details.cached_tokens
+
+
+class _Timings(msgspec.Struct, frozen=True):
+    cache_n: int | None = None
+    prompt_n: int | None = None
+    predicted_n: int | None = None
+    predicted_per_second: float | None = None
+
+    @property
+    def prompt(self) -> int | None:
+        return None if self.prompt_n is None else self.prompt_n + (self.cache_n or 0)
+
+
+_NO_COUNTS, _NO_TIMINGS = _Counts(), _Timings()
+_COUNTS = msgspec.json.Decoder(_Counts)
+_TIMES = msgspec.json.Decoder(_Timings)
+
+
 class UsageCapture:
     """Keeps the two ends of an answer as it passes."""
+
+    __slots__ = ("_head", "_tail")
 
     def __init__(self) -> None:
         self._head = b""
@@ -46,56 +100,31 @@ class UsageCapture:
 
     def usage(self) -> Usage:
         tail = b"".join(self._tail)[-_END_BYTES:]
-        first, last = self._head.find(_USAGE), tail.rfind(_USAGE)
-        counts = {**_object_after(self._head, _USAGE, first), **_object_after(tail, _USAGE, last)}
-        return _merged(counts, _object_after(tail, _TIMINGS, tail.rfind(_TIMINGS)))
+        timings = _decoded(_TIMES, tail, _TIMINGS, tail.rfind(_TIMINGS)) or _NO_TIMINGS
+        last = _decoded(_COUNTS, tail, _USAGE, tail.rfind(_USAGE)) or _NO_COUNTS
+        first = _NO_COUNTS if last.prompt is not None else self._first_counts()
+        return Usage(
+            prompt_tokens=_first(last.prompt, first.prompt, timings.prompt),
+            completion_tokens=_first(last.completion, first.completion, timings.predicted_n),
+            cached_tokens=_first(last.cached, first.cached, timings.cache_n),
+            # 0.0 stands for "one token only", whose rate nobody knows.
+            tokens_per_second=timings.predicted_per_second or None,
+        )
+
+    def _first_counts(self) -> _Counts:
+        return _decoded(_COUNTS, self._head, _USAGE, self._head.find(_USAGE)) or _NO_COUNTS
 
 
-def _object_after(data: bytes, key: bytes, at: int) -> dict[str, object]:
-    """The JSON object whose `key` stands at `at`; empty for -1, or when it is not all there."""
-    if at < 0:
-        return {}
+def _decoded(decoder: msgspec.json.Decoder[_T], data: bytes, key: bytes, at: int) -> _T | None:
+    """The JSON object whose `key` stands at `at`; None for -1, and when it is not all there."""
+    found = _OBJECT.match(data, at + len(key) - 1) if at >= 0 else None
+    if found is None:
+        return None
     try:
-        found, _ = _DECODER.raw_decode(data[at + len(key) - 1 :].decode("utf-8", "replace"))
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _merged(counts: dict[str, object], timings: dict[str, object]) -> Usage:
-    cached = _first(_cached(counts), _integer(timings, "cache_n"))
-    prompt = _first(_integer(counts, "prompt_tokens"), _input_tokens(counts), _prompt_of(timings))
-    completion = _first(
-        _integer(counts, "completion_tokens"), _integer(counts, "output_tokens"), _integer(timings, "predicted_n")
-    )
-    rate = timings.get("predicted_per_second")
-    # 0.0 stands for "one token only", whose rate nobody knows.
-    return Usage(prompt, completion, cached, float(rate) if isinstance(rate, int | float) and rate > 0 else None)
+        return decoder.decode(found.group())
+    except msgspec.DecodeError:
+        return None
 
 
 def _first(*values: int | None) -> int | None:
     return next((value for value in values if value is not None), None)
-
-
-def _integer(source: dict[str, object], key: str) -> int | None:
-    value = source.get(key)
-    return value if isinstance(value, int) else None
-
-
-def _input_tokens(counts: dict[str, object]) -> int | None:
-    """OpenAI's Responses count cached tokens as input, Anthropic counts them beside it."""
-    fresh = _integer(counts, "input_tokens")
-    return None if fresh is None else fresh + (_integer(counts, "cache_read_input_tokens") or 0)
-
-
-def _prompt_of(timings: dict[str, object]) -> int | None:
-    evaluated = _integer(timings, "prompt_n")
-    return None if evaluated is None else evaluated + (_integer(timings, "cache_n") or 0)
-
-
-def _cached(counts: dict[str, object]) -> int | None:
-    for key in ("prompt_tokens_details", "input_tokens_details"):
-        details = counts.get(key)
-        if isinstance(details, dict):
-            return _integer(details, "cached_tokens")
-    return _integer(counts, "cache_read_input_tokens")
