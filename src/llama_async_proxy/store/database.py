@@ -75,7 +75,7 @@ def our_errors(path: Path) -> Iterator[None]:
 
 def storable(text: str) -> str:
     """`text` with ? for what is not Unicode: children print, and clients send, anything."""
-    return text.encode(errors="replace").decode()
+    return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 class Database:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, delete, func, insert, or_, select
+from sqlalchemy import Connection, Row, String, and_, delete, func, insert, or_, select
 
 from llama_async_proxy.records import RequestRecord
 from llama_async_proxy.store.database import Database, storable
@@ -16,7 +17,10 @@ from llama_async_proxy.store.writer import Writer
 MAX_ROWS = 200_000
 """About 40 MB."""
 
-_COLUMNS = [requests.c[field.name] for field in fields(RequestRecord)]
+_NAMES = tuple(field.name for field in fields(RequestRecord))
+_VALUES = attrgetter(*_NAMES)
+_COLUMNS = [requests.c[name] for name in _NAMES]
+_TEXTS = tuple(column.name for column in _COLUMNS if isinstance(column.type, String))
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +129,11 @@ def _store(connection: Connection, records: Sequence[RequestRecord]) -> None:
 
 
 def _to_row(record: RequestRecord) -> dict[str, Any]:
-    values = {column.name: getattr(record, column.name) for column in _COLUMNS}
-    return {name: storable(value) if isinstance(value, str) else value for name, value in values.items()}
+    row = dict(zip(_NAMES, _VALUES(record), strict=True))
+    for name in _TEXTS:
+        if row[name] is not None:
+            row[name] = storable(row[name])
+    return row
 
 
 def _record(row: Row[Any]) -> RequestRecord:
