@@ -11,7 +11,7 @@ import pytest
 
 from doors.house import Client, House, answers, client, house
 from llama_async_proxy.doors import socket_v1_wire as wire
-from llama_async_proxy.doors.socket_v1 import EVENTS
+from llama_async_proxy.doors.socket_v1_table import V1
 from llama_async_proxy.events import EngineChanged, ScanProgressed
 from llama_async_proxy.records import EngineEventType, GpuSample
 
@@ -104,11 +104,13 @@ async def test_a_missing_request_id_is_made_up(page: Client) -> None:
 
 async def test_every_event_answers_on_both_ways(page: Client) -> None:
     """With a payload that fits none of them, so that nothing happens."""
-    for name, row in EVENTS.items():
+    for name in V1.by_event:
         answer = await page.ask(name, [1])
         assert_refused(answer, "INVALID_REQUEST", "must be an object")
-        await page.emit(name, {"requestId": name, "type": "request", "data": 7})
-        assert_refused(await page.until(row.result, answers(name)), "INVALID_REQUEST", "data: ")
+        if name not in ("subscribe", "message"):
+            await page.emit(name, {"requestId": name, "type": "request", "data": 7})
+            result = "llama:start:result" if name == "llama:restart" else f"{name}:result"
+            assert_refused(await page.until(result, answers(name)), "INVALID_REQUEST", "data: ")
 
 
 async def test_an_unknown_event_is_refused_not_ignored(page: Client) -> None:

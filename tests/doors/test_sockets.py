@@ -9,8 +9,6 @@ import pytest
 import socketio
 
 from doors.house import House, answers, client, house
-from llama_async_proxy.doors.socket_v1 import EVENTS
-from llama_async_proxy.operations.table import OPERATIONS
 
 
 @pytest.fixture
@@ -150,13 +148,3 @@ async def test_closing_ends_what_is_being_answered(at: House, tmp_path: Path) ->
         await waiting.until("models:status")
         async with asyncio.timeout(5):
             await at.sockets.close()
-
-
-def test_every_operation_is_reached_by_a_door() -> None:
-    by_v1 = {row.operation.name for row in EVENTS.values()}
-    only_rest = {"models.discover", "models.estimate", "metrics.history", "health.get", "status.get"}
-    assert by_v1 | only_rest == set(OPERATIONS)
-    doors = Path(__file__).parents[2] / "src/llama_async_proxy/doors"
-    source = "".join(path.read_text() for path in sorted(doors.glob("rest_*.py")))
-    for name in only_rest:
-        assert f"table.{name.replace('.', '_').upper()}.run" in source

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from enum import Enum
 from typing import Final, Protocol
 
@@ -19,6 +20,7 @@ class Server(Protocol):
 
     async def emit(self, event: str, data: object, *, to: str | None, namespace: str) -> None: ...
     def backlog(self, client: str, namespace: str) -> int: ...
+    def show(self, event: str, data: object, clients: Collection[str], namespace: str) -> None: ...
 
 
 class Outlet:
@@ -35,6 +37,13 @@ class Outlet:
     async def broadcast(self, event: str, data: object) -> None:
         """To every client of the namespace."""
         await self._server.emit(event, data, to=None, namespace=self._namespace)
+
+    def show(self, event: str, data: object, clients: Collection[str]) -> None:
+        """To those clients that keep up; the others have no use for an old value once there is a new one.
+
+        It may overtake what waits to be sent.
+        """
+        self._server.show(event, data, clients, self._namespace)
 
     def backlog(self, client: str) -> int:
         """How many packets wait for the client, which has no other way to say that it is slow."""

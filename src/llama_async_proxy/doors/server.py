@@ -18,6 +18,7 @@ from typing import TypeAlias
 import uvicorn
 from starlette.types import ASGIApp
 
+from llama_async_proxy.doors.websocket import WebSocketProtocol
 from llama_async_proxy.errors import Unavailable
 
 Goodbye: TypeAlias = Callable[[Callable[[], bool]], Awaitable[None]]
@@ -91,7 +92,7 @@ class Server(uvicorn.Server):
             uvicorn.Config(
                 app,
                 http=http,
-                ws="websockets-sansio",
+                ws=WebSocketProtocol,
                 ws_per_message_deflate=False,  # costs more CPU per message than everything else together
                 lifespan="off",
                 log_config=None,

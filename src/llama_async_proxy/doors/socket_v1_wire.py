@@ -5,11 +5,14 @@ Percentages are rounded to a tenth, sizes are bytes, times milliseconds since th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct
 from msgspec.structs import astuple
 
+from llama_async_proxy.doors.model_statuses import shown_status
 from llama_async_proxy.errors import InvalidInput
 from llama_async_proxy.operations.config import ConfigUpdated, ConfigView, UpdateConfig
 from llama_async_proxy.operations.engine import EngineView
@@ -33,8 +36,6 @@ from llama_async_proxy.records import (
     EngineStatus,
     GpuSample,
     ModelKind,
-    ModelRuntime,
-    ModelStatus,
     OptionValue,
     Sample,
     Variant,
@@ -44,10 +45,6 @@ from llama_async_proxy.settings import BY_NAME, SETTINGS, Settings
 ContextSize = Annotated[int, Meta(ge=0, le=1 << 31)]
 Limit = Annotated[int, Meta(ge=1, le=2000)]
 Milliseconds = Annotated[int, Meta(ge=0, le=1 << 53)]
-
-
-class Nothing(Struct):
-    pass
 
 
 # --- models: inputs ---------------------------------------------------------------------------------------------------
@@ -246,21 +243,6 @@ class CleanUp(Struct):
     deletedCount: int  # noqa: N815
 
 
-_STATUS = {
-    ModelStatus.UNLOADED: "unloaded",
-    ModelStatus.QUEUED: "loading",
-    ModelStatus.LOADING: "loading",
-    ModelStatus.READY: "loaded",
-    ModelStatus.SLEEPING: "loaded",
-    ModelStatus.STOPPING: "loaded",
-    ModelStatus.FAILED: "error",
-}
-
-
-def status(runtime: ModelRuntime) -> str:
-    return _STATUS[runtime.status]
-
-
 def model(view: ModelView) -> V1Model:
     stored, facts = view.model, view.model.facts
     return V1Model(
@@ -270,7 +252,7 @@ def model(view: ModelView) -> V1Model:
         model_path=stored.path,
         type=stored.family or facts.architecture,
         kind=facts.kind,
-        status=status(view.runtime),
+        status=shown_status(view.runtime),
         error=view.runtime.error,
         file_size=stored.size_bytes,
         params=dict(stored.options),
@@ -305,7 +287,7 @@ def deletion(deleted: DeletedModel) -> Deletion:
 
 
 def model_state(view: ModelView) -> ModelState:
-    return ModelState(view.model.name, status(view.runtime), view.runtime.error)
+    return ModelState(view.model.name, shown_status(view.runtime), view.runtime.error)
 
 
 def scan_counts(report: ScanReport) -> ScanCounts:
@@ -457,8 +439,15 @@ def _tree(settings: Settings) -> dict[str, object]:
     for setting in SETTINGS:
         if setting.name not in _UNLISTED:
             value = getattr(settings, setting.name)
-            _put(tree, _SPELLINGS.get(setting.name, setting.file_key), str(value) if setting.is_path else value)
+            _put(tree, _SPELLINGS.get(setting.name, setting.file_key), _plain(value))
     return tree
+
+
+def _plain(value: object) -> object:
+    """JSON for what only settings hold."""
+    if isinstance(value, Path):
+        return str(value)
+    return dict(value) if isinstance(value, Mapping) else value
 
 
 def _put(tree: dict[str, Any], key: str, value: object) -> None:
@@ -476,6 +465,7 @@ class V1Engine(Struct, omit_defaults=True):
     port: int | None = None
     url: str | None = None
     mode: str | None = None
+    preset: str | None = None
     error: str | None = None
 
 
@@ -502,7 +492,7 @@ _MODE = "router"
 def engine(view: EngineView) -> V1Engine:
     state = view.state
     if state.status is EngineStatus.RUNNING:
-        return V1Engine(state.status, view.port, view.url, _MODE)
+        return V1Engine(state.status, view.port, view.url, _MODE, view.preset)
     return V1Engine(state.status, error=state.error)
 
 

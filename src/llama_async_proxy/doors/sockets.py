@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Protocol
+from urllib.parse import parse_qs
 
 import socketio
+from engineio import packet as engine_packet
 from engineio.payload import Payload
 from socketio import packet
 
 from llama_async_proxy.doors.outlet import TOO_LARGE, Outlet
 from llama_async_proxy.doors.security import accepts_origin
+from llama_async_proxy.doors.socket_ack import SocketAck
+from llama_async_proxy.doors.socket_ack_table import ACK
 from llama_async_proxy.doors.socket_v1 import SocketV1
+from llama_async_proxy.doors.socket_v1_table import V1
 from llama_async_proxy.doors.ui import UiDoor
+from llama_async_proxy.doors.websocket import WRITE_FRAME, FrameWriter, text_frame
 from llama_async_proxy.operations.services import Services
 
 logger = logging.getLogger(__name__)
@@ -25,6 +31,10 @@ _TRANSPORT_LIMIT = 8_000_000
 """Above it the transport closes without a word, so it is far above our own limit."""
 _PACKETS_PER_POLL = 5000
 """A polling client sends all that has piled up in one request; the library's 16 would cut off a busy one."""
+_MOST_QUEUED = 10_000
+"""Packets waiting for a client that does not read; then it is disconnected. A first scan announces thousands."""
+_SLOW = 4
+"""Packets waiting for a client that make it too slow for a sample."""
 _PING_INTERVAL_S = 25
 _PING_TIMEOUT_S = 20
 
@@ -47,8 +57,10 @@ class Sockets:
 
     def __init__(self, services: Callable[[], Services]) -> None:
         self.server = _Server(services)
+        self._v1 = SocketV1(services, Outlet(self.server, V1.namespace))
         self._namespaces: Mapping[str, Namespace] = {
-            "/": SocketV1(services, Outlet(self.server, "/")),
+            V1.namespace: self._v1,
+            ACK.namespace: SocketAck(services, Outlet(self.server, ACK.namespace)),
             "/ui": UiDoor(services, Outlet(self.server, "/ui")),
         }
         for name, namespace in self._namespaces.items():
@@ -62,6 +74,7 @@ class Sockets:
 
     async def close(self) -> None:
         """Close every connection at the transport: a client told so by its namespace would not come back by itself."""
+        await self._v1.farewell()
         await self.server.close_transports()
 
 
@@ -104,6 +117,8 @@ class _Server(socketio.AsyncServer):  # type: ignore[misc]
         self._live = services
         self._attached: dict[str, Namespace] = {}
         self._answering: set[asyncio.Task[Any]] = set()
+        self._writers: dict[str, FrameWriter] = {}
+        """Of clients on a websocket, by Engine.IO session."""
 
     def attach(self, name: str, namespace: Namespace) -> None:
         async def connected(client: str, _environ: object, _auth: object = None) -> None:
@@ -120,6 +135,23 @@ class _Server(socketio.AsyncServer):  # type: ignore[misc]
         """Packets waiting to be taken by the client's transport."""
         transport = self.eio.sockets.get(self.manager.eio_sid_from_sid(client, namespace))
         return transport.queue.qsize() if transport else 0
+
+    def show(self, event: str, data: object, clients: Collection[str], namespace: str) -> None:
+        """One frame for all, written at once: the library would make a task, a queue entry and a frame for each."""
+        shown = self.packet_class(packet.EVENT, namespace=namespace, data=[event, data])
+        message = engine_packet.Packet(engine_packet.MESSAGE, data=shown.encode())
+        frame = text_frame(message.encode())
+        for client in clients:
+            eio_sid = self.manager.eio_sid_from_sid(client, namespace)
+            transport = self.eio.sockets.get(eio_sid)
+            if transport is None or transport.closed or transport.queue.qsize() >= _SLOW:
+                continue
+            writer = self._writers.get(eio_sid)
+            if writer is None or not transport.upgraded:
+                transport.queue.put_nowait(message)
+            else:
+                writer(frame)
+        self._live().connections.message(len(clients))
 
     async def close_transports(self) -> None:
         for transport in tuple(self.eio.sockets.values()):
@@ -164,12 +196,26 @@ class _Server(socketio.AsyncServer):  # type: ignore[misc]
             if transport := self.eio.sockets.get(eio_sid):
                 await _close(transport)
 
+    async def handle_request(self, scope: Any, receive: Any, send: Any) -> Any:
+        """A session that moves to a websocket says which one it is."""
+        if scope["type"] == "websocket":
+            for eio_sid in parse_qs(scope["query_string"].decode("latin-1")).get("sid", ()):
+                self._remember_writer(eio_sid, scope)
+        return await super().handle_request(scope, receive, send)
+
+    def _remember_writer(self, eio_sid: str, scope: Any) -> None:
+        writer = scope.get("extensions", {}).get(WRITE_FRAME)
+        if writer is not None and (eio_sid in self.eio.sockets):
+            self._writers[eio_sid] = writer
+
     async def _handle_eio_connect(self, eio_sid: str, environ: dict[str, Any]) -> Any:
         self._live().connections.connected(eio_sid)
+        self._remember_writer(eio_sid, environ["asgi.scope"])
         return await super()._handle_eio_connect(eio_sid, environ)
 
     async def _handle_eio_disconnect(self, eio_sid: str, reason: str) -> None:
         self._live().connections.disconnected(eio_sid)
+        self._writers.pop(eio_sid, None)
         transport = self.eio.sockets.get(eio_sid)
         if transport and reason == self.reason.CLIENT_DISCONNECT:
             transport.queue.put_nowait(None)  # else a polling client that says goodbye is left waiting for 45 s
@@ -181,6 +227,10 @@ class _Server(socketio.AsyncServer):  # type: ignore[misc]
 
     async def _send_eio_packet(self, eio_sid: str, eio_pkt: Any) -> None:
         self._live().connections.message()
+        transport = self.eio.sockets.get(eio_sid)
+        if transport and transport.queue.qsize() >= _MOST_QUEUED and not transport.closing:
+            logger.warning("A Socket.IO client reads nothing and is disconnected: %d messages wait", _MOST_QUEUED)
+            await _close(transport)
         await super()._send_eio_packet(eio_sid, eio_pkt)
 
 

@@ -27,11 +27,11 @@ class ConnectionMeter:
     def disconnected(self, client: str) -> None:
         self._clients.discard(client)
 
-    def message(self) -> None:
-        """Count one message, in or out."""
+    def message(self, times: int = 1) -> None:
+        """Count messages, in or out."""
         second = int(self._monotonic_s())
         count = self._seconds.pop()[1] if self._seconds and self._seconds[-1][0] == second else 0
-        self._seconds.append((second, count + 1))
+        self._seconds.append((second, count + times))
 
     @property
     def messages_per_second(self) -> float:

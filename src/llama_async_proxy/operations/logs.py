@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from llama_async_proxy.errors import InvalidInput
+from llama_async_proxy.errors import InvalidInput, NotFound
 from llama_async_proxy.monitor.logfiles import ENGINE_LOG, SERVICE_LOG, LogFile
 from llama_async_proxy.monitor.logtext import parse_line
 from llama_async_proxy.operations.services import Services
@@ -102,14 +102,16 @@ async def read_log_file(services: Services, request: ReadLogFile) -> LogFileCont
 
 async def read_engine_log(services: Services, _: ReadEngineLog) -> LogFileContent:
     """Empty before the first model was loaded."""
-    listed = await asyncio.to_thread(services.log_files.list_files)
-    if all(file.name != ENGINE_LOG for file in listed):
-        return LogFileContent(ENGINE_LOG, "", (), truncated=False)
     return await asyncio.to_thread(_read, services, ENGINE_LOG)
 
 
 def _read(services: Services, name: str) -> LogFileContent:
-    found = services.log_files.read_file(name)
+    try:
+        found = services.log_files.read_file(name)
+    except NotFound:
+        if name in (SERVICE_LOG, ENGINE_LOG):  # nothing was written yet
+            return LogFileContent(name, "", (), truncated=False)
+        raise
     lines = (parse_line(line) for line in found.text.splitlines())
     return LogFileContent(found.name, found.text, tuple(line for line in lines if line), found.truncated)
 
