@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from llama_async_proxy.errors import Conflict, InvalidInput, NotFound, PresetInvalid, PresetNotFound, StoreUnavailable
-from llama_async_proxy.store import atomic
 from llama_async_proxy.store.presets import MAX_VERSIONS, PresetFiles
 
 
@@ -143,7 +142,7 @@ def failing(error: int) -> Callable[..., None]:
 
 def test_a_full_disk_leaves_the_old_file_and_no_rest(files: PresetFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     put(files, "a", "old")
-    monkeypatch.setattr(atomic.os, "fsync", failing(28))
+    monkeypatch.setattr(os, "fsync", failing(28))
     with pytest.raises(StoreUnavailable, match="Free some space"):
         put(files, "a", "new")
     assert files.read("a") == "old"
