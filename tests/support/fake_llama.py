@@ -13,6 +13,10 @@ Understands the flags the engine passes and ignores the rest. Standard library o
     --fake-false-ready      reports ready, answers 503, exits 7
     --fake-busy FILE        has a request running while FILE exists
     --fake-deaf             ignores SIGTERM and the exit command
+
+A chat completion streams back the words of the last message, one an event. A message that begins with "fail" is
+refused, one that begins with "break" is broken off after its first word, "ponder" makes reasoning of all words but the
+last, and "wait FILE" pauses after its first word until FILE exists.
 """
 
 import json
@@ -93,9 +97,44 @@ def answer(path: str) -> tuple[int, object]:
     return 404, {"error": {"message": "File Not Found", "type": "not_found_error", "code": 404}}
 
 
+def event(connection: socket.socket, document: object) -> None:
+    data = b"data: %s\n\n" % json.dumps(document, separators=(",", ":")).encode()
+    connection.sendall(b"%x\r\n%s\r\n" % (len(data), data))
+
+
+def chat(connection: socket.socket, request: str) -> None:
+    asked = json.loads(request.partition("\r\n\r\n")[2])
+    content = asked["messages"][-1]["content"]
+    words = str(content if isinstance(content, str) else content[-1].get("text", "an image")).split()
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+    for number, word in enumerate(words):
+        kind = "reasoning_content" if words[0] == "ponder" and number < len(words) - 1 else "content"
+        event(connection, {"choices": [{"delta": {kind: word if number == 0 else f" {word}"}}]})
+        if number == 0 and word == "break":
+            return
+        while number == 0 and word == "wait" and not Path(words[1]).exists():
+            time.sleep(0.005)
+    usage = {"prompt_tokens": len(asked["messages"]), "completion_tokens": len(words)}
+    event(connection, {"choices": [], "usage": usage, "timings": {"predicted_per_second": 50.0}})
+    connection.sendall(b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n")
+
+
+def whole(connection: socket.socket) -> str:
+    """A request with its body."""
+    request = connection.recv(65536)
+    head, _, body = request.partition(b"\r\n\r\n")
+    lengths = [line.split(b":")[1] for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
+    while lengths and len(body) < int(lengths[0]):
+        body += connection.recv(65536)
+    return (head + b"\r\n\r\n" + body).decode()
+
+
 def serve(connection: socket.socket) -> None:
     with connection:
-        request = connection.recv(65536).decode()
+        request = whole(connection)
+        if " /v1/chat/completions " in request and '"content":"fail' not in request:
+            chat(connection, request)
+            return
         status, document = answer(request.split(" ")[1])
         body = json.dumps(document).encode()
         connection.sendall(b"HTTP/1.1 %d X\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body))

@@ -5,11 +5,12 @@ Times are ISO 8601 in UTC. Nothing is left out: what is not known is null.
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from html import escape
 from typing import Annotated, Any, Literal
 
-from pydantic import Base64Bytes, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from llama_async_proxy.errors import (
     DeadlineExceeded,
@@ -271,7 +272,7 @@ def _attachment(attachment: Attachment) -> AttachmentWire:
 
 class ImageBody(ChatWire):
     media_type: Literal["image/png", "image/jpeg", "image/gif", "image/webp"]
-    data: Annotated[Base64Bytes, Field(strict=False)] = Field(description="Base64.")
+    data: str = Field(description="Base64.")
     name: Name = ""
 
 
@@ -284,7 +285,16 @@ class ChatBody(ChatWire):
 
     @property
     def image_records(self) -> tuple[Image, ...]:
-        return tuple(Image(image.media_type, image.data, image.name) for image in self.images)
+        """Raises InvalidInput for what is not base64."""
+        return tuple(_image(index, image) for index, image in enumerate(self.images))
+
+
+def _image(index: int, image: ImageBody) -> Image:
+    try:
+        data = base64.b64decode(image.data, validate=True)
+    except ValueError:
+        raise InvalidInput(f"images[{index}].data", "must be base64") from None
+    return Image(image.media_type, data, image.name)
 
 
 class RegenerateBody(ChatWire):
