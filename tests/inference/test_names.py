@@ -102,6 +102,7 @@ def test_a_section_of_the_preset_names_its_file_until_another_preset_does() -> N
     names = Names(lambda: INDEX.models, lambda: sections[0])
     assert names.index.resolve("Coder") is QWEN
     assert names.index.resolve("llama-3.2-1b") is LLAMA, "a slug outranks a section"
+    assert [model.aliases for model in names.index.listed] == [("gpt-4o",), ("coder", "llama-3.2-1b")]
     sections.pop(0)
     assert names.index.resolve("coder") is None
     assert names.index.resolve("writer") is QWEN

@@ -42,6 +42,8 @@ def test_effective_options_reach_the_process_and_survive_a_restart(
     data(at, "PUT", "/api/presets/mine", {"config": config})
     data(at, "POST", "/api/llama-server/preset", {"preset": "mine", "options": {"ctxSize": 512, "minP": 0.5}})
     at.wait_for_status("chat", "running")
+    listed = {model["id"]: model["aliases"] for model in at.call("GET", "/v1/models")[1]["data"]}
+    assert listed["chat"] == ["writer"]
     settings = generation(at, "writer")
     params = settings["params"]
     assert settings["n_ctx"] == 256

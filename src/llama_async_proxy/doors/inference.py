@@ -90,7 +90,7 @@ class InferenceDoor:
             return {"status": "ok"}
         index = self._names.index
         if path == _MODELS:
-            return catalog.model_list((model, self._runtime(model.id)) for model in index.models)
+            return catalog.model_list((model, self._runtime(model.id)) for model in index.listed)
         if path.startswith(f"{_MODELS}/"):
             model = choose(index, path.removeprefix(f"{_MODELS}/"), ())
             return catalog.entry(model, self._runtime(model.id))

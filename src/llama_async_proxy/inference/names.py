@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import PurePath
 from types import MappingProxyType
 
@@ -35,7 +36,10 @@ class NameIndex:
         self._exact: dict[str, Model] = {}
         self._folded: dict[str, Model] = {}
         self._variants = {variant.name.casefold(): variant for model in by_age for variant in model.variants}
-        kinds = (_slugs, _display_names, _aliases, _variant_names, _names_in(sections), _file_names)
+        in_sections = _names_in(sections)
+        self.listed = tuple(_with_aliases(model, in_sections(model)) for model in models)
+        """The models as they are shown to clients: what a preset calls them is among their aliases."""
+        kinds = (_slugs, _display_names, _aliases, _variant_names, in_sections, _file_names)
         for names_of in kinds:
             for model in by_age:
                 for name in names_of(model):
@@ -119,6 +123,11 @@ def _aliases(model: Model) -> Iterator[str]:
 
 def _variant_names(model: Model) -> Iterator[str]:
     yield from (variant.name for variant in model.variants)
+
+
+def _with_aliases(model: Model, names: Iterator[str]) -> Model:
+    more = [name for name in names if name not in (model.slug, model.name, *model.aliases)]
+    return replace(model, aliases=(*model.aliases, *more)) if more else model
 
 
 def _names_in(sections: Mapping[str, str]) -> Callable[[Model], Iterator[str]]:
