@@ -7,9 +7,10 @@ import contextlib
 import logging
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import socketio
 import uvloop
@@ -18,7 +19,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from llama_async_proxy.chats.answers import Answers
 from llama_async_proxy.doors.inference import InferenceDoor
 from llama_async_proxy.doors.metering import MeteringMiddleware
+from llama_async_proxy.doors.prometheus import PrometheusDoor
 from llama_async_proxy.doors.rest import create_rest
+from llama_async_proxy.doors.router_api import RouterDoor
 from llama_async_proxy.doors.security import SecurityMiddleware
 from llama_async_proxy.doors.server import Goodbye, Server, listen
 from llama_async_proxy.doors.sockets import Sockets
@@ -48,6 +51,7 @@ from llama_async_proxy.monitor.logfiles import LogFiles
 from llama_async_proxy.monitor.logs import LogPipeline
 from llama_async_proxy.monitor.requests import RequestMeter
 from llama_async_proxy.monitor.sampler import Machine, Sampler, ServiceFacts
+from llama_async_proxy.monitor.totals import InferenceTotals
 from llama_async_proxy.operations.active_preset import ActivePreset
 from llama_async_proxy.operations.configuration import Configuration
 from llama_async_proxy.operations.engine import describe_engine
@@ -132,11 +136,18 @@ async def build(settings: Settings) -> AsyncIterator[Application]:
             bus=bus,
             used=store.models.touch,
         )
+        totals = InferenceTotals()
+
+        def finished(record: RequestRecord) -> None:
+            totals.add(record)
+            store.requests.append(record)
+            bus.publish(RequestFinished(record))
+
         live_requests = LiveRequests(residency.runtime, bus)
         upstream = UpstreamClient()
         stack.callback(upstream.close)
         completer = Completer(
-            names=names, residency=residency, client=upstream, settings=live, finished=lambda r: _record(services, r)
+            names=names, residency=residency, client=upstream, settings=live, finished=finished
         )
         answers = await stack.enter_async_context(
             Answers(store.turns, completer, suggest_title=store.chats.suggest_title, settings=live, bus=bus)
@@ -178,20 +189,21 @@ async def build(settings: Settings) -> AsyncIterator[Application]:
             started_at_ms=started_at_ms,
         )
         sockets = Sockets(lambda: services)
+        router = RouterDoor(lambda: services)
         proxy = Proxy(
             names=names,
             residency=residency,
             client=upstream,
             settings=live,
             live=live_requests,
-            finished=lambda r: _record(services, r),
+            finished=finished,
         )
         splicer = Splicer(
             names=names,
             residency=residency,
             settings=live,
             live=live_requests,
-            finished=lambda r: _record(services, r),
+            finished=finished,
         )
         stack.callback(splicer.close)
         inference = InferenceDoor(proxy, names=names, runtime=residency.runtime, settings=live)
@@ -199,7 +211,7 @@ async def build(settings: Settings) -> AsyncIterator[Application]:
         if settings.preset:
             await active_preset.restore()
         yield Application(
-            asgi=_asgi(services, sockets, inference),
+            asgi=_asgi(services, sockets, (PrometheusDoor(lambda: services, totals), router, inference)),
             short_way=ShortWay(splicer, requests),
             services=services,
             background=(
@@ -207,11 +219,12 @@ async def build(settings: Settings) -> AsyncIterator[Application]:
                 residency.run,
                 live_requests.run,
                 sockets.run,
+                router.run,
                 lambda: _follow_logging(logs, services),
                 lambda: _first_scan(services),
                 lambda: _run_presets(services),
             ),
-            goodbye=lambda hurry: _goodbye(services, sockets, hurry),
+            goodbye=lambda hurry: _goodbye(services, sockets, router, hurry),
         )
 
 
@@ -299,13 +312,9 @@ def _facts(engine: Engine, requests: RequestMeter, started_at_ms: int) -> Servic
     )
 
 
-def _record(services: Services, record: RequestRecord) -> None:
-    services.store.requests.append(record)
-    services.bus.publish(RequestFinished(record))
-
-
-async def _goodbye(services: Services, sockets: Sockets, hurry: Callable[[], bool]) -> None:
+async def _goodbye(services: Services, sockets: Sockets, router: RouterDoor, hurry: Callable[[], bool]) -> None:
     """Running answers may end; then they are broken off, with an error their clients understand."""
+    router.close()
     if not hurry():
         await services.residency.drain(services.configuration.settings.drain_s, hurry)
     services.residency.break_off()
@@ -315,15 +324,23 @@ async def _goodbye(services: Services, sockets: Sockets, hurry: Callable[[], boo
 # --- dispatch -------------------------------------------------------------------------------------
 
 
-def _asgi(services: Services, sockets: Sockets, inference: InferenceDoor) -> ASGIApp:
+class Door(Protocol):
+    """An ASGI application that knows which requests are its own."""
+
+    def handles(self, scope: Scope) -> bool: ...
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
+
+
+def _asgi(services: Services, sockets: Sockets, doors: Sequence[Door]) -> ASGIApp:
     """security -> metering -> the door the path belongs to."""
     live = services.configuration.getter()
     rest = create_rest(lambda: services)
     pages = static_app(WEB_DIR)
 
     async def by_path(scope: Scope, receive: Receive, send: Send) -> None:
-        if inference.handles(scope):
-            return await inference(scope, receive, send)
+        for special in doors:
+            if special.handles(scope):
+                return await special(scope, receive, send)
         path: str = scope["path"]
         door = rest if path == "/api" or path.startswith("/api/") else pages
         return await door(scope, receive, send)

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
-from llama_async_proxy.errors import ServiceError
+from llama_async_proxy.errors import InvalidInput, ServiceError
 from llama_async_proxy.inference import reassembly
 from llama_async_proxy.inference.account import Account, request_id
 from llama_async_proxy.inference.delivery import HOP_BY_HOP, Delivery, Header, Patience, Reply
@@ -21,7 +21,7 @@ from llama_async_proxy.inference.live import LiveRequests
 from llama_async_proxy.inference.names import Names, choose
 from llama_async_proxy.inference.reassembly import NotReassembled
 from llama_async_proxy.inference.residency import Lease, Residency, Revoke
-from llama_async_proxy.inference.routes import Headers, Parameters, Route, parameters
+from llama_async_proxy.inference.routes import Headers, Parameters, Route, forbids_loading, parameters
 from llama_async_proxy.inference.upstream import Timeouts, UpstreamClient, UpstreamRequest
 from llama_async_proxy.inference.variants import with_defaults
 from llama_async_proxy.records import Model, RequestRecord
@@ -117,6 +117,8 @@ class Proxy:
         account.model = asked.model or ""
         model = choose(self._names.index, asked.model, () if asked.model else self._residency.loaded())
         account.resolved(model)
+        if forbids_loading(request.query) and not self._residency.is_ready(model):
+            raise InvalidInput("model", f"{model.slug!r} is not loaded, and autoload=false forbids loading it")
         if variant := self._names.index.variant(asked.model):
             request = replace(request, body=with_defaults(variant, request.route, request.body))
             asked = parameters(request.route, request.query, request.headers, request.body)

@@ -132,6 +132,13 @@ def parameters(route: Route, query: bytes, headers: Headers, body: bytes) -> Par
     return Parameters(_given(asked.model), stream == b"true", stream in _NO_STREAM and asked.allow_reassembly)
 
 
+def forbids_loading(query: bytes) -> bool:
+    """Whether the request is only for a model that is loaded already, as clients of llama-server's router say it."""
+    if b"autoload" not in query:
+        return False
+    return parse_qs(query.decode("utf-8", "replace")).get("autoload", [""])[-1] in ("false", "0")
+
+
 def model_in_query(query: bytes) -> str | None:
     """The value of `model` in a query string."""
     if b"model" not in query:
