@@ -81,7 +81,8 @@ def _proxy(services: Services, totals: InferenceTotals) -> Iterable[Family]:
     is_up = services.engine.state.status is EngineStatus.RUNNING
     yield _one("gauge", "build_info", "Always 1; the version is a label.", 1, version=__version__)
     yield _one("gauge", "start_time_seconds", "Unix time of the start.", services.started_at_ms / 1000)
-    yield _one("gauge", "engine_up", "1 while models can be loaded.", float(is_up), kind=services.engine.state.kind)
+    engine = services.engine.state.kind
+    yield _one("gauge", "engine_up", "1 while models can be loaded.", float(is_up), engine=engine)
     yield _one("counter", "http_requests_total", "HTTP requests on the API and inference routes.", http.total)
     yield _one("counter", "http_request_errors_total", "Of them, answered with 5xx or broken off.", http.errors)
     yield _one("gauge", "http_requests_in_progress", "HTTP requests that have not ended.", http.active)

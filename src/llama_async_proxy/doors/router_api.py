@@ -1,7 +1,8 @@
-"""The API of llama-server's router, answered by us, so that its clients work with this service: its own web UI, scripts.
+"""The API of llama-server's router, answered by us, so that its clients (its own web UI, scripts) work unmodified.
 
-`GET /models` lists, `POST /models/load` and `/models/unload` begin what takes time and answer at once, `GET /models/sse`
-tells how it goes. `GET /props` without a model says that this is a router. Browsers that navigate get the UI's pages.
+`GET /models` lists, `POST /models/load` and `/models/unload` begin what takes time and answer at once, and
+`GET /models/sse` tells how it goes. `GET /props` without a model says that this is a router. Browsers that navigate get
+the UI's pages.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from llama_async_proxy.inference.routes import model_in_query
 from llama_async_proxy.operations import table
 from llama_async_proxy.operations.models import LoadModel, ScanModels, UnloadModel, find
 from llama_async_proxy.operations.services import Services
-from llama_async_proxy.records import Model, ModelStatus
+from llama_async_proxy.records import Model
 
 logger = logging.getLogger(__name__)
 
