@@ -112,6 +112,11 @@ WRONG: list[Any] = [
      "conversations": [{"title": "t", "model": "m", "messages": [{"parent": 0, "role": "user", "content": "loop"}]}]},
     {"format": "llama-async-proxy/conversations", "conversations": [{"title": "t", "model": "m", "active": 3}]},
     {"messages": [{"id": "1", "extra": [{"type": "IMAGE", "base64Url": "data:image/png;base64,%%%"}]}]},
+    {"messages": [{"id": "1", "extra": [{"type": "IMAGE", "base64Url": "data:image/png;base64,PHN2Zz4="}]}]},
+    {"format": "llama-async-proxy/conversations",
+     "conversations": [{"title": "t", "model": "m", "messages": [
+         {"parent": None, "role": "user", "content": "", "images": [
+             {"media_type": "image/svg+xml", "data": "PHN2Zz4="}]}]}]},
 ]  # fmt: skip
 
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 import msgspec
 
+from llama_async_proxy.chats import pictures
 from llama_async_proxy.chats.titles import MAX_TITLE_LENGTH, UNTITLED
 from llama_async_proxy.errors import InvalidInput
 from llama_async_proxy.records import Conversation, Image, Message, MessageStatus, NewConversation, NewMessage, Role
@@ -91,6 +92,8 @@ def checked(conversation: NewConversation) -> NewConversation:
             raise InvalidInput("file", f"message {number} of {where!r} has no proper parent")
         if message.status is MessageStatus.GENERATING:
             raise InvalidInput("file", f"message {number} of {where!r} is unfinished")
+        for image in message.images:
+            pictures.check(image, "file")
     if conversation.active is not None and not 0 <= conversation.active < len(conversation.messages):
         raise InvalidInput("file", f"{where!r} has no proper active message")
     title = " ".join(conversation.title.split())[:MAX_TITLE_LENGTH].strip() or UNTITLED

@@ -22,7 +22,7 @@ from llama_async_proxy.records import Image, NewConversation, NewMessage, Role
 T = TypeVar("T")
 
 _ROLES = {role.value: role for role in Role}
-_DATA_URL = re.compile(r"data:(?P<type>image/[\w.+-]+);base64,(?P<data>.*)", re.DOTALL)
+_DATA_URL = re.compile(r"data:(?P<type>image/(?:png|jpeg|gif|webp));base64,(?P<data>.*)", re.DOTALL)
 _REASONING = re.compile(
     r'<details type="reasoning"[^>]*>\s*(?:<summary>.*?</summary>)?(?P<text>.*?)</details>\s*', re.DOTALL
 )
@@ -254,7 +254,7 @@ def _milliseconds(time: float | None) -> int | None:
 
 
 def _images(urls: Iterable[tuple[str | None, str]]) -> Iterable[Image]:
-    """Those that the file holds itself; links to others lead nowhere from here."""
+    """Pictures that the file holds itself; links to others lead nowhere from here."""
     for url, name in urls:
         match = _DATA_URL.fullmatch(url or "")
         if match is not None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from math import isfinite
 
-from llama_async_proxy.chats import titles
+from llama_async_proxy.chats import pictures, titles
 from llama_async_proxy.chats.answer import Answer
-from llama_async_proxy.errors import Conflict, InvalidInput, TooLarge
+from llama_async_proxy.errors import Conflict, InvalidInput
 from llama_async_proxy.events import BranchChosen, ConversationChanged, ConversationDeleted
 from llama_async_proxy.inference.names import choose
 from llama_async_proxy.operations.services import Services
@@ -29,8 +29,6 @@ from llama_async_proxy.store.chats import ConversationChanges, RoleTotals
 MAX_MESSAGE_LENGTH = 2_000_000
 """Characters: more than any model reads."""
 MAX_IMAGES = 16
-MAX_IMAGE_BYTES = 20 << 20
-_IMAGE_MAGIC = {"image/png": b"\x89PNG", "image/jpeg": b"\xff\xd8\xff", "image/gif": b"GIF8", "image/webp": b"RIFF"}
 _MAX_NAME_LENGTH = 500
 _MAX_STOPS = 16
 _LIMITS: dict[str, tuple[float, float]] = {
@@ -346,14 +344,7 @@ def _checked_images(images: tuple[Image, ...]) -> tuple[Image, ...]:
     if len(images) > MAX_IMAGES:
         raise InvalidInput("images", f"must be at most {MAX_IMAGES}, not {len(images)}")
     for index, image in enumerate(images):
-        where = f"images[{index}]"
-        magic = _IMAGE_MAGIC.get(image.media_type)
-        if magic is None:
-            raise InvalidInput(where, f"must be one of {', '.join(_IMAGE_MAGIC)}, not {image.media_type[:100]!r}")
-        if not image.data.startswith(magic):
-            raise InvalidInput(where, f"does not begin as {image.media_type} does")
-        if len(image.data) > MAX_IMAGE_BYTES:
-            raise TooLarge(where, f"is larger than {MAX_IMAGE_BYTES >> 20} MiB")
+        pictures.check(image, f"images[{index}]")
     return images
 
 

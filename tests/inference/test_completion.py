@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+import asyncio
+import collections
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from llama_async_proxy.errors import LoadFailed, NotFound, ServiceError, Unavailable, UpstreamFailed
+from llama_async_proxy.events import EventBus
+from llama_async_proxy.inference.completion import Completer, EventReader
+from llama_async_proxy.inference.names import Names
+from llama_async_proxy.inference.residency import Residency
+from llama_async_proxy.inference.upstream import UpstreamClient
+from llama_async_proxy.records import Completion, CompletionRequest, RequestRecord
+from support.upstream import (
+    STREAM_HEAD,
+    Exchange,
+    RunningEngine,
+    Upstream,
+    answers,
+    make_model,
+    make_settings,
+    make_spec,
+)
+
+MODEL = make_model(1, "tiny")
+ASKED = CompletionRequest(
+    "tiny", {"messages": [{"role": "user", "content": "Hi"}], "top_k": 5}, "10.0.0.7", "/api/chat"
+)
+
+
+class Desk:
+    """A completer with a model behind it."""
+
+    def __init__(self, upstream: Upstream, engine: RunningEngine, completer: Completer, residency: Residency) -> None:
+        self.upstream, self.engine, self.completer, self.residency = upstream, engine, completer, residency
+        self.records: list[RequestRecord] = []
+        self.pieces: list[tuple[str, str]] = []
+        self.stop = asyncio.Event()
+
+    async def ask(self, request: CompletionRequest = ASKED) -> Completion:
+        return await self.completer.complete(request, lambda *piece: self.pieces.append(piece), self.stop.wait)
+
+
+@pytest.fixture
+async def desk() -> AsyncIterator[Desk]:
+    upstream, bus, client = Upstream(), EventBus(), UpstreamClient()
+    async with upstream.serving():
+        engine = RunningEngine(bus, {1: upstream.endpoint})
+        residency = Residency(
+            engine, settings=make_settings, models=lambda: (MODEL,), spec_for=make_spec, bus=bus, used=lambda *_: None
+        )
+        running = asyncio.create_task(residency.run())
+        desk: Desk
+        completer = Completer(
+            names=Names(lambda: (MODEL,)),
+            residency=residency,
+            client=client,
+            settings=make_settings,
+            finished=lambda record: desk.records.append(record),
+        )
+        desk = Desk(upstream, engine, completer, residency)
+        yield desk
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        client.close()
+
+
+def streams(*pieces: bytes, ends: bool = True, then: Callable[[Exchange], Awaitable[None]] | None = None) -> Any:
+    async def behave(exchange: Exchange) -> None:
+        await exchange.send(STREAM_HEAD)
+        for piece in pieces:
+            await exchange.chunk(piece)
+        if then is not None:
+            await then(exchange)
+        if ends:
+            await exchange.send(b"0\r\n\r\n")
+
+    return behave
+
+
+def delta(content: bytes, kind: bytes = b"content") -> bytes:
+    return b'data: {"choices":[{"index":0,"delta":{"%b":"%b"}}]}\n\n' % (kind, content)
+
+
+END = b'data: {"choices":[],"usage":{"completion_tokens":2,"prompt_tokens":9}}\n\ndata: [DONE]\n\n'
+
+
+async def test_pieces_come_as_they_are_sent_and_the_request_is_recorded(desk: Desk) -> None:
+    role = b'data: {"choices":[{"delta":{"role":"assistant","content":null}}]}\n\n'
+    desk.upstream.behaviour = streams(role, delta(b"Hm", b"reasoning_content"), delta(b"Hi") + delta(b" you"), END)
+    completion = await desk.ask()
+    assert desk.pieces == [("", "Hm"), ("Hi", ""), (" you", "")]
+    assert desk.records == [completion.record]
+    record = completion.record
+    assert (record.model, record.route, record.client, record.status) == ("tiny", "/api/chat", "10.0.0.7", 200)
+    assert (record.prompt_tokens, record.completion_tokens, completion.was_stopped) == (9, 2, False)
+    [sent] = desk.upstream.requests
+    assert sent.target == "/v1/chat/completions"
+    assert sent.json == {
+        **ASKED.body,
+        "model": "tiny",
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    assert desk.residency.in_flight(1) == 0
+
+
+async def test_stopping_closes_the_connection_to_the_engine(desk: Desk) -> None:
+    async def linger(_: Exchange) -> None:
+        await asyncio.Event().wait()
+
+    desk.upstream.behaviour = streams(delta(b"Hi"), then=linger)
+    asking = asyncio.create_task(desk.ask())
+    async with asyncio.timeout(30):
+        while not desk.pieces:
+            await asyncio.sleep(0.001)
+    assert not desk.completer.is_idle("tiny")
+    desk.stop.set()
+    assert (await asking).was_stopped
+    await desk.upstream.until(lambda upstream: upstream.cancelled == 1)
+    assert desk.completer.is_idle("tiny")
+
+
+async def test_stopping_ends_the_wait_for_a_model(desk: Desk) -> None:
+    desk.engine.gate.clear()
+    asking = asyncio.create_task(desk.ask())
+    await asyncio.sleep(0)
+    desk.stop.set()
+    assert (await asking).was_stopped
+    desk.engine.gate.set()
+
+
+FAULTS: list[tuple[Any, str]] = [
+    (answers({"error": {"message": "context too long"}}, status=b"400 Bad Request"), "400: context too long"),
+    (answers({"detail": "odd"}, status=b"500 Oops"), "odd"),
+    (streams(delta(b"Hi"), b'data: {"error":{"message":"slot broke"}}\n\n'), "slot broke"),
+    (streams(b"data: {nonsense\n\n"), "an event that is none"),
+    (streams(delta(b"Hi"), then=lambda exchange: exchange.die()), "broke off"),
+]
+
+
+@pytest.mark.parametrize(("behaviour", "message"), FAULTS, ids=[message for _, message in FAULTS])
+async def test_what_the_engine_does_wrong_is_an_error_with_a_record(desk: Desk, behaviour: Any, message: str) -> None:
+    desk.upstream.behaviour = behaviour
+    with pytest.raises(UpstreamFailed, match=message):
+        await desk.ask()
+    assert (desk.records[0].status, message in (desk.records[0].error or "")) == (502, True)
+
+
+async def test_an_unknown_model_and_a_failed_load_are_errors(desk: Desk) -> None:
+    with pytest.raises(NotFound):
+        await desk.ask(CompletionRequest("tinny", {}, "", "/api/chat"))
+    desk.engine.failure = LoadFailed("no memory")
+    with pytest.raises(LoadFailed):
+        await desk.ask()
+    assert [record.status for record in desk.records] == [404, 503]
+
+
+async def test_the_end_of_the_service_breaks_it_off(desk: Desk) -> None:
+    async def linger(_: Exchange) -> None:
+        await asyncio.Event().wait()
+
+    desk.upstream.behaviour = streams(delta(b"Hi"), then=linger)
+    asking = asyncio.create_task(desk.ask())
+    async with asyncio.timeout(30):
+        while not desk.pieces:
+            await asyncio.sleep(0.001)
+    desk.residency.break_off()
+    with pytest.raises(Unavailable):
+        await asking
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 1000])
+def test_events_are_the_same_however_they_are_cut(size: int) -> None:
+    reader, stream = EventReader(), b": comment\n\ndata: {}\r\n\r\nevent: x\ndata: \xf0\x9f\xa6\x99\n\ndata: [DONE]\n\n"
+    cut = (stream[at : at + size] for at in range(0, len(stream), size))
+    assert [data for piece in cut for data in reader.feed(piece)] == [b"{}", b"\xf0\x9f\xa6\x99", b"[DONE]"]
+
+
+def test_an_event_without_end_is_an_error() -> None:
+    reader = EventReader()
+    with pytest.raises(ServiceError, match="without an end"):
+        collections.deque((reader.feed(b"x" * (1 << 20)) for _ in range(10)), maxlen=0)
