@@ -137,10 +137,10 @@ async def test_validation_tells_everything_and_stores_nothing(at: House) -> None
     assert (await data(at, "GET", "/api/presets"))["presets"] == []
 
 
-@pytest.mark.parametrize("name", ["..", "%2e%2e", ".hidden", "a%5Cb", "%00", "a%0A", "%20a"])
-async def test_a_name_with_a_trick_in_it_reaches_no_file(at: House, name: str) -> None:
-    async with at.http.put(f"{at.url}/api/presets/{name}", json={"content": ""}) as response:
-        assert response.status in (400, 404, 405)
+async def test_a_name_with_a_trick_in_it_reaches_no_file(at: House) -> None:
+    for name in ("..", "%2e%2e", ".hidden", "a%5Cb", "%00", "a%0A", "%20a", "a%2F..%2F..%2Fb"):
+        async with at.http.put(f"{at.url}/api/presets/{name}", json={"content": ""}) as response:
+            assert response.status in (400, 404, 405), name
     assert not at.services.store.presets.directory.exists()
 
 
