@@ -137,6 +137,8 @@ class BrokenFile:
     reason: str
 
 
+COMMAND = "command"
+"""The option of a model that holds how another program serves it."""
 NO_FILE = ("command:", "router:")
 """What the path of a model begins with that has no file: one of a custom command, one of a router elsewhere."""
 
@@ -189,8 +191,13 @@ class Model:
 
     @property
     def has_file(self) -> bool:
-        """False for a model that another program serves."""
+        """False for a model that another program brings along."""
         return not self.path.startswith(NO_FILE)
+
+    @property
+    def has_command(self) -> bool:
+        """True for a model that a program other than llama.cpp serves."""
+        return COMMAND in self.options
 
 
 @dataclass(frozen=True, slots=True)

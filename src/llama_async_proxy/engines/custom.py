@@ -11,9 +11,9 @@ import shlex
 from collections.abc import Mapping
 
 from llama_async_proxy.errors import InvalidInput
-from llama_async_proxy.records import CustomCommand, Endpoint, LaunchSpec, OptionValue
+from llama_async_proxy.records import COMMAND, CustomCommand, Endpoint, LaunchSpec, OptionValue
 
-START, HEALTH, STOP = "command", "command-health", "command-stop"
+START, HEALTH, STOP = COMMAND, "command-health", "command-stop"
 ENVIRONMENT, DIRECTORY = "command-environment", "command-directory"
 COMMAND_OPTIONS = frozenset({START, HEALTH, STOP, ENVIRONMENT, DIRECTORY})
 """Keys of a model's options that make its command."""

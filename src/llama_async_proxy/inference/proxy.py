@@ -136,7 +136,8 @@ class Proxy:
                 interruption.disarm()
 
     async def _exchange(self, request: Request, asked: Parameters, lease: Lease, delivery: Delivery) -> None:
-        if asked.reassembles and await self._reassembled(request, lease, delivery):
+        reassembles = asked.reassembles and not lease.model.has_command
+        if reassembles and await self._reassembled(request, lease, delivery):
             return
         async with self._client.request(lease.endpoint, for_engine(request), self._timeouts()) as response:
             await delivery.relay(response)

@@ -90,7 +90,9 @@ class Splicer:
             return None
         if not self._residency.is_ready(model) or self._names.index.variant(asked.model):
             return None
-        parts = reassembly.begin(request.route.path) if asked.reassembles else None
+        # Of other servers it is not known how their streams and their whole answers differ.
+        reassembles = asked.reassembles and not model.has_command
+        parts = reassembly.begin(request.route.path) if reassembles else None
         passage = Passage(self, request, client, parts)
         return passage if passage.leased(model, self._residency) else None
 
