@@ -31,6 +31,7 @@ from llama_async_proxy.engines.catalogue import OptionCatalogue
 from llama_async_proxy.engines.contract import Engine
 from llama_async_proxy.engines.discovery import find_launcher
 from llama_async_proxy.engines.fleet import Outlets
+from llama_async_proxy.engines.process import private_bytes_of
 from llama_async_proxy.engines.router import RouterEngine
 from llama_async_proxy.engines.router_host import OwnRouter, RemoteRouter
 from llama_async_proxy.engines.workers import WorkersEngine
@@ -56,6 +57,7 @@ from llama_async_proxy.operations.active_preset import ActivePreset
 from llama_async_proxy.operations.configuration import Configuration
 from llama_async_proxy.operations.engine import describe_engine
 from llama_async_proxy.operations.launch import LaunchPlanner
+from llama_async_proxy.operations.memory import MemoryBook
 from llama_async_proxy.operations.models import ScanModels, scan_models
 from llama_async_proxy.operations.presets import make_default_preset
 from llama_async_proxy.operations.routers import register_found, registered_specs, router_options
@@ -128,6 +130,13 @@ async def build(settings: Settings) -> AsyncIterator[Application]:
         planner = LaunchPlanner(live)
         engine = await stack.enter_async_context(_engine(live, Outlets(bus, logs.write), planner, store))
         names = Names(store.models.all, planner.preset_paths)
+        requests = RequestMeter()
+        machine = Machine(HostProbe(settings.data_dir), machine_gpus())
+        stack.callback(machine.close)
+        sampler = Sampler(
+            machine, lambda: _facts(engine, requests, started_at_ms), live, bus=bus, store=store.metrics.append
+        )
+        memory = MemoryBook(live, lambda: engine.state, sampler)
         residency = Residency(
             engine,
             settings=live,
@@ -135,6 +144,7 @@ async def build(settings: Settings) -> AsyncIterator[Application]:
             spec_for=planner.spec,
             bus=bus,
             used=store.models.touch,
+            memory=memory,
         )
         totals = InferenceTotals()
 
@@ -160,12 +170,6 @@ async def build(settings: Settings) -> AsyncIterator[Application]:
             residency=residency,
             bus=bus,
         )
-        requests = RequestMeter()
-        machine = Machine(HostProbe(settings.data_dir), machine_gpus())
-        stack.callback(machine.close)
-        sampler = Sampler(
-            machine, lambda: _facts(engine, requests, started_at_ms), live, bus=bus, store=store.metrics.append
-        )
         services = Services(
             configuration=configuration,
             catalogue=catalogue,
@@ -175,6 +179,7 @@ async def build(settings: Settings) -> AsyncIterator[Application]:
             names=names,
             engine=engine,
             residency=residency,
+            memory=memory,
             live=live_requests,
             answers=answers,
             sampler=sampler,
@@ -302,8 +307,11 @@ async def _first_scan(services: Services) -> None:
 def _facts(engine: Engine, requests: RequestMeter, started_at_ms: int) -> ServiceFacts:
     engine.measure()
     loaded = [r for r in engine.runtimes() if r.status in (ModelStatus.READY, ModelStatus.SLEEPING)]
+    pids = tuple(runtime.pid for runtime in engine.runtimes() if runtime.pid is not None)
     return ServiceFacts(
         models_loaded=len(loaded),
+        models_private_bytes=sum(private_bytes_of(pid) for pid in pids),
+        model_pids=pids,
         models_memory_bytes=sum(r.rss_bytes or 0 for r in loaded),
         requests=requests.snapshot(),
         uptime_s=(_now_ms() - started_at_ms) / 1000,

@@ -422,6 +422,10 @@ class Sample:
     models_loaded: int = 0
     models_memory_bytes: int = 0
     """RSS of all model processes."""
+    models_private_bytes: int = 0
+    """The part of it that would be free without them."""
+    models_gpu_bytes: int = 0
+    """Memory of all GPUs that they hold."""
     requests: RequestCounters = RequestCounters()
     uptime_s: float = 0.0
 

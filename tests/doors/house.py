@@ -23,7 +23,7 @@ from llama_async_proxy.doors.sockets import Sockets
 from llama_async_proxy.engines.catalogue import OptionCatalogue
 from llama_async_proxy.engines.fleet import Outlets
 from llama_async_proxy.engines.workers import WorkersEngine
-from llama_async_proxy.events import EventBus
+from llama_async_proxy.events import EventBus, LogWritten
 from llama_async_proxy.inference.completion import Completer
 from llama_async_proxy.inference.live import LiveRequests
 from llama_async_proxy.inference.names import Names
@@ -39,8 +39,10 @@ from llama_async_proxy.monitor.sampler import Machine, Sampler, ServiceFacts
 from llama_async_proxy.operations.active_preset import ActivePreset
 from llama_async_proxy.operations.configuration import Configuration
 from llama_async_proxy.operations.launch import LaunchPlanner
+from llama_async_proxy.operations.memory import MemoryBook
 from llama_async_proxy.operations.models import ScanModels, scan_models
 from llama_async_proxy.operations.services import Services
+from llama_async_proxy.records import LogLevel, LogLine
 from llama_async_proxy.settings import resolve
 from llama_async_proxy.store.store import Store
 from support.asgi import serving
@@ -58,6 +60,14 @@ class House:
     models_dir: Path
     url: str
     http: aiohttp.ClientSession
+
+    def line(self, message: str) -> LogLine:
+        return LogLine(self.services.now_ms(), LogLevel.INFO, "service", message)
+
+    def log(self, *messages: str) -> None:
+        """As the log pipeline does when a line was written."""
+        for message in messages:
+            self.services.bus.publish(LogWritten(self.line(message)))
 
     async def call(self, method: str, path: str, body: Any = None, **options: Any) -> tuple[int, Any]:
         """(status, JSON) of one request."""
@@ -91,6 +101,7 @@ async def house(directory: Path, model_files: Path, **settings: Any) -> AsyncIte
         )
         planner = LaunchPlanner(live)
         names = Names(store.models.all, planner.preset_paths)
+        memory = MemoryBook(live, lambda: engine.state, sampler)
         residency = Residency(
             engine,
             settings=live,
@@ -98,6 +109,7 @@ async def house(directory: Path, model_files: Path, **settings: Any) -> AsyncIte
             spec_for=planner.spec,
             bus=bus,
             used=store.models.touch,
+            memory=memory,
         )
         catalogue = OptionCatalogue(lambda: engine.state, directory.parent / "options")  # shared by all tests
         active_preset = ActivePreset(
@@ -127,6 +139,7 @@ async def house(directory: Path, model_files: Path, **settings: Any) -> AsyncIte
             names=names,
             engine=engine,
             residency=residency,
+            memory=memory,
             live=live_requests,
             answers=answers,
             sampler=sampler,

@@ -8,9 +8,10 @@ import pytest
 
 from doors.house import House, house
 from llama_async_proxy.errors import InvalidInput
-from llama_async_proxy.operations import estimate
+from llama_async_proxy.monitor.sampler import Sampler
 from llama_async_proxy.operations.estimate import EstimateMemory, Fit, MemoryReport, estimate_memory
-from llama_async_proxy.operations.models import ScanModels, scan_models
+from llama_async_proxy.operations.load_settings import ALL_LAYERS
+from llama_async_proxy.operations.models import ScanModels, find, scan_models
 from llama_async_proxy.records import GpuSample, OptionValue, Sample
 from support.models import write_ghost
 
@@ -35,6 +36,7 @@ async def report(at: House, monkeypatch: pytest.MonkeyPatch, sample: Sample, /, 
         return sample
 
     monkeypatch.setattr(at.services.sampler, "now", now)
+    monkeypatch.setattr(Sampler, "latest", sample)
     given = {name.replace("_", "-"): value for name, value in {"ctx_size": 8192, "parallel": 1, **options}.items()}
     return await estimate_memory(at.services, EstimateMemory("large", given))
 
@@ -90,11 +92,14 @@ async def test_an_unknown_model_and_a_lost_file_are_not_found(at: House) -> None
 async def test_a_load_fits_where_there_is_room(at: House, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (await report(at, monkeypatch, machine(free=8 * GIB))).fits is Fit.YES
     small = await report(at, monkeypatch, machine(free=5 * GIB))
-    assert small.fits is Fit.NO
+    assert small.fits is Fit.TIGHT
     assert small.largest_context is not None
     assert 256 <= small.largest_context < 8192
     none = await report(at, monkeypatch, machine(free=GIB))
-    assert (none.fits, none.largest_context) == (Fit.NO, None)
+    assert (none.fits, none.largest_context) == (Fit.TIGHT, None)
+    huge = await report(at, monkeypatch, machine(free=60 * GIB), ctx_size=1 << 20)
+    assert huge.fits is Fit.NO
+    assert {"ctx-size": huge.largest_context} in huge.alternatives
 
 
 async def test_without_a_gpu_no_layer_goes_there(at: House, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,17 +124,16 @@ async def test_as_many_layers_as_fit_go_to_the_gpu(at: House, monkeypatch: pytes
         ({"parallel": 3, "kv-unified": True}, {"slots": 3, "unified_cache": True}),
         ({"no-kv-offload": True}, {"offload_cache": False}),
         ({"kv-offload": False}, {"offload_cache": False}),
-        ({"swa-full": True, "cpu-moe": True}, {"full_sliding_cache": True, "cpu_expert_layers": estimate.ALL_LAYERS}),
+        ({"swa-full": True, "cpu-moe": True}, {"full_sliding_cache": True, "cpu_expert_layers": ALL_LAYERS}),
         ({"flash-attn": False, "ubatch-size": "64"}, {"flash_attention": "off", "micro_batch_size": 64}),
     ],
 )
 async def test_every_option_that_matters_is_understood(
-    at: House, monkeypatch: pytest.MonkeyPatch, options: dict[str, OptionValue], settings: dict[str, Any]
+    at: House, options: dict[str, OptionValue], settings: dict[str, Any]
 ) -> None:
-    seen: list[Any] = []
-    monkeypatch.setattr(estimate, "largest_context", lambda _shape, given, _budget: seen.append(given))
-    await estimate_memory(at.services, EstimateMemory("large", options))
-    assert {name: getattr(seen[0], name) for name in settings} == settings
+    model = find(at.services, "large")
+    demand = await at.services.memory.demand(model, at.services.planner.spec(model, options))
+    assert {name: getattr(demand.settings, name) for name in settings} == settings
 
 
 @pytest.mark.parametrize(

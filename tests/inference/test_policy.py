@@ -108,8 +108,8 @@ def test_models_unused_for_long_enough_expire(ttl_s: float, gone: tuple[int, ...
 # --- turns --------------------------------------------------------------------------------------
 
 
-def serving(model_id: int, turn_s: float, **changes: bool) -> Resident:
-    return replace(Resident(model_id, 0.0, turn_s, busy=True), **changes)
+def serving(model_id: int, turn_s: float, *, busy: bool = True, pinned: bool = False, leaving: bool = False) -> Resident:
+    return Resident(model_id, 0.0, turn_s, busy, pinned, leaving)
 
 
 def test_the_longest_wait_is_first_in_line_within_a_priority() -> None:

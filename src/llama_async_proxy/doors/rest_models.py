@@ -73,8 +73,8 @@ async def delete_model(services: Live, model_id: str) -> Answer[wire.Removed]:
 
 async def load_model(services: Live, model_id: str, body: wire.LoadBody | None = None) -> Answer[wire.RegisteredModel]:
     """Run a model; answers when it is ready."""
-    options = body.options if body else {}
-    return _model(await table.MODELS_LOAD.run(services, LoadModel(model_id, options)), "Model loaded successfully")
+    request = LoadModel(model_id, body.options, body.force) if body else LoadModel(model_id)
+    return _model(await table.MODELS_LOAD.run(services, request), "Model loaded successfully")
 
 
 async def get_model_memory(

@@ -128,6 +128,7 @@ class ModelChangesBody(CamelWire):
 
 class LoadBody(Wire):
     options: dict[str, Option] = Field(default={}, description="Engine options of this load, by long flag name.")
+    force: bool = Field(default=False, description="Load it although it needs more memory than the machine has.")
 
 
 class DiscoverBody(CamelWire):
@@ -182,7 +183,10 @@ class MachineMemory(Wire):
 
 
 class ModelMemory(CamelWire):
-    fits: Fit = Field(description="host_only: not as asked, but without the GPU.")
+    fits: Fit = Field(
+        description="after_evictions: once others were unloaded, which the service does by itself. host_only: not as "
+        "asked, but without the GPU. tight: only in what is not free, the system may have to swap."
+    )
     is_rough: bool = Field(description="The architecture is not modelled; the numbers may be off by some percent.")
     context_size: int = Field(description="Tokens of all slots together, as the engine rounds them.")
     context_per_slot: int
@@ -194,13 +198,18 @@ class ModelMemory(CamelWire):
     gpu: MemoryFootprint
     free: MachineMemory = Field(description="Now, and what this model's process would give back.")
     measured: MachineMemory | None = Field(None, description="What the model's process takes; absent while none runs.")
+    counted: MachineMemory | None = Field(None, description="By the engine itself after the load, where it tells.")
+    with_draft: MachineMemory = Field(description="The estimate, and what a draft model takes.")
+    alternatives: list[dict[str, Option]] = Field(
+        description="Engine options with which it would fit, each set enough by itself; empty when it fits."
+    )
     largest_context: int | None = Field(None, description="Tokens of all slots that fit; absent when none does.")
     most_gpu_layers: int | None = Field(None, description="Absent without a GPU, or when the rest does not fit.")
 
 
 def model_memory(report: MemoryReport) -> ModelMemory:
     answer = report.estimate
-    is_measured = report.measured_host_bytes is not None
+    counted, is_measured = report.counted, report.measured_host_bytes is not None
     return ModelMemory(
         fits=report.fits,
         is_rough=answer.is_rough,
@@ -214,6 +223,9 @@ def model_memory(report: MemoryReport) -> ModelMemory:
         gpu=_footprint(answer.gpu),
         free=_machine_memory(report.free_host_bytes, report.free_gpu_bytes),
         measured=_machine_memory(report.measured_host_bytes or 0, report.measured_gpu_bytes) if is_measured else None,
+        counted=_machine_memory(counted.host_bytes, counted.gpu_bytes) if counted else None,
+        with_draft=_machine_memory(report.use.host_bytes, report.use.gpu_bytes),
+        alternatives=[dict(options) for options in report.alternatives],
         largest_context=report.largest_context,
         most_gpu_layers=report.most_gpu_layers,
     )

@@ -13,32 +13,32 @@ from llama_async_proxy.records import NO_MEMORY, LaunchSpec, MemoryUse, Model, M
 class Memory(Protocol):
     """Knows what loads take, and what the machine has."""
 
-    async def need(self, model: Model, spec: LaunchSpec) -> MemoryUse:
+    async def need(self, model: Model, spec: LaunchSpec, /) -> MemoryUse:
         """What the load is expected to take; NO_MEMORY where nobody can tell."""
 
     def capacity(self) -> tuple[Capacity, Capacity]:
         """What loaded models may take together, and what one may take that is alone. Asked at every change."""
 
-    def refusal(self, model: Model, need: MemoryUse) -> NotEnoughMemory:
+    def refusal(self, model: Model, need: MemoryUse, /) -> NotEnoughMemory:
         """The numbers, and the settings that would fit."""
 
-    async def smaller(self, model: Model, spec: LaunchSpec, failure: LoadFailed) -> LaunchSpec | None:
+    async def smaller(self, model: Model, spec: LaunchSpec, failure: LoadFailed, /) -> LaunchSpec | None:
         """The next smaller load when this one ran out of memory; None for another failure, or when none is left."""
 
 
 class UnknownMemory:
     """Nobody can tell: only places count."""
 
-    async def need(self, model: Model, spec: LaunchSpec) -> MemoryUse:
+    async def need(self, _model: Model, _spec: LaunchSpec) -> MemoryUse:
         return NO_MEMORY
 
     def capacity(self) -> tuple[Capacity, Capacity]:
         return UNLIMITED, UNLIMITED
 
-    def refusal(self, model: Model, need: MemoryUse) -> NotEnoughMemory:
+    def refusal(self, model: Model, _need: MemoryUse) -> NotEnoughMemory:
         return NotEnoughMemory(f"There is not enough memory for model {model.slug!r}.")
 
-    async def smaller(self, model: Model, spec: LaunchSpec, failure: LoadFailed) -> LaunchSpec | None:
+    async def smaller(self, _model: Model, _spec: LaunchSpec, _failure: LoadFailed) -> LaunchSpec | None:
         return None
 
 

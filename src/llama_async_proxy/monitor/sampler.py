@@ -35,6 +35,9 @@ class ServiceFacts:
     """RSS of all model processes."""
     requests: RequestCounters = field(default_factory=RequestCounters)
     uptime_s: float = 0.0
+    models_private_bytes: int = 0
+    """The part of `models_memory_bytes` that is given back when they end: files that are mapped count as available already."""
+    model_pids: tuple[int, ...] = ()
 
 
 class Intervals(Protocol):
@@ -234,6 +237,8 @@ def _joined(reading: MachineReading, facts: ServiceFacts) -> Sample:
         gpus=reading.gpu.gpus,
         models_loaded=facts.models_loaded,
         models_memory_bytes=facts.models_memory_bytes,
+        models_private_bytes=facts.models_private_bytes,
+        models_gpu_bytes=sum(reading.gpu.process_bytes.get(pid, 0) for pid in facts.model_pids),
         requests=facts.requests,
         uptime_s=facts.uptime_s,
     )

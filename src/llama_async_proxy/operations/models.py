@@ -116,6 +116,8 @@ class LoadModel:
     id: ModelRef
     options: Mapping[str, OptionValue] = field(default_factory=no_options)
     """Engine options of this load only; they outrank every other source."""
+    force: bool = False
+    """Load it although it needs more memory than the machine has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,7 +283,7 @@ async def delete_model(services: Services, request: DeleteModel) -> DeletedModel
 async def load_model(services: Services, request: LoadModel) -> ModelView:
     """Answers when the model is ready. Idempotent; callers of one model share one load."""
     model = find(services, request.id)
-    runtime = await services.residency.load(model, request.options)
+    runtime = await services.residency.load(model, request.options, force=request.force)
     services.store.models.touch(model.id, services.now_ms())
     return ModelView(services.store.models.get(model.id), _with_gpu_bytes(services, runtime))
 

@@ -20,6 +20,7 @@ from llama_async_proxy.monitor.sampler import Sampler
 from llama_async_proxy.operations.active_preset import ActivePreset
 from llama_async_proxy.operations.configuration import Configuration
 from llama_async_proxy.operations.launch import LaunchPlanner
+from llama_async_proxy.operations.memory import MemoryBook
 from llama_async_proxy.store.store import Store
 
 
@@ -33,6 +34,7 @@ class Services:
     names: Names
     engine: Engine
     residency: Residency
+    memory: MemoryBook
     live: LiveRequests
     answers: Answers
     sampler: Sampler

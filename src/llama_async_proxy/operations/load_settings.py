@@ -1,0 +1,96 @@
+"""From the options of a load to those numbers that decide how much memory it takes. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from llama_async_proxy.errors import InvalidInput
+from llama_async_proxy.gguf.memory import CACHE_BYTES_PER_32, FlashAttention, LoadSettings
+from llama_async_proxy.records import LaunchSpec, OptionValue
+
+ALL_LAYERS = 1 << 16
+"""More than any model has."""
+_FLASH: Mapping[str, FlashAttention] = {"on": "on", "off": "off", "auto": "auto", "1": "on", "0": "off", "-1": "auto"}
+_DRAFT = ("spec-draft-model", "model-draft")
+_DRAFT_LAYERS = ("spec-draft-ngl", "gpu-layers-draft", "n-gpu-layers-draft")
+
+
+def load_settings(spec: LaunchSpec) -> LoadSettings:
+    """The options that decide on memory, but for the layers on the GPU. Raises InvalidInput naming an unfit one."""
+    options = spec.options
+    slots = _integer(options, "parallel", -1)
+    layers = ALL_LAYERS if _switch(options, "cpu-moe", default=False) else _integer(options, "n-cpu-moe", 0)
+    unified = "kv-unified" in options or "no-kv-unified" in options
+    return LoadSettings(
+        context_size=_integer(options, "ctx-size", 0),
+        slots=slots if slots > 0 else None,
+        unified_cache=_switch(options, "kv-unified", default=False) if unified else None,
+        batch_size=max(_integer(options, "batch-size", 2048), 1),
+        micro_batch_size=max(_integer(options, "ubatch-size", 512), 1),
+        cache_type_k=_choice(options, "cache-type-k", CACHE_BYTES_PER_32),
+        cache_type_v=_choice(options, "cache-type-v", CACHE_BYTES_PER_32),
+        flash_attention=_flash_attention(options),
+        full_sliding_cache=_switch(options, "swa-full", default=False),
+        cpu_expert_layers=layers,
+        offload_cache=_switch(options, "kv-offload", default=True),
+    )
+
+
+def gpu_layers(spec: LaunchSpec) -> int | None:
+    """As asked for; None when the engine chooses. Raises InvalidInput."""
+    name = "gpu-layers" if "gpu-layers" in spec.options else "n-gpu-layers"
+    match spec.options.get(name, "auto"):
+        case "all":
+            return ALL_LAYERS
+        case "auto":
+            return None
+    layers = _integer(spec.options, name, -1)
+    return None if layers < 0 else layers
+
+
+def _integer(options: Mapping[str, OptionValue], name: str, default: int) -> int:
+    value = options.get(name, default)
+    text = f"{value:.0f}" if isinstance(value, float) and value.is_integer() else str(value)
+    # Nine digits: what llama-server's 32 bit hold, whatever the number is multiplied with here.
+    if isinstance(value, bool) or not re.fullmatch(r"-?[0-9]{1,9}", text):
+        raise InvalidInput(f"options.{name}", f"must be a whole number of at most nine digits, not {value!r}")
+    return int(text)
+
+
+def _switch(options: Mapping[str, OptionValue], name: str, *, default: bool) -> bool:
+    if f"no-{name}" in options:
+        return options[f"no-{name}"] is False
+    return options.get(name, default) is not False
+
+
+def _choice(options: Mapping[str, OptionValue], name: str, choices: Mapping[str, int]) -> str:
+    value = options.get(name, "f16")
+    if not isinstance(value, str) or value not in choices:
+        raise InvalidInput(f"options.{name}", f"must be one of {', '.join(choices)}, not {value!r}")
+    return value
+
+
+def _flash_attention(options: Mapping[str, OptionValue]) -> FlashAttention:
+    value = options.get("flash-attn", "auto")
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    chosen = _FLASH.get(str(value))
+    if chosen is None:
+        raise InvalidInput("options.flash-attn", f"must be on, off or auto, not {value!r}")
+    return chosen
+
+
+def draft_path(spec: LaunchSpec) -> str | None:
+    """File of the small model that guesses ahead; None without one."""
+    path = next((spec.options[name] for name in _DRAFT if name in spec.options), None)
+    return path if isinstance(path, str) and path else None
+
+
+def draft_gpu_layers(spec: LaunchSpec) -> int:
+    """All of the draft model's, unless the options say otherwise. Raises InvalidInput."""
+    name = next((name for name in _DRAFT_LAYERS if name in spec.options), "")
+    if spec.options.get(name, "auto") in ("auto", "all"):
+        return ALL_LAYERS
+    layers = _integer(spec.options, name, -1)
+    return ALL_LAYERS if layers < 0 else layers
