@@ -1,4 +1,4 @@
-"""Writes the parts of docs/ that follow from the code: settings.md, cli.md, openapi.json.
+"""Writes what follows from the code: settings.md, cli.md, openapi.json, events.md, and the TypeScript types of events.
 
 `python docs/generate.py` rewrites them; tests/test_docs.py fails when one is stale.
 """
@@ -10,9 +10,15 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from llama_async_proxy.cli import build_parser
 from llama_async_proxy.doors.rest import create_rest
+from llama_async_proxy.doors.socket_ack_table import ACK
+from llama_async_proxy.doors.socket_contract import INVALID_REQUEST, Call, Dialect, LocalCall
+from llama_async_proxy.doors.socket_v1_table import V1
 from llama_async_proxy.settings import SETTINGS, Setting
 
 DIRECTORY = Path(__file__).parent
@@ -76,7 +82,153 @@ def openapi() -> str:
     return json.dumps(document, indent=1, sort_keys=True) + "\n"
 
 
-PAGES: Mapping[str, Callable[[], str]] = {"settings.md": settings_page, "cli.md": cli_page, "openapi.json": openapi}
+# --- events of Socket.IO ----------------------------------------------------------------------------------------------
+
+Schema = Mapping[str, Any]
+
+
+def events_page() -> str:
+    """What can be asked and heard over Socket.IO, in both dialects."""
+    head = """# Socket.IO events
+
+Two dialects of one service, over websocket or long polling, for clients of protocol version 5 (socket.io-client 4.x).
+
+**Socket.IO v1**: `io(url, {path: "/llamaproxws"})`. A request is its fields, with an optional `requestId`, or an
+envelope `{type: "request", event, data, requestId, timestamp, version}`. The answer
+`{type: "response", event, success, data, error, requestId, timestamp, version}` goes to the acknowledgement if there is
+one, else to `<event>:result`. What nobody asked for comes as `{type: "broadcast", event, data, timestamp}`. Times are
+milliseconds since the epoch, sizes bytes, use percentages.
+
+**With acknowledgements**: `io(url + "/llamaproxws")`. The acknowledgement gets
+`{success, data, timestamp}` or `{success: false, error: {message, code}, timestamp}`; events come bare. Times are
+ISO 8601 in UTC, models are named by their slugs.
+
+Every request may be refused with INVALID_REQUEST when it is malformed; a client may have 64 requests running and send
+1 MB in one. Types are written as in TypeScript.
+"""
+    return head + "".join(_dialect(dialect) for dialect in (V1, ACK))
+
+
+def _dialect(dialect: Dialect) -> str:
+    calls = "".join(_call(call, dialect) for call in dialect.calls)
+    heard = "".join(
+        f"| `{e.event}` | [{e.data.__name__}](#types-of-{_anchor(dialect)}) | {e.about} |\n" for e in dialect.emissions
+    )
+    codes = "".join(f"| `{code}` | {meaning} |\n" for code, meaning in dialect.codes.items())
+    return f"""
+## {dialect.title}: namespace `{dialect.namespace}`
+
+| event | request | answer | error codes | everybody hears | |
+|---|---|---|---|---|---|
+{calls}
+| heard | data | |
+|---|---|---|
+{heard}
+| error code | meaning |
+|---|---|
+{codes}
+### Types of {_anchor(dialect)}
+
+```ts
+{_interfaces(dialect)}```
+"""
+
+
+def _anchor(dialect: Dialect) -> str:
+    return "v1" if dialect is V1 else "ack"
+
+
+def _call(call: Call[Any, Any, Any] | LocalCall, dialect: Dialect) -> str:
+    answer = f"`{call.answer.__name__}`"
+    if isinstance(call, Call) and call.answers_as:
+        answer += f" on `{call.answers_as}:result`"
+    heard = ", ".join(f"`{event}`" for event in call.broadcasts)
+    codes = ", ".join(f"`{code}`" for code in error_codes(call, dialect))
+    return f"| `{call.event}` | `{_type_name(call.payload)}` | {answer} | {codes} | {heard} | {call.about} |\n"
+
+
+def error_codes(call: Call[Any, Any, Any] | LocalCall, dialect: Dialect) -> list[str]:
+    """The codes an event has of its own, in the order of the dialect's."""
+    own = {INVALID_REQUEST}
+    if isinstance(call, Call):
+        own |= {call.failure or dialect.unexpected, call.not_found or "", call.invalid or ""}
+    return [code for code in dialect.codes if code in own]
+
+
+def typescript(dialect: Dialect) -> str:
+    """Interfaces of one dialect's data, and two maps from its events to them."""
+    calls = "".join(
+        f"  {json.dumps(call.event)}: {{ request: {_type_name(call.payload)}; answer: {call.answer.__name__} }};\n"
+        for call in dialect.calls
+    )
+    heard = "".join(f"  {json.dumps(e.event)}: {e.data.__name__};\n" for e in dialect.emissions)
+    codes = "".join(f"\n  | {json.dumps(code)}" for code in dialect.codes)
+    return f"""// Made by docs/generate.py from the tables of events; `make docs` makes it anew.
+
+{_interfaces(dialect)}
+/** What may be asked: event -> data of the request and of the answer. */
+export interface Calls {{
+{calls}}}
+
+/** What is heard without asking: event -> its data. */
+export interface Events {{
+{heard}}}
+
+export type ErrorCode ={codes};
+"""
+
+
+def _interfaces(dialect: Dialect) -> str:
+    types = {call.payload for call in dialect.calls} | {call.answer for call in dialect.calls}
+    types |= {emission.data for emission in dialect.emissions}
+    _, components = msgspec.json.schema_components(
+        sorted(types, key=str), schema_hook=lambda _: {"title": "JSON"}, ref_template="{name}"
+    )
+    return "\n".join(_interface(name, components[name]) for name in sorted(components))
+
+
+def _interface(name: str, schema: Schema) -> str:
+    if schema.get("type") != "object":
+        return f"export type {name} = {_ts(schema)};\n"
+    required = schema.get("required", ())
+    fields = "".join(
+        f"  {key}{'' if key in required else '?'}: {_ts(value)};\n" for key, value in schema["properties"].items()
+    )
+    return f"export interface {name} {{\n{fields}}}\n"
+
+
+_TS = {"integer": "number", "number": "number", "string": "string", "boolean": "boolean", "null": "null"}
+
+
+def _ts(schema: Schema) -> str:
+    if "$ref" in schema:
+        return str(schema["$ref"])
+    if "anyOf" in schema:
+        return " | ".join(dict.fromkeys(_ts(part) for part in schema["anyOf"]))
+    if "enum" in schema:
+        return " | ".join(json.dumps(value) for value in schema["enum"])
+    match schema.get("type"):
+        case "array":
+            item = _ts(schema.get("items", {}))
+            return f"({item})[]" if " | " in item else f"{item}[]"
+        case "object":
+            return f"Record<string, {_ts(schema.get('additionalProperties', {}))}>"
+        case kind:
+            return _TS.get(str(kind), "unknown")
+
+
+def _type_name(kind: object) -> str:
+    return kind.__name__ if isinstance(kind, type) and kind is not dict else "Record<string, unknown>"
+
+
+PAGES: Mapping[str, Callable[[], str]] = {
+    "settings.md": settings_page,
+    "cli.md": cli_page,
+    "openapi.json": openapi,
+    "events.md": events_page,
+    "../clients/typescript/src/events-v1.ts": lambda: typescript(V1),
+    "../clients/typescript/src/events-ack.ts": lambda: typescript(ACK),
+}
 
 if __name__ == "__main__":
     for name, make in PAGES.items():

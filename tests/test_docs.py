@@ -19,7 +19,12 @@ def _generator() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("page", ["settings.md", "cli.md", "openapi.json"])
+TYPES = "../clients/typescript/src/events"
+
+
+@pytest.mark.parametrize(
+    "page", ["settings.md", "cli.md", "openapi.json", "events.md", f"{TYPES}-v1.ts", f"{TYPES}-ack.ts"]
+)
 def test_generated_pages_are_fresh(page: str) -> None:
     assert (DOCS / page).read_text() == _generator().PAGES[page](), "run: make docs"
 

@@ -80,7 +80,7 @@ ACK = Dialect(
         Emission("models:loaded", wire.AckModelNotice, "A model is ready."),
         Emission("models:unloaded", wire.AckModelNotice, "A model is unloaded."),
         Emission("metrics:update", wire.AckMetrics, "Every 10 s, until metrics:unsubscribe."),
-        Emission("logs:entry", wire.AckLogEntry, "A line was logged; 50 a second at most, one of them counting the rest."),
+        Emission("logs:entry", wire.AckLogEntry, "A line was logged; 50 a second at most."),
     ),
     codes={
         "MODEL_NOT_FOUND": "There is no such model.",

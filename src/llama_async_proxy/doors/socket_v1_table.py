@@ -81,6 +81,7 @@ _MACHINE: tuple[Call[Any, Any, Any], ...] = (
     Call("logs:get", logs.LogQuery, logs.list_logs, table.LOGS_LIST, logs.logs, about="Newest first."),
     Call(
         "logs:read-file", logs.LogFileName, logs.read_log_file, table.LOGS_READ_FILE, logs.log_file,
+        not_found="NOT_FOUND",
         about="The last MiB of one of the listed files; without a name, of the service's own log.",
     ),
     Call("logs:list-files", Nothing, nothing(ListLogFiles), table.LOGS_FILES, logs.log_files),

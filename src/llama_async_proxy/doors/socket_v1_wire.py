@@ -327,7 +327,7 @@ class Gpus(Struct):
     usage: float | None
     memoryUsed: int | None  # noqa: N815
     memoryTotal: int | None  # noqa: N815
-    list: list[V1Gpu]
+    list: tuple[V1Gpu, ...]
 
 
 class V1Metrics(Struct):
@@ -381,10 +381,10 @@ def _gpus(gpus: tuple[GpuSample, ...]) -> Gpus:
         usage=_tenth(sum(usage) / len(usage)) if usage else None,
         memoryUsed=sum(used) if used else None,
         memoryTotal=sum(total) if total else None,
-        list=[
+        list=tuple(
             V1Gpu(gpu.name, gpu.usage_percent, gpu.memory_used_bytes, gpu.memory_total_bytes, gpu.vendor)
             for gpu in gpus
-        ],
+        ),
     )
 
 
