@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.routing import APIRoute
@@ -25,10 +25,10 @@ from llama_async_proxy.doors.rest_engine import engine_routes
 from llama_async_proxy.doors.rest_logger import logger_routes
 from llama_async_proxy.doors.rest_models import model_routes
 from llama_async_proxy.doors.rest_presets import preset_routes
+from llama_async_proxy.doors.rest_routes import Manners, ResourceRoute, failure
 from llama_async_proxy.doors.rest_status import health_routes, monitoring_routes
-from llama_async_proxy.errors import InvalidInput, NotFound, Overloaded, ServiceError
+from llama_async_proxy.errors import InvalidInput, NotFound, ServiceError
 from llama_async_proxy.operations.services import Services
-
 
 _RESOURCES: tuple[Callable[[], APIRouter], ...] = (
     config_routes,
@@ -63,7 +63,7 @@ def create_rest(services: Callable[[], Services]) -> FastAPI:
     app.exception_handler(ServiceError)(_on_service_error)
     app.exception_handler(RequestValidationError)(_on_invalid_request)
     app.exception_handler(HTTPException)(_on_http_exception)
-    app.add_middleware(Edge)
+    app.add_middleware(Edge, manners=partial(_manners, app))
     return app
 
 
@@ -87,21 +87,15 @@ async def _docs(app: FastAPI) -> HTMLResponse:
 # --- failures ---------------------------------------------------------------------------------------------------------
 
 
-def _failure(error: ServiceError) -> JSONResponse:
-    headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, Overloaded) else None
-    body = error_envelope(error.rest_code, error.message, error.openai_type, error.details)
-    return JSONResponse(body, error.status, headers)
+async def _on_service_error(request: Request, error: ServiceError) -> Response:
+    return _manners(request.app, request.url.path).failure(error)
 
 
-async def _on_service_error(_: Request, error: ServiceError) -> JSONResponse:
-    return _failure(error)
-
-
-async def _on_invalid_request(_: Request, error: RequestValidationError) -> JSONResponse:
+async def _on_invalid_request(request: Request, error: RequestValidationError) -> Response:
     problems = [_problem(problem) for problem in error.errors()]
     field, text = problems[0]
     others = "; ".join(f"{name}: {reason}" for name, reason in problems[1:])
-    return _failure(InvalidInput(field, text, details=others or None))
+    return await _on_service_error(request, InvalidInput(field, text, details=others or None))
 
 
 def _problem(problem: Mapping[str, Any]) -> tuple[str, str]:
@@ -114,18 +108,24 @@ def _problem(problem: Mapping[str, Any]) -> tuple[str, str]:
     return field or "body", text[:1].lower() + text[1:]
 
 
-async def _on_http_exception(request: Request, error: HTTPException) -> JSONResponse:
+async def _on_http_exception(request: Request, error: HTTPException) -> Response:
     path = request.url.path
     if error.status_code == 404:
-        return _failure(NotFound("route", path, f"There is no {path}. See /api/docs."))
+        return failure(NotFound("route", path, f"There is no {path}. See /api/docs."))
     if error.status_code == 405:
         allowed = ", ".join(_methods(request.app, path))
         message = f"{path} does not answer {request.method}, only {allowed}."
         body = error_envelope("METHOD_NOT_ALLOWED", message, "invalid_request_error")
         return JSONResponse(body, 405, {"Allow": allowed})
-    return _failure(InvalidInput("body", str(error.detail)))
+    return await _on_service_error(request, InvalidInput("body", str(error.detail)))
 
 
 def _methods(app: FastAPI, path: str) -> list[str]:
     routes: list[APIRoute] = app.state.routes
     return sorted({method for route in routes if route.path_regex.match(path) for method in route.methods or ()})
+
+
+def _manners(app: FastAPI, path: str) -> Manners:
+    routes: list[APIRoute] = app.state.routes
+    found = (route for route in routes if isinstance(route, ResourceRoute) and route.path_regex.match(path))
+    return next(found, ResourceRoute).manners

@@ -11,15 +11,15 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
-from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
 from llama_async_proxy.chats.answer import Answer, Growth, Position, event_id, missing, parse_event_id
 from llama_async_proxy.doors import rest_chats_wire as wire
-from llama_async_proxy.errors import InvalidInput, Overloaded, ServiceError
+from llama_async_proxy.doors.rest_routes import BODY, Live, Manners, ResourceRoute, retry_after
+from llama_async_proxy.errors import InvalidInput, ServiceError
 from llama_async_proxy.operations import table
 from llama_async_proxy.operations.archive import ExportConversations, FileFormat, ImportConversations
 from llama_async_proxy.operations.chats import (
@@ -44,6 +44,8 @@ from llama_async_proxy.records import Message, MessageStatus, Role
 HOLD_S = 5.0
 """A stream's head is held back so long, so that most failures have a status of their own."""
 COMMENT_S = 3.0
+_BODY_LIMIT = 32 << 20
+"""Pictures travel in the bodies."""
 _COMMENT = b": waiting\n\n"
 _FILE_TYPES = {
     FileFormat.JSON: ("json", "application/json"),
@@ -54,16 +56,15 @@ Id = int
 """Beyond what a database can hold there is nothing, which is no error of the caller's."""
 
 
-async def _services(request: Request) -> Services:
-    services: Services = request.app.state.services()
-    return services
+def failure(error: ServiceError) -> JSONResponse:
+    answer = wire.error_answer(error)
+    return JSONResponse(answer.model_dump(exclude_none=True), wire.error_status(error), retry_after(error))
 
 
-Live = Annotated[Services, Depends(_services)]
-
-
-class _ChatRoute(APIRoute):
+class _ChatRoute(ResourceRoute):
     """Renders every failure as wire.ChatErrorAnswer."""
+
+    manners = Manners(failure, body_limit=_BODY_LIMIT)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -72,17 +73,9 @@ class _ChatRoute(APIRoute):
             try:
                 return await handle(request)
             except RequestValidationError as error:
-                return failure(_invalid(error))
-            except ServiceError as error:
-                return failure(error)
+                raise _invalid(error) from None
 
         return handled
-
-
-def failure(error: ServiceError) -> JSONResponse:
-    headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, Overloaded) else None
-    answer = wire.error_answer(error)
-    return JSONResponse(answer.model_dump(exclude_none=True), wire.error_status(error), headers)
 
 
 def _invalid(error: RequestValidationError) -> InvalidInput:
@@ -355,8 +348,7 @@ async def _left(request: Request) -> None:
 
 # --- routes -----------------------------------------------------------------------------------------------------------
 
-_BODY = (400, 413, 415)
-_ANSWER = (*_BODY, 404, 429, 503)
+_ANSWER = (*BODY, 404, 429, 503)
 _EVENTS: dict[str, Any] = {
     "description": "The answer; with `stream` as server-sent events: start, token (several), then done or error.",
     "content": {"text/event-stream": {"schema": {"type": "string"}}},
@@ -391,12 +383,12 @@ _PICTURE: Mapping[int | str, dict[str, Any]] = {
 
 _ROUTES: tuple[_Chat, ...] = (
     _Chat("GET", "/api/conversations", list_conversations, wire.ConversationsAnswer, (400, 503)),
-    _Chat("POST", "/api/conversations", create_conversation, wire.ConversationCreated, (*_BODY, 503), 201),
+    _Chat("POST", "/api/conversations", create_conversation, wire.ConversationCreated, (*BODY, 503), 201),
     _Chat("GET", "/api/conversations/export", export_conversations, None, (503,), successes=_EXPORT),
-    _Chat("POST", "/api/conversations/import", import_conversations, wire.ImportedAnswer, (*_BODY, 503), 201),
+    _Chat("POST", "/api/conversations/import", import_conversations, wire.ImportedAnswer, (*BODY, 503), 201),
     _Chat("GET", _CONVERSATION + "/export", export_conversation, None, (400, 404, 503), successes=_EXPORT),
     _Chat("GET", _CONVERSATION, get_conversation, wire.ConversationAnswer, (400, 404, 503)),
-    _Chat("PUT", _CONVERSATION, update_conversation, wire.ConversationUpdated, (*_BODY, 404, 503)),
+    _Chat("PUT", _CONVERSATION, update_conversation, wire.ConversationUpdated, (*BODY, 404, 503)),
     _Chat("DELETE", _CONVERSATION, delete_conversation, wire.Done, (400, 404, 503)),
     _Chat("GET", _CONVERSATION + "/stream", resume_stream, None, (400, 404, 503), successes=_RESUME),
     _Chat("POST", _CONVERSATION + "/stop", stop_answer, wire.Stopped, (400, 404, 503)),

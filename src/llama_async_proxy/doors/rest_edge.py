@@ -4,31 +4,33 @@ from __future__ import annotations
 
 import logging
 import uuid
+from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from llama_async_proxy.doors.http_errors import error_body
+from llama_async_proxy.doors.rest_routes import Manners
 from llama_async_proxy.errors import InvalidInput, ServiceError, TooLarge
 
 logger = logging.getLogger(__name__)
-
-_BODY_LIMIT = 1 << 20
 
 
 class Edge:
     """Middleware that reads bodies whole before the framework sees them."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, manners: Callable[[str], Manners]) -> None:
+        """`manners` are those of the resource at a path."""
         self._app = app
+        self._manners = manners
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
+        manners = self._manners(scope["path"])
         answer = _Answer(send)
         try:
-            body = await _read_body(scope, receive)
+            body = await _read_body(scope, receive, manners.body_limit)
         except ServiceError as refusal:
-            return await answer.fail(refusal.status, error_body(refusal))
+            return await manners.failure(refusal)(scope, receive, send)
         if body is None:
             return None
         method = "GET" if scope["method"] == "HEAD" else scope["method"]  # the server leaves the body out
@@ -38,7 +40,8 @@ class Edge:
             trace_id = uuid.uuid4().hex[:12]
             logger.exception("%s %s failed unexpectedly, trace %s", scope["method"], scope["path"], trace_id)
             message = f"Something failed that should not have. The service's log says more under trace {trace_id}."
-            await answer.fail_unexpectedly(ServiceError(message, details=f"trace {trace_id}"))
+            if not answer.is_started:
+                await manners.failure(ServiceError(message, details=f"trace {trace_id}"))(scope, receive, send)
         return None
 
 
@@ -46,24 +49,24 @@ class _UnsupportedBody(InvalidInput):
     status = 415
 
 
-async def _read_body(scope: Scope, receive: Receive) -> bytes | None:
+async def _read_body(scope: Scope, receive: Receive, limit: int) -> bytes | None:
     """The whole body; None when the client left. Raises TooLarge, and _UnsupportedBody for what is not JSON."""
     headers: dict[bytes, bytes] = dict(scope["headers"])
-    body: bytes = b""
+    body = bytearray()
     while True:
         message = await receive()
         if message["type"] == "http.disconnect":
             return None
         body += message.get("body", b"")
-        if len(body) > _BODY_LIMIT:
-            raise TooLarge("body", "must not be larger than 1 MiB")
+        if len(body) > limit:
+            raise TooLarge("body", f"must not be larger than {limit >> 20} MiB")
         if not message.get("more_body", False):
             break
     media_type = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
     if body and media_type != b"application/json":
         shown = media_type.decode("latin-1") or "missing"
         raise _UnsupportedBody("Content-Type", f"must be application/json, not {shown}")
-    return body
+    return bytes(body)
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
@@ -76,21 +79,12 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
 
 
 class _Answer:
-    """Sends an answer, and knows whether it is too late to send another."""
+    """Knows whether it is too late to send another."""
 
     def __init__(self, send: Send) -> None:
         self._send = send
-        self._started = False
+        self.is_started = False
 
     async def send(self, message: Message) -> None:
-        self._started = True
+        self.is_started = True
         await self._send(message)
-
-    async def fail(self, status: int, body: bytes) -> None:
-        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
-        await self._send({"type": "http.response.body", "body": body})
-
-    async def fail_unexpectedly(self, error: ServiceError) -> None:
-        if not self._started:
-            await self.fail(error.status, error_body(error))

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
+from llama_async_proxy.doors.http_errors import error_envelope
 from llama_async_proxy.doors.rest_wire import ErrorAnswer
+from llama_async_proxy.errors import Overloaded, ServiceError
 from llama_async_proxy.operations.services import Services
 
 BODY = (400, 413, 415)
@@ -22,6 +26,29 @@ async def _services(request: Request) -> Services:
 
 
 Live = Annotated[Services, Depends(_services)]
+
+
+def failure(error: ServiceError) -> JSONResponse:
+    """The error answer of most resources."""
+    body = error_envelope(error.rest_code, error.message, error.openai_type, error.details)
+    return JSONResponse(body, error.status, retry_after(error))
+
+
+def retry_after(error: ServiceError) -> dict[str, str] | None:
+    return {"Retry-After": str(error.retry_after_s)} if isinstance(error, Overloaded) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Manners:
+    """What holds for all requests to a resource, those that never reach its routes included."""
+
+    failure: Callable[[ServiceError], Response] = failure
+    body_limit: int = 1 << 20
+    """Bytes."""
+
+
+class ResourceRoute(APIRoute):
+    manners: ClassVar[Manners] = Manners()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +68,7 @@ class Route:
 
 
 def routes_of(tag: str, routes: Iterable[Route]) -> APIRouter:
-    router = APIRouter(tags=[tag])
+    router = APIRouter(tags=[tag], route_class=ResourceRoute)
     for route in routes:
         answers: dict[int, type[BaseModel]] = dict.fromkeys((*route.errors, 500), ErrorAnswer)
         answers.update(route.failures)
