@@ -99,6 +99,9 @@ async def _kept_running(task: Callable[[], Awaitable[None]]) -> None:
             return await task()
         except Exception:
             logger.exception("A background task failed; it is started again")
+            current = asyncio.current_task()
+            if current is not None and current.cancelling():
+                return None  # a fault on its way out hides that it was told to end
             await asyncio.sleep(_RESTART_PAUSE_S)
 
 
