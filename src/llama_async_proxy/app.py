@@ -159,7 +159,14 @@ async def build(settings: Settings) -> AsyncIterator[Application]:
         live_requests = LiveRequests(residency.runtime, bus)
         upstream = UpstreamClient()
         stack.callback(upstream.close)
-        completer = Completer(names=names, residency=residency, client=upstream, settings=live, finished=finished)
+        completer = Completer(
+            names=names,
+            residency=residency,
+            client=upstream,
+            live=live_requests,
+            settings=live,
+            finished=finished,
+        )
         answers = await stack.enter_async_context(
             Answers(store.turns, completer, suggest_title=store.chats.suggest_title, settings=live, bus=bus)
         )

@@ -125,7 +125,12 @@ async def house(directory: Path, model_files: Path, **settings: Any) -> AsyncIte
         upstream = UpstreamClient()
         stack.callback(upstream.close)
         completer = Completer(
-            names=names, residency=residency, client=upstream, settings=live, finished=store.requests.append
+            names=names,
+            residency=residency,
+            client=upstream,
+            live=live_requests,
+            settings=live,
+            finished=store.requests.append,
         )
         answers = await stack.enter_async_context(
             Answers(store.turns, completer, suggest_title=store.chats.suggest_title, settings=live, bus=bus)

@@ -10,6 +10,7 @@ import pytest
 from llama_async_proxy.errors import LoadFailed, NotFound, ServiceError, Unavailable, UpstreamFailed
 from llama_async_proxy.events import EventBus
 from llama_async_proxy.inference.completion import Completer, EventReader
+from llama_async_proxy.inference.live import LiveRequests
 from llama_async_proxy.inference.names import Names
 from llama_async_proxy.inference.residency import Residency
 from llama_async_proxy.inference.upstream import UpstreamClient
@@ -34,8 +35,16 @@ ASKED = CompletionRequest(
 class Desk:
     """A completer with a model behind it."""
 
-    def __init__(self, upstream: Upstream, engine: RunningEngine, completer: Completer, residency: Residency) -> None:
+    def __init__(
+        self,
+        upstream: Upstream,
+        engine: RunningEngine,
+        completer: Completer,
+        residency: Residency,
+        live: LiveRequests,
+    ) -> None:
         self.upstream, self.engine, self.completer, self.residency = upstream, engine, completer, residency
+        self.live = live
         self.records: list[RequestRecord] = []
         self.pieces: list[tuple[str, str]] = []
         self.stop = asyncio.Event()
@@ -52,16 +61,18 @@ async def desk() -> AsyncIterator[Desk]:
         residency = Residency(
             engine, settings=make_settings, models=lambda: (MODEL,), spec_for=make_spec, bus=bus, used=lambda *_: None
         )
+        live = LiveRequests(residency.runtime, bus)
         running = asyncio.create_task(residency.run())
         desk: Desk
         completer = Completer(
             names=Names(lambda: (MODEL,)),
             residency=residency,
             client=client,
+            live=live,
             settings=make_settings,
             finished=lambda record: desk.records.append(record),
         )
-        desk = Desk(upstream, engine, completer, residency)
+        desk = Desk(upstream, engine, completer, residency, live)
         yield desk
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
@@ -122,6 +133,18 @@ async def test_stopping_closes_the_connection_to_the_engine(desk: Desk) -> None:
     assert (await asking).was_stopped
     await desk.upstream.until(lambda upstream: upstream.cancelled == 1)
     assert desk.completer.is_idle("tiny")
+
+
+async def test_it_is_seen_among_the_running_requests_and_cancelling_it_there_stops_it(desk: Desk) -> None:
+    desk.engine.gate.clear()
+    asking = asyncio.create_task(desk.ask())
+    await asyncio.sleep(0)
+    [seen] = desk.live.all()
+    assert (seen.route, seen.model, seen.client) == ("/api/chat", "tiny", "10.0.0.7")
+    desk.live.cancel(seen.id)
+    assert (await asking).was_stopped
+    assert desk.live.all() == ()
+    desk.engine.gate.set()
 
 
 async def test_stopping_ends_the_wait_for_a_model(desk: Desk) -> None:

@@ -73,6 +73,13 @@ async def test_conversations_without_messages_are_found_by_title(store: Store) -
     assert await store.search.find(Query("cakes")) == ()
 
 
+async def test_titles_leave_room_for_messages(store: Store) -> None:
+    for _ in range(6):
+        await say(store, "a needle", title="Needle")
+    hits = await store.search.find(Query("needle", limit=4))
+    assert [hit.message_id is None for hit in hits] == [True, True, False, False]
+
+
 @pytest.mark.parametrize("typed", ["環境", "虚拟", "拟环境", "虚拟环境", "python 环境", "かな", "ภาษา"])
 async def test_text_without_spaces_is_found_from_its_middle(store: Store, typed: str) -> None:
     await say(store, "如何用 Python 创建虚拟环境。我的環境。かなもじ。ภาษาไทย", "nothing of the kind", title="虚拟环境")

@@ -7,10 +7,11 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from llama_async_proxy.errors import ServiceError, UpstreamFailed
+from llama_async_proxy.errors import Cancelled, ServiceError, UpstreamFailed
 from llama_async_proxy.inference import sse
 from llama_async_proxy.inference.account import Account
 from llama_async_proxy.inference.interruption import Interruption
+from llama_async_proxy.inference.live import LiveRequests
 from llama_async_proxy.inference.names import Names, choose
 from llama_async_proxy.inference.proxy import CLIENT_GONE
 from llama_async_proxy.inference.residency import Residency
@@ -42,6 +43,7 @@ class Completer:
         names: Names,
         residency: Residency,
         client: UpstreamClient,
+        live: LiveRequests,
         settings: Callable[[], Settings],
         finished: Callable[[RequestRecord], None],
     ) -> None:
@@ -49,6 +51,7 @@ class Completer:
         self._names = names
         self._residency = residency
         self._client = client
+        self._live = live
         self._settings = settings
         self._finished = finished
 
@@ -64,7 +67,8 @@ class Completer:
     async def complete(
         self, request: CompletionRequest, grow: Grow, stopped: Callable[[], Awaitable[object]]
     ) -> Completion:
-        """Load the model if need be and draw an answer from it; a return of `stopped` ends it early.
+        """Load the model if need be and draw an answer from it; a return of `stopped`, or the cancelling of the request
+        by its id, ends it early.
 
         Raises NotFound for an unknown model, what a lease raises, UpstreamFailed for what the engine says against it.
         """
@@ -73,7 +77,7 @@ class Completer:
         was_stopped = False
         try:
             await self._run(request, grow, stopped, account)
-        except _Stopped:
+        except (_Stopped, Cancelled):
             was_stopped = True
             account.status = CLIENT_GONE
         except ServiceError as error:
@@ -83,6 +87,7 @@ class Completer:
             account.status, account.error = 503, "the service stopped"
             raise
         finally:
+            self._live.discard(account)
             record = account.record()
             self._finished(record)
         return Completion(record, was_stopped)
@@ -91,21 +96,20 @@ class Completer:
         self, request: CompletionRequest, grow: Grow, stopped: Callable[[], Awaitable[object]], account: Account
     ) -> None:
         model = self.find(request.model)
-        account.model = model.slug
+        account.resolved(model)
 
         async def stop() -> Exception:
             await stopped()
             return _Stopped()
 
-        async with (
-            Interruption(stop) as interruption,
-            self._residency.lease(model, interruption.trip) as lease,
-        ):
-            account.leased(lease)
-            sent = UpstreamRequest("POST", _ROUTE.path.encode(), _HEADERS, self._body(model, request))
-            async with self._client.request(lease.endpoint, sent, self._timeouts()) as response:
-                await _read(response, grow, account)
-                interruption.disarm()
+        async with Interruption(stop) as interruption:
+            self._live.add(account, interruption.trip)
+            async with self._residency.lease(model, interruption.trip) as lease:
+                account.leased(lease)
+                sent = UpstreamRequest("POST", _ROUTE.path.encode(), _HEADERS, self._body(model, request))
+                async with self._client.request(lease.endpoint, sent, self._timeouts()) as response:
+                    await _read(response, grow, account)
+                    interruption.disarm()
 
     def _body(self, model: Model, request: CompletionRequest) -> bytes:
         ours = {"model": model.slug, "stream": True, "stream_options": {"include_usage": True}}

@@ -130,7 +130,9 @@ def _find(connection: Connection, terms: tuple[Term, ...], query: Query) -> tupl
     else:
         expression = " AND ".join(map(_fts, terms))
         titles, found = _titles(connection, expression), _words(connection, expression, query)
-    return (*titles, *found)[: query.limit]
+    # Titles leave half of the room to messages.
+    shown = titles[: max(query.limit - len(found), (query.limit + 1) // 2)]
+    return (*shown, *found)[: query.limit]
 
 
 def _fts(term: Term) -> str:
