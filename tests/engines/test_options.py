@@ -18,10 +18,11 @@ from llama_async_proxy.engines.options import (
     check_options,
     child_environment,
     parse_log_line,
+    parse_memory_line,
     parse_state_line,
 )
 from llama_async_proxy.errors import InvalidInput
-from llama_async_proxy.records import Endpoint, LaunchSpec, LogLevel, ModelKind, OptionValue
+from llama_async_proxy.records import Endpoint, LaunchSpec, LogLevel, MemoryUse, ModelKind, OptionValue
 
 ENDPOINT = Endpoint("127.0.0.1", 4321)
 OWN = ["--host", "127.0.0.1", "--port", "4321", "--model", "/m/a b.gguf", "--alias", "a-b"]
@@ -153,6 +154,39 @@ def test_the_users_choice_of_origins_wins_over_ours() -> None:
 )
 def test_a_log_line_gives_level_and_message(line: str, level: LogLevel, message: str) -> None:
     assert parse_log_line(line) == (level, message)
+
+
+def test_a_line_of_json_gives_level_and_message() -> None:
+    line = '{"type":"log","time":7095,"level":"error","msg":"srv    load_model: failed\\n"}'
+    assert parse_log_line(line) == (LogLevel.ERROR, "srv load_model: failed")
+    assert parse_log_line('{"type":"log","level":"cont","msg":"."}') == (LogLevel.INFO, ".")
+    assert parse_log_line('{"half') == (LogLevel.INFO, '{"half')
+
+
+def test_the_memory_the_engine_counts_is_split_between_host_and_gpus() -> None:
+    rows = [
+        {"kind": "device", "name": "CUDA0", "self": 60, "model": 30, "context": 20, "compute": 10},
+        {"kind": "host", "name": "Host", "self": 6, "model": 3, "context": 2, "compute": 1},
+        {"kind": "buffer_type", "name": "CPU_REPACK", "self": 4, "model": 4, "context": 0, "compute": 0},
+    ]
+    line = {"type": "fit_memory_breakdown", "data": {"unit": "MiB", "rows": rows}}
+    assert parse_memory_line(json.dumps(line)) == MemoryUse(10 << 20, 60 << 20)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "text",
+        "{",
+        "[]",
+        '{"type":"log","msg":"a"}',
+        '{"type":"fit_memory_breakdown"}',
+        '{"type":"fit_memory_breakdown","data":{"unit":"GiB","rows":[]}}',
+        '{"type":"fit_memory_breakdown","data":{"unit":"MiB","rows":[1]}}',
+    ],
+)
+def test_other_lines_count_no_memory(line: str) -> None:
+    assert parse_memory_line(line) is None
 
 
 def digest_of(*lines: str) -> LogDigest:

@@ -14,10 +14,18 @@ from typing import Protocol, TypeAlias
 from llama_async_proxy.engines import leash, probe
 from llama_async_proxy.engines.custom import filled
 from llama_async_proxy.engines.discovery import Launcher
-from llama_async_proxy.engines.options import StateLine, arguments, child_environment, parse_log_line, parse_state_line
+from llama_async_proxy.engines.options import (
+    LOG_ENVIRONMENT,
+    StateLine,
+    arguments,
+    child_environment,
+    parse_log_line,
+    parse_memory_line,
+    parse_state_line,
+)
 from llama_async_proxy.engines.process import LOOPBACK, STDOUT, Child, free_port
 from llama_async_proxy.errors import LoadFailed
-from llama_async_proxy.records import CustomCommand, Endpoint, LaunchSpec, LogLevel
+from llama_async_proxy.records import CustomCommand, Endpoint, LaunchSpec, LogLevel, MemoryUse
 
 EXIT_COMMAND = b"cmd_router_to_child:exit\n"
 """What ends a llama-server that waits for its stdin; SIGTERM alone leaves it waiting there."""
@@ -37,6 +45,9 @@ class Listener(Protocol):
 
     def reported(self, state: StateLine) -> None:
         """What it does now."""
+
+    def counted(self, memory: MemoryUse) -> None:
+        """What it takes, as it counts itself."""
 
 
 class Instance(Protocol):
@@ -81,7 +92,8 @@ class Program:
 
 def llama_program(launcher: Launcher, spec: LaunchSpec, endpoint: Endpoint, ours: Mapping[str, str]) -> Program:
     """llama-server, or what stands in for it, in our environment. Raises InvalidInput for an unfit option."""
-    return Program((*launcher.argv, *arguments(spec, endpoint)), child_environment(ours))
+    environment = {**child_environment(ours), **LOG_ENVIRONMENT}
+    return Program((*launcher.argv, *arguments(spec, endpoint)), environment)
 
 
 def custom_program(command: CustomCommand, spec: LaunchSpec, endpoint: Endpoint, ours: Mapping[str, str]) -> Program:
@@ -197,6 +209,9 @@ class ProcessInstance:
             if state.state == "ready":
                 self._says_ready.set()
             self._listener.reported(state)
+            return
+        if memory := parse_memory_line(line):
+            self._listener.counted(memory)
             return
         level, message = parse_log_line(line)
         if message:

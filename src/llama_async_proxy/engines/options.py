@@ -9,9 +9,10 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
+from typing import Any
 
 from llama_async_proxy.errors import InvalidInput
-from llama_async_proxy.records import Endpoint, LaunchSpec, LogLevel, ModelKind, OptionValue
+from llama_async_proxy.records import Endpoint, LaunchSpec, LogLevel, MemoryUse, ModelKind, OptionValue
 
 RESERVED = frozenset(
     {
@@ -96,6 +97,10 @@ def child_environment(ours: Mapping[str, str]) -> dict[str, str]:
     return {**CHILD_ENVIRONMENT, **{name: text for name, text in ours.items() if name not in hidden}}
 
 
+LOG_ENVIRONMENT = MappingProxyType({"LLAMA_ARG_LOG_JSONL": "1"})
+"""Makes it log JSON, with the memory it counts. A variable, as older builds refuse the flag; they log text then."""
+
+
 # --- what it prints -----------------------------------------------------------------------------------
 
 TAIL_LINES = 40
@@ -103,6 +108,9 @@ TAIL_LINES = 40
 _LOG_LINE = re.compile(r"\d+\.\d\d\.\d{3}\.\d{3} ([IWEDT]) (.*)", re.DOTALL)
 _LEVELS = MappingProxyType(
     {"I": LogLevel.INFO, "W": LogLevel.WARN, "E": LogLevel.ERROR, "D": LogLevel.DEBUG, "T": LogLevel.DEBUG}
+)
+_JSON_LEVELS = MappingProxyType(
+    {"warn": LogLevel.WARN, "error": LogLevel.ERROR, "debug": LogLevel.DEBUG, "trace": LogLevel.DEBUG}
 )
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _PLAIN_ERROR = re.compile(
@@ -117,12 +125,45 @@ _HARMLESS = re.compile(r"ggml_\w+_init|no usable GPU|no \S*device", re.IGNORECAS
 
 def parse_log_line(line: str) -> tuple[LogLevel, str]:
     """Level and message of one line of a child's log; a line in no known format is its own message."""
+    document = _document(line)
+    if isinstance(document.get("msg"), str):
+        text = document["msg"].rstrip()
+        return _JSON_LEVELS.get(str(document.get("level")), LogLevel.INFO), re.sub(r"^(\w+) +", r"\1 ", text)
     text = _ANSI.sub("", line).rstrip()
     if match := _LOG_LINE.fullmatch(text):
         return _LEVELS[match[1]], re.sub(r"^(\w+) +", r"\1 ", match[2])
     if _PLAIN_ERROR.match(text):
         return LogLevel.ERROR, text
     return (LogLevel.WARN if _PLAIN_WARNING.match(text) else LogLevel.INFO), text
+
+
+def parse_memory_line(line: str) -> MemoryUse | None:
+    """What the engine takes, as it counts; the last such line holds. None when the line is something else."""
+    document = _document(line)
+    data = document.get("data")
+    if document.get("type") != "fit_memory_breakdown" or not isinstance(data, Mapping) or data.get("unit") != "MiB":
+        return None
+    rows = data.get("rows")
+    if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows):
+        return None
+    gpu = sum(_mib(row) for row in rows if row.get("kind") == "device")
+    return MemoryUse((sum(map(_mib, rows)) - gpu) << 20, gpu << 20)
+
+
+def _mib(row: Mapping[str, object]) -> int:
+    parts = [row.get(name) for name in ("model", "context", "compute")]
+    return sum(part for part in parts if isinstance(part, int))
+
+
+def _document(line: str) -> dict[str, Any]:
+    """The JSON object a line is; empty when it is none."""
+    if not line.startswith("{"):
+        return {}
+    try:
+        document = json.loads(line)
+    except ValueError:
+        return {}
+    return document if isinstance(document, dict) else {}
 
 
 class LogDigest:

@@ -28,6 +28,7 @@ from llama_async_proxy.records import (
     LoadProgress,
     LogLevel,
     LogLine,
+    MemoryUse,
     ModelRuntime,
     ModelStatus,
 )
@@ -93,6 +94,7 @@ class Supervisor:
         self._drain_until = 0.0
         self._instance: Instance | None = None
         self._digest = LogDigest()
+        self._counted: MemoryUse | None = None
         self._load_began = 0.0
         self._progress_published = 0.0
 
@@ -170,7 +172,7 @@ class Supervisor:
         return result
 
     async def _launch(self, deadline: float) -> _Ready | ServiceError | None:
-        self._digest = LogDigest()
+        self._digest, self._counted = LogDigest(), None
         try:
             instance = self._instance = await self._around.start(self.spec, self)
         except ServiceError as exc:
@@ -264,6 +266,7 @@ class Supervisor:
                 context_size=properties.context_size,
                 slots=properties.slots,
                 rss_bytes=instance.rss_bytes,
+                memory=self._counted,
             )
         )
         self.outcome.set_result(self.runtime)
@@ -297,6 +300,9 @@ class Supervisor:
     def said(self, level: LogLevel, message: str) -> None:
         self._digest.add(level, message)
         self._log(level, message)
+
+    def counted(self, memory: MemoryUse) -> None:
+        self._counted = memory
 
     def reported(self, state: StateLine) -> None:
         match self.runtime.status, state.state:
