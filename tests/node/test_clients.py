@@ -34,6 +34,13 @@ def test_the_official_client(node: str, service: RunningService, scenario: str, 
     assert finished.returncode == 0, finished.stderr
 
 
+def test_a_chat_client_with_fetch(node: str, service: RunningService) -> None:
+    finished = subprocess.run(
+        [node, str(HERE / "chat.mjs"), service.url, "chat.gguf"], capture_output=True, text=True, timeout=60
+    )
+    assert finished.returncode == 0, finished.stderr
+
+
 @pytest.mark.parametrize("transport", ["websocket", "polling"])
 def test_the_official_client_comes_back_after_a_restart(
     node: str, start_service: ServiceFactory, transport: str
