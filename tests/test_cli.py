@@ -33,7 +33,6 @@ def test_help_names_every_command_and_the_first_steps(capsys: pytest.CaptureFixt
         (["serve", "--port", "99999"], "--port: must be between 1 and 65535"),
         (["serve", "--port", "http"], "--port: must be a number"),
         (["serve", "--engine", "vllm"], "--engine: must be one of"),
-        (["serve", "--engine", "router"], "--engine: the router engine is not available yet"),
         (["serve", "--host", "0.0.0.0"], "--insecure-no-auth"),
         (["models", "list", "--url", "ftp://somewhere"], "--url"),
     ],
