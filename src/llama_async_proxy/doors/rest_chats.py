@@ -18,6 +18,8 @@ from pydantic import BaseModel
 
 from llama_async_proxy.chats.answer import Answer, Growth, Position, event_id, missing, parse_event_id
 from llama_async_proxy.doors import rest_chats_wire as wire
+from llama_async_proxy.doors import rest_search_wire as search_wire
+from llama_async_proxy.doors import rest_usage_wire as usage_wire
 from llama_async_proxy.doors.rest_routes import BODY, Live, Manners, ResourceRoute, retry_after
 from llama_async_proxy.errors import InvalidInput, ServiceError
 from llama_async_proxy.operations import table
@@ -305,16 +307,16 @@ def _event(data: BaseModel, number: str = "") -> bytes:
 # --- statistics and search --------------------------------------------------------------------------------------------
 
 
-async def get_conversation_stats(services: Live, conversation_id: Id) -> wire.ConversationStats:
+async def get_conversation_stats(services: Live, conversation_id: Id) -> usage_wire.ConversationStats:
     """Messages, lengths, tokens and response times of one conversation."""
-    return wire.conversation_stats(await table.CHATS_GET.run(services, GetConversation(conversation_id)))
+    return usage_wire.conversation_stats(await table.CHATS_GET.run(services, GetConversation(conversation_id)))
 
 
 async def get_usage(
     services: Live, days: Annotated[int, Query(description="Up to today, in UTC; 1 to 366.")] = 30
-) -> wire.UsageAnswer:
+) -> usage_wire.UsageAnswer:
     """Requests, tokens and speed by model and by day, of all inference and not only of chats."""
-    return wire.usage_answer(await table.USAGE_GET.run(services, GetUsage(days)))
+    return usage_wire.usage_answer(await table.USAGE_GET.run(services, GetUsage(days)))
 
 
 async def search(
@@ -325,7 +327,7 @@ async def search(
     sort: Annotated[Literal["rank", "newest"], Query()] = "rank",
     typing: Annotated[bool, Query(description="The last word may be unfinished.")] = False,
     client: Annotated[str, Query(description="A newer search of the same client breaks this one off.")] = "",
-) -> wire.SearchAnswer | Response:
+) -> search_wire.SearchAnswer | Response:
     """Find messages, and conversations by their title."""
     asked = Search(q, limit, newest_first=sort == "newest", is_typing=typing, client=client)
     searching = asyncio.ensure_future(table.CHATS_SEARCH.run(services, asked))
@@ -334,7 +336,7 @@ async def search(
         await asyncio.wait({searching, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if not searching.done():
             return Response(status_code=499)  # nobody is there to read it
-        return wire.search_answer(q, searching.result().hits)
+        return search_wire.search_answer(q, searching.result().hits)
     finally:
         for task in (searching, leaving):
             task.cancel()
@@ -397,9 +399,9 @@ _ROUTES: tuple[_Chat, ...] = (
     _Chat("POST", _MESSAGE + "/choose", choose_branch, wire.ConversationAnswer, (400, 404, 409, 503)),
     _Chat("GET", "/api/attachments/{attachment_id}", get_attachment, None, (400, 404, 503), successes=_PICTURE),
     _Chat("POST", "/api/chat", chat, wire.ChatAnswer, _ANSWER, successes=_STREAM),
-    _Chat("GET", "/api/stats", get_usage, wire.UsageAnswer, (400, 503)),
-    _Chat("GET", "/api/stats/{conversation_id}", get_conversation_stats, wire.ConversationStats, (400, 404, 503)),
-    _Chat("GET", "/api/search", search, wire.SearchAnswer, (400, 409, 503)),
+    _Chat("GET", "/api/stats", get_usage, usage_wire.UsageAnswer, (400, 503)),
+    _Chat("GET", "/api/stats/{conversation_id}", get_conversation_stats, usage_wire.ConversationStats, (400, 404, 503)),
+    _Chat("GET", "/api/search", search, search_wire.SearchAnswer, (400, 409, 503)),
 )
 
 

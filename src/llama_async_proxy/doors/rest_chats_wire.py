@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from html import escape
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -25,11 +24,8 @@ from llama_async_proxy.errors import (
 from llama_async_proxy.monitor.logtext import timestamp
 from llama_async_proxy.operations.archive import Imported
 from llama_async_proxy.operations.chats import ConversationList, ConversationView, StoppedAnswer
-from llama_async_proxy.operations.usage import Usage
 from llama_async_proxy.records import Attachment, Conversation, Image, Message, Role, Sampling, Turn
 from llama_async_proxy.store.chats import RoleTotals
-from llama_async_proxy.store.requests import DayTotals
-from llama_async_proxy.store.search import Hit, Piece
 
 LLAMACPP_ERROR = "LLAMACPP_ERROR"
 Text = Annotated[str, Field(max_length=2_000_000)]
@@ -230,6 +226,27 @@ def _conversation(conversation: Conversation, answering: bool) -> dict[str, Any]
     }
 
 
+def conversation_details(conversation: Conversation, answering: bool) -> ConversationDetails:
+    sampling = conversation.sampling
+    stop = None if sampling.stop is None else list(sampling.stop)
+    options = {name: getattr(sampling, name) for name in SamplingWire.model_fields}
+    return ConversationDetails(
+        **_conversation(conversation, answering),
+        system_prompt=conversation.system_prompt,
+        options=SamplingWire(**{**options, "stop": stop}),
+    )
+
+
+def summary(totals: Sequence[RoleTotals]) -> StatsWire:
+    answers = next((total for total in totals if total.role is Role.ASSISTANT), None)
+    return StatsWire(
+        total_messages=sum(total.count for total in totals),
+        assistant_messages=answers.count if answers else 0,
+        avg_response_time=rounded(answers.average_response_ms) if answers else None,
+        total_tokens=sum(total.tokens for total in totals),
+    )
+
+
 def conversation_answer(view: ConversationView) -> ConversationAnswer:
     return ConversationAnswer(
         conversation=conversation_details(view.conversation, view.is_answering),
@@ -246,12 +263,12 @@ def message_wire(message: Message) -> MessageWire:
         content=message.content,
         model=message.model,
         timestamp=timestamp(message.created_at_ms),
-        response_time_ms=_ms(message.response_ms),
+        response_time_ms=whole_ms(message.response_ms),
         estimated_tokens=message.estimated_tokens,
         parent_id=message.parent_id,
         status=message.status.value,
         reasoning=message.reasoning,
-        tokens_per_second=_rate(message.tokens_per_second),
+        tokens_per_second=rounded(message.tokens_per_second),
         active=message.is_active,
         attachments=[_attachment(attachment) for attachment in message.attachments],
     )
@@ -392,13 +409,13 @@ def _answer(message: Message) -> dict[str, Any]:
     return {
         "response": message.content,
         "model": message.model or "",
-        "response_time_ms": _ms(message.response_ms) or 0,
+        "response_time_ms": whole_ms(message.response_ms) or 0,
         "estimated_tokens": tokens,
         "metrics": ChatMetrics(
             completion_tokens=tokens,
             prompt_tokens=message.prompt_tokens,
             total_tokens=tokens + (message.prompt_tokens or 0),
-            tokens_per_second=_rate(message.tokens_per_second),
+            tokens_per_second=rounded(message.tokens_per_second),
         ),
         "reasoning": message.reasoning,
         "status": message.status.value,
@@ -407,169 +424,12 @@ def _answer(message: Message) -> dict[str, Any]:
     }
 
 
-# --- statistics -------------------------------------------------------------------------------------------------------
+# --- numbers ---------------------------------------------------------------------------------------------------------
 
 
-class RoleStats(ChatWire):
-    role: RoleName
-    count: int
-    avg_length: float = Field(description="Characters.")
-    total_tokens: int
-    avg_response_time: float | None
-
-
-class ConversationStats(ChatWire):
-    summary: StatsWire
-    by_role: list[RoleStats]
-
-
-class UsageTotals(ChatWire):
-    requests: int
-    errors: int
-    prompt_tokens: int
-    completion_tokens: int
-    cached_tokens: int
-    avg_response_time: float | None = Field(description="Milliseconds.")
-    tokens_per_second: float | None = Field(description="While generating.")
-
-
-class ModelUsage(UsageTotals):
-    model: str
-
-
-class DayUsage(UsageTotals):
-    day: str = Field(description="ISO date, UTC.")
-
-
-class DayModelUsage(ModelUsage, DayUsage):
-    pass
-
-
-class UsageAnswer(ChatWire):
-    days: int
-    total: UsageTotals
-    by_model: list[ModelUsage]
-    by_day: list[DayUsage]
-    by_day_and_model: list[DayModelUsage]
-
-
-def summary(totals: Sequence[RoleTotals]) -> StatsWire:
-    answers = next((total for total in totals if total.role is Role.ASSISTANT), None)
-    return StatsWire(
-        total_messages=sum(total.count for total in totals),
-        assistant_messages=answers.count if answers else 0,
-        avg_response_time=_rate(answers.average_response_ms) if answers else None,
-        total_tokens=sum(total.tokens for total in totals),
-    )
-
-
-def conversation_stats(view: ConversationView) -> ConversationStats:
-    return ConversationStats(
-        summary=summary(view.totals),
-        by_role=[
-            RoleStats(
-                role=total.role.value,
-                count=total.count,
-                avg_length=round(total.average_length, 1),
-                total_tokens=total.tokens,
-                avg_response_time=_rate(total.average_response_ms),
-            )
-            for total in view.totals
-        ],
-    )
-
-
-def usage_answer(usage: Usage) -> UsageAnswer:
-    models = dict.fromkeys(total.model for total in usage.totals)
-    days = dict.fromkeys(total.day for total in usage.totals)
-    by_model = [ModelUsage(model=m, **_sums([t for t in usage.totals if t.model == m])) for m in models]
-    return UsageAnswer(
-        days=usage.days,
-        total=UsageTotals(**_sums(usage.totals)),
-        by_model=sorted(by_model, key=lambda sums: -sums.requests),
-        by_day=[DayUsage(day=day, **_sums([t for t in usage.totals if t.day == day])) for day in days],
-        by_day_and_model=[DayModelUsage(day=t.day, model=t.model, **_sums([t])) for t in usage.totals],
-    )
-
-
-def _sums(totals: Sequence[DayTotals]) -> dict[str, Any]:
-    requests = sum(total.requests for total in totals)
-    generation_ms = sum(total.generation_ms for total in totals)
-    timed_tokens = sum(total.timed_tokens for total in totals)
-    return {
-        "requests": requests,
-        "errors": sum(total.errors for total in totals),
-        "prompt_tokens": sum(total.prompt_tokens for total in totals),
-        "completion_tokens": sum(total.completion_tokens for total in totals),
-        "cached_tokens": sum(total.cached_tokens for total in totals),
-        "avg_response_time": round(sum(total.total_ms for total in totals) / requests, 1) if requests else None,
-        "tokens_per_second": round(1000 * timed_tokens / generation_ms, 1) if generation_ms else None,
-    }
-
-
-# --- search -----------------------------------------------------------------------------------------------------------
-
-
-class ResultWire(ChatWire):
-    id: int = Field(description="Of the conversation.")
-    title: str
-    model: str
-    updated_at: str
-    content: str = Field(description="Of the message; empty for a conversation that was found by its title.")
-    role: RoleName | None
-    timestamp: str
-    response_time_ms: int | None
-    estimated_tokens: int | None
-    message_id: int | None
-    snippet: str = Field(description="HTML: the surroundings of the match, matches in <mark>, all else escaped.")
-
-
-class SearchAnswer(ChatWire):
-    results: list[ResultWire]
-    query: str
-    count: int
-
-
-def search_answer(query: str, hits: Sequence[Hit]) -> SearchAnswer:
-    return SearchAnswer(results=[_result(hit) for hit in hits], query=query, count=len(hits))
-
-
-def _result(hit: Hit) -> ResultWire:
-    at_ms = hit.updated_at_ms if hit.created_at_ms is None else hit.created_at_ms
-    is_message = hit.message_id is not None
-    return ResultWire(
-        id=hit.conversation_id,
-        title=hit.title,
-        model=hit.model,
-        updated_at=timestamp(hit.updated_at_ms),
-        content=hit.content,
-        role=hit.role.value if hit.role else None,
-        timestamp=timestamp(at_ms),
-        response_time_ms=_ms(hit.response_ms),
-        estimated_tokens=((len(hit.content) + 3) // 4 if hit.tokens is None else hit.tokens) if is_message else None,
-        message_id=hit.message_id,
-        snippet="".join(map(_html, hit.snippet)),
-    )
-
-
-def _html(piece: Piece) -> str:
-    return f"<mark>{escape(piece.text)}</mark>" if piece.is_match else escape(piece.text)
-
-
-def _ms(value: float | None) -> int | None:
+def whole_ms(value: float | None) -> int | None:
     return None if value is None else round(value)
 
 
-def _rate(value: float | None) -> float | None:
+def rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 1)
-
-
-def conversation_details(conversation: Conversation, answering: bool) -> ConversationDetails:
-    sampling = conversation.sampling
-    stop = None if sampling.stop is None else list(sampling.stop)
-    options = {name: getattr(sampling, name) for name in SamplingWire.model_fields}
-    return ConversationDetails(
-        **_conversation(conversation, answering),
-        system_prompt=conversation.system_prompt,
-        options=SamplingWire(**{**options, "stop": stop}),
-    )

@@ -172,6 +172,11 @@ class ChooseBranch:
     message_id: int
 
 
+@dataclass(frozen=True, slots=True)
+class GetImage:
+    id: int
+
+
 # --- conversations --------------------------------------------------------------------------------
 
 
@@ -238,6 +243,11 @@ async def choose_branch(services: Services, request: ChooseBranch) -> Conversati
     await services.store.turns.choose(request.id, request.message_id)
     services.bus.publish(BranchChosen(request.id))
     return await get_conversation(services, GetConversation(request.id))
+
+
+async def get_image(services: Services, request: GetImage) -> Image:
+    """Raises NotFound."""
+    return await services.store.chats.image(request.id)
 
 
 # --- answers --------------------------------------------------------------------------------------
@@ -346,13 +356,3 @@ def _checked_images(images: tuple[Image, ...]) -> tuple[Image, ...]:
     for index, image in enumerate(images):
         pictures.check(image, f"images[{index}]")
     return images
-
-
-@dataclass(frozen=True, slots=True)
-class GetImage:
-    id: int
-
-
-async def get_image(services: Services, request: GetImage) -> Image:
-    """Raises NotFound."""
-    return await services.store.chats.image(request.id)
