@@ -33,6 +33,8 @@ _PACKETS_PER_POLL = 5000
 """A polling client sends all that has piled up in one request; the library's 16 would cut off a busy one."""
 _MOST_QUEUED = 10_000
 """Packets waiting for a client that does not read; then it is disconnected. A first scan announces thousands."""
+_HANDSHAKES = 8
+"""New websockets in one round of the event loop: when thousands come at once, others are still served in between."""
 _SLOW = 4
 """Packets waiting for a client that make it too slow for a sample."""
 _PING_INTERVAL_S = 25
@@ -117,14 +119,19 @@ class _Server(socketio.AsyncServer):  # type: ignore[misc]
         self._live = services
         self._attached: dict[str, Namespace] = {}
         self._answering: set[asyncio.Task[Any]] = set()
+        self._handshakes = asyncio.Semaphore(_HANDSHAKES)
+        self._transports: dict[str, Any] = {}
+        """The Engine.IO session of each client."""
         self._writers: dict[str, FrameWriter] = {}
         """Of clients on a websocket, by Engine.IO session."""
 
     def attach(self, name: str, namespace: Namespace) -> None:
         async def connected(client: str, _environ: object, _auth: object = None) -> None:
+            self._transports[client] = self.eio.sockets.get(self.manager.eio_sid_from_sid(client, name))
             namespace.connected(client)
 
         async def disconnected(client: str, _reason: object = None) -> None:
+            self._transports.pop(client, None)
             namespace.disconnected(client)
 
         self._attached[name] = namespace
@@ -133,7 +140,7 @@ class _Server(socketio.AsyncServer):  # type: ignore[misc]
 
     def backlog(self, client: str, namespace: str) -> int:
         """Packets waiting to be taken by the client's transport."""
-        transport = self.eio.sockets.get(self.manager.eio_sid_from_sid(client, namespace))
+        transport = self._transports.get(client)
         return transport.queue.qsize() if transport else 0
 
     def show(self, event: str, data: object, clients: Collection[str], namespace: str) -> None:
@@ -142,12 +149,11 @@ class _Server(socketio.AsyncServer):  # type: ignore[misc]
         message = engine_packet.Packet(engine_packet.MESSAGE, data=shown.encode())
         frame = text_frame(message.encode())
         for client in clients:
-            eio_sid = self.manager.eio_sid_from_sid(client, namespace)
-            transport = self.eio.sockets.get(eio_sid)
+            transport = self._transports.get(client)
             if transport is None or transport.closed or transport.queue.qsize() >= _SLOW:
                 continue
-            writer = self._writers.get(eio_sid)
-            if writer is None or not transport.upgraded:
+            writer = self._writers.get(transport.sid) if transport.upgraded else None
+            if writer is None:
                 transport.queue.put_nowait(message)
             else:
                 writer(frame)
@@ -199,6 +205,8 @@ class _Server(socketio.AsyncServer):  # type: ignore[misc]
     async def handle_request(self, scope: Any, receive: Any, send: Any) -> Any:
         """A session that moves to a websocket says which one it is."""
         if scope["type"] == "websocket":
+            async with self._handshakes:
+                await asyncio.sleep(0)
             for eio_sid in parse_qs(scope["query_string"].decode("latin-1")).get("sid", ()):
                 self._remember_writer(eio_sid, scope)
         return await super().handle_request(scope, receive, send)
