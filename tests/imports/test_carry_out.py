@@ -85,4 +85,15 @@ async def test_a_custom_command_is_for_the_service_to_allow(at: House) -> None:
     planned = PlannedModel("command:speech", "speech", options={"command": "serve --port {port}"})
     outcome = await done(at, planned)
     assert (outcome.done, outcome.is_registered) == ("not taken over", False)
-    assert outcome.problem
+    assert outcome.problem is not None
+    assert "--custom-commands" in outcome.problem
+
+
+async def test_a_custom_command_that_is_allowed_becomes_a_model_without_a_file(
+    tmp_path: Path, model_files: Path
+) -> None:
+    async with house(tmp_path, model_files, custom_commands=True) as at:
+        planned = PlannedModel("command:speech", "speech", options={"command": "serve --port {port}"})
+        assert await done(at, planned) == Outcome("speech", "new, as speech")
+        assert await done(at, planned) == Outcome("speech", "known, as speech")
+        assert (await stored(at, "speech"))["options"] == {"command": "serve --port {port}"}
