@@ -202,15 +202,6 @@ def test_replacing_a_sections_values_keeps_comments_and_places() -> None:
     assert document.render() == "[a]\n; one\n; two\ny = 3\nz = 4\n"
 
 
-def test_a_section_is_renamed_in_its_place() -> None:
-    document = Document.parse("[ a ]; note\nx = 1\n").with_section_renamed("a ", "b")
-    assert document.render() == "[ b]; note\nx = 1\n"
-    with pytest.raises(IniError, match="no section"):
-        document.with_section_renamed("a", "c")
-    with pytest.raises(IniError, match="already"):
-        document.with_section("c").with_section_renamed("b", "c")
-
-
 @pytest.mark.parametrize("value", ["a;b", "#", "a\nb", "a\r", " a", "a\t"])
 def test_a_value_that_could_not_be_read_back_is_refused(value: str) -> None:
     with pytest.raises(IniError, match="the value of k"):

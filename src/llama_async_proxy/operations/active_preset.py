@@ -15,12 +15,12 @@ from pathlib import Path
 
 from llama_async_proxy.engines.catalogue import OptionCatalogue
 from llama_async_proxy.engines.contract import Engine
-from llama_async_proxy.errors import NotFound, PresetInvalid, ServiceError
+from llama_async_proxy.errors import EngineMissing, EngineStopped, NotFound, PresetInvalid, ServiceError
 from llama_async_proxy.events import EngineChanged, EventBus, ModelCreated, PresetChanged, SettingsChanged
 from llama_async_proxy.gguf.reader import GgufError
 from llama_async_proxy.inference.residency import Residency
 from llama_async_proxy.operations.configuration import Configuration
-from llama_async_proxy.operations.launch import NO_CATALOGUE, LaunchPlanner, RunningPreset
+from llama_async_proxy.operations.launch import NO_CATALOGUE, LaunchPlanner, RunningPreset, parse_engine_options
 from llama_async_proxy.operations.scan import read_model_file, stable_path
 from llama_async_proxy.presets.catalogue import Catalogue
 from llama_async_proxy.presets.inheritance import inheritance, model_sections
@@ -88,17 +88,21 @@ class ActivePreset:
 
     async def restore(self) -> None:
         """Put the remembered preset in force; without it the service still runs, and says what is wrong."""
-        name = self._configuration.settings.preset
+        settings = self._configuration.settings
         async with self._turn:
+            self.problem = None
             try:
-                # Other options have other spellings of the same names, too.
+                # Other engines have other options: what is in force is read again for each.
                 self._planner.catalogue = await self.catalogue()
-                await self._apply(await self._read(name) if name else None)
+                parse_engine_options(settings.engine_options, self._planner.catalogue)
+                await self._apply(await self._read(settings.preset) if settings.preset else None)
                 self._load_at_startup()
-                self.problem = None
+            except (EngineMissing, EngineStopped) as exc:
+                # The engine says so itself, and once it runs this is called again.
+                self.problem = exc.message if settings.preset else None
             except ServiceError as exc:
                 self.problem = exc.message
-                logger.log(logging.ERROR if name else logging.DEBUG, "Preset %r is not in force: %s", name, exc.message)
+                logger.error("The remembered options are not in force: %s", exc.message)  # noqa: TRY400 - it says it all
 
     async def choose(self, name: str) -> None:
         """Put a preset in force and remember it.
@@ -147,7 +151,7 @@ class ActivePreset:
     # --- applying ---------------------------------------------------------------------------------
 
     async def _read(self, name: str) -> RunningPreset:
-        catalogue = await self.catalogue()
+        catalogue = self._planner.catalogue = await self.catalogue()
         text = await asyncio.to_thread(self._store.presets.read, name)
         verdict = check_text(text, catalogue)
         if verdict.errors:
@@ -161,7 +165,6 @@ class ActivePreset:
             await self._register(preset)
         running = [runtime for runtime in self._engine.runtimes() if runtime.status.in_use]
         own = {runtime.model_id: self._own_options(runtime) for runtime in running}
-        self._planner.catalogue = await self.catalogue()
         self._planner.preset = preset
         for runtime in running:
             options = own[runtime.model_id]
@@ -245,6 +248,8 @@ class ActivePreset:
             model = self._store.models.get(model_id)
             try:
                 if reload is not None:
+                    if not self._engine.runtime(model_id).status.in_use:
+                        return  # It was unloaded meanwhile; its next load is of the new kind anyway.
                     await self._residency.load(model)  # one that is coming up cannot be interrupted politely
                     if self._residency.runtime(model_id).options == self._wanted(model_id, reload.options):
                         return

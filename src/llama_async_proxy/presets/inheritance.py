@@ -38,10 +38,6 @@ class Inheritance:
     path: tuple[Level, ...]
     """The levels there are, weakest first."""
 
-    def of(self, level: Level) -> dict[str, OptionValue]:
-        """The values that come from one level."""
-        return {name: value for name, value in self.values.items() if self.sources[name] is level}
-
 
 @dataclass(frozen=True, slots=True)
 class Layers:

@@ -173,18 +173,6 @@ class Document:
             document = document._with_lines(document._lead(first), document._tail(first, last), ())
         return document
 
-    def with_section_renamed(self, name: str, new_name: str) -> Self:
-        """Raises IniError when there is no such section, or the new name exists or cannot be one."""
-        block = self._block(name)
-        if block is None or self._is_headless(block[0]):
-            raise IniError(f"there is no section [{name}]")
-        if self._block(new_name) is not None:
-            raise IniError(f"there is a section [{new_name}] already")
-        _check_section(new_name)
-        line = self.lines[block[0]]
-        text = line.text.replace(name, new_name, 1)
-        return self._with_lines(block[0], block[0] + 1, (replace(line, text=text, header=new_name),))
-
     def with_section_values(self, name: str, values: Mapping[str, str]) -> Self:
         """The section with just these values; comments, and the places of keys that stay, are kept."""
         document = self.with_section(name)
@@ -214,7 +202,17 @@ class Document:
         return next((line.newline for line in self.lines if line.newline), "\n")
 
     def _with_lines(self, first: int, last: int, new: Iterable[Line]) -> Self:
-        return replace(self, lines=(*self.lines[:first], *new, *self.lines[last:]))
+        lines = [*self.lines[:first], *new]
+        seams = (first - 1, len(lines) - 1)
+        lines += self.lines[last:]
+        for at in seams:
+            # A CR that comes to stand before an LF would make one line end with it.
+            if 0 <= at < len(lines) - 1 and (lines[at].newline, lines[at + 1].text + lines[at + 1].newline) == (
+                "\r",
+                "\n",
+            ):
+                lines[at] = replace(lines[at], newline="\r\n")
+        return replace(self, lines=tuple(lines))
 
     def _ended(self, at: int) -> Self:
         """The same with the line before `at` ended, so that another can follow."""
@@ -322,9 +320,7 @@ def _with_value(line: Line, value: str) -> Line:
     # Two things would run together where the value was empty.
     before = " " if first == last and value and line.text[:first].endswith("=") else ""
     after = " " if first == last and value and line.text[last:].lstrip(_SPACE) == line.text[last:] != "" else ""
-    start = first + len(before)
-    text = line.text[:first] + before + value + after + line.text[last:]
-    return replace(line, text=text, value=(start, start + len(value)))
+    return _parse_line(line.text[:first] + before + value + after + line.text[last:], line.newline, 0)
 
 
 def _check_key(key: str) -> None:
