@@ -153,12 +153,31 @@ export interface ScanReport {
   failed: { path: string; reason: string }[];
 }
 
+/** Bytes. */
+export interface MemoryUse {
+  host_bytes: number;
+  gpu_bytes: number;
+}
+
+/** What a load would take, and what it really takes once it is there. */
+export interface MemoryReport {
+  use: MemoryUse;
+  fits: "yes" | "after_evictions" | "host_only" | "tight" | "no";
+  /** Options with which it would fit, each set enough by itself. */
+  alternatives: Record<string, string | number | boolean>[];
+  measured_host_bytes: number | null;
+  measured_gpu_bytes: number | null;
+  /** By the engine itself, after the load. */
+  counted: MemoryUse | null;
+}
+
 type Nothing = Record<string, never>;
 
 /** Operations the UI calls, with what goes in and, where it is used, what comes out. */
 export interface Operations {
   "models.scan": { input: Nothing; output: ScanReport };
-  "models.load": { input: { id: number }; output: unknown };
+  "models.load": { input: { id: number; force?: boolean }; output: unknown };
+  "models.estimate": { input: { id: number }; output: MemoryReport };
   "models.unload": { input: { id: number }; output: unknown };
   "engine.start": { input: Nothing; output: unknown };
   "engine.stop": { input: Nothing; output: unknown };

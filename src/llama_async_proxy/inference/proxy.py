@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 
 from llama_async_proxy.errors import InvalidInput, ServiceError
@@ -19,8 +19,9 @@ from llama_async_proxy.inference.delivery import HOP_BY_HOP, Delivery, Header, P
 from llama_async_proxy.inference.interruption import Interruption, ended
 from llama_async_proxy.inference.live import LiveRequests
 from llama_async_proxy.inference.names import Names, choose
+from llama_async_proxy.inference.priority import priority_of
 from llama_async_proxy.inference.reassembly import NotReassembled
-from llama_async_proxy.inference.residency import Lease, Residency, Revoke
+from llama_async_proxy.inference.residency import Lease, Residency
 from llama_async_proxy.inference.routes import Headers, Parameters, Route, forbids_loading, parameters
 from llama_async_proxy.inference.upstream import Timeouts, UpstreamClient, UpstreamRequest
 from llama_async_proxy.inference.variants import with_defaults
@@ -129,7 +130,8 @@ class Proxy:
 
         async with Interruption(client_gone) as interruption:
             self._live.add(account, interruption.trip)
-            async with self._leased(model, interruption.trip, delivery if asked.stream else None) as lease:
+            claim = self._residency.lease(model, interruption.trip, priority_of(request.headers))
+            async with self._leased(model, claim, delivery if asked.stream else None) as lease:
                 account.leased(lease)
                 await self._exchange(request, asked, lease, delivery)
                 # Not later: some servers report a finished exchange as a gone client.
@@ -155,15 +157,17 @@ class Proxy:
         return True
 
     @asynccontextmanager
-    async def _leased(self, model: Model, revoke: Revoke, waiting: Delivery | None) -> AsyncIterator[Lease]:
+    async def _leased(
+        self, model: Model, claim: AbstractAsyncContextManager[Lease], waiting: Delivery | None
+    ) -> AsyncIterator[Lease]:
         """A lease on `model`; a client `waiting` for a stream is kept company until it is granted."""
         if waiting is None or self._residency.is_ready(model):
-            async with self._residency.lease(model, revoke) as lease:
+            async with claim as lease:
                 yield lease
             return
         company = asyncio.create_task(waiting.keep_company(self._patience))
         try:
-            async with self._residency.lease(model, revoke) as lease:
+            async with claim as lease:
                 await ended(company)
                 yield lease
         finally:

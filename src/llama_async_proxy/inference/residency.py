@@ -20,6 +20,7 @@ from llama_async_proxy.errors import DeadlineExceeded, InvalidInput, LoadFailed,
 from llama_async_proxy.events import EventBus, ModelRuntimeChanged, SettingsChanged
 from llama_async_proxy.inference import policy
 from llama_async_proxy.inference.memory import UNKNOWN_MEMORY, Memory, groups_of, taken
+from llama_async_proxy.inference.priority import HIGHEST_PRIORITY
 from llama_async_proxy.inference.queue import Queue, Terms
 from llama_async_proxy.records import (
     NO_MEMORY,
@@ -41,8 +42,6 @@ _BREAK_OFF_S = 1.0
 _HURRY_CHECK_S = 0.1
 _IDLE_CHECK_S = 5.0
 """Longest between two looks for idle models; shorter when the time to live is."""
-HIGHEST_PRIORITY = 9
-"""Of requests; the lowest is minus that."""
 _LOAD_PRIORITY = HIGHEST_PRIORITY + 1
 """An explicit load goes before requests: somebody asked for just that, and watches."""
 

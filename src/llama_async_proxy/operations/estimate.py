@@ -12,7 +12,7 @@ from llama_async_proxy.operations.demand import Demand
 from llama_async_proxy.operations.memory import budget_of, free_gpu_bytes
 from llama_async_proxy.operations.models import ModelRef, ModelView, find, view
 from llama_async_proxy.operations.services import Services
-from llama_async_proxy.records import MemoryUse, Model, OptionValue, Sample, no_options
+from llama_async_proxy.records import MemoryUse, OptionValue, Sample, no_options
 
 
 class Fit(StrEnum):
@@ -35,7 +35,7 @@ class EstimateMemory:
 
 @dataclass(frozen=True, slots=True)
 class MemoryReport:
-    model: Model
+    model_id: int
     estimate: MemoryEstimate
     use: MemoryUse
     """The same, and what a draft model takes."""
@@ -68,7 +68,7 @@ async def estimate_memory(services: Services, request: EstimateMemory) -> Memory
     fits = _fit(demand, budget, together, alone)
     room = budget_of(alone) if fits is Fit.NO else budget
     return MemoryReport(
-        model=found.model,
+        model_id=found.model.id,
         estimate=demand.estimate(budget),
         use=demand.use(budget),
         free_host_bytes=budget.host_bytes or 0,

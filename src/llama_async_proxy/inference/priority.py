@@ -1,0 +1,23 @@
+"""How urgent a request is, in its client's words: the header `X-Priority`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from llama_async_proxy.errors import InvalidInput
+
+HIGHEST_PRIORITY = 9
+"""The lowest is minus that; who says nothing has 0."""
+
+_PRIORITY = re.compile(rb"[+-]?[0-9]")
+
+
+def priority_of(headers: Iterable[tuple[bytes, bytes]]) -> int:
+    """Raises InvalidInput for what is no whole number within the bounds."""
+    value = next((value for name, value in headers if name == b"x-priority"), b"0")
+    if not _PRIORITY.fullmatch(value):
+        shown = value[:20].decode("latin-1")
+        problem = f"must be a whole number from -{HIGHEST_PRIORITY} to {HIGHEST_PRIORITY}, not {shown!r}"
+        raise InvalidInput("X-Priority", problem)
+    return int(value)
