@@ -141,7 +141,7 @@ async def measure(service: RunningService, clients: int) -> dict[str, float]:
         listeners = await connect_all(service, clients)
         storm_s = time.perf_counter() - began
         done.set()
-        slowest_ms = await asyncio.wrap_future(asking)
+        slowest_ms: float = await asyncio.wrap_future(asking)
     await asyncio.sleep(SETTLE_S)
     rss = process.memory_info().rss
     cpu_before, heard_before, began = _cpu_s(process), sum(c.events for c in listeners), time.perf_counter()

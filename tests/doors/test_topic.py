@@ -25,7 +25,7 @@ class Wires:
         self.sent.append((to, event, data))
         self._arrived.set()
 
-    def backlog(self, client: str, namespace: str) -> int:
+    def backlog(self, client: str) -> int:
         return self.waiting.get(client, 0)
 
     def to(self, client: str) -> list[tuple[str, Any]]:

@@ -19,7 +19,7 @@ class Server(Protocol):
     """The part of the Socket.IO server that is used here."""
 
     async def emit(self, event: str, data: object, *, to: str | None, namespace: str) -> None: ...
-    def backlog(self, client: str, namespace: str) -> int: ...
+    def backlog(self, client: str) -> int: ...
     def show(self, event: str, data: object, clients: Collection[str], namespace: str) -> None: ...
 
 
@@ -47,4 +47,4 @@ class Outlet:
 
     def backlog(self, client: str) -> int:
         """How many packets wait for the client, which has no other way to say that it is slow."""
-        return self._server.backlog(client, self._namespace)
+        return self._server.backlog(client)

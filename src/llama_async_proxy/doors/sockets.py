@@ -138,7 +138,7 @@ class _Server(socketio.AsyncServer):  # type: ignore[misc]
         self.on("connect", connected, namespace=name)
         self.on("disconnect", disconnected, namespace=name)
 
-    def backlog(self, client: str, namespace: str) -> int:
+    def backlog(self, client: str) -> int:
         """Packets waiting to be taken by the client's transport."""
         transport = self._transports.get(client)
         return transport.queue.qsize() if transport else 0
