@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from llama_async_proxy.chats import keeper
-from llama_async_proxy.chats.answer import Position
+from llama_async_proxy.chats.answer import Answer, Position
 from llama_async_proxy.chats.answers import Answers
 from llama_async_proxy.errors import LoadFailed, NotFound, ServiceError, Unavailable, UpstreamFailed
 from llama_async_proxy.events import (
@@ -42,7 +42,7 @@ class Parrot:
         self.gate = asyncio.Event()
         self.gate.set()
         self.failure: ServiceError | None = None
-        self.words = ("one ", "two ", "three ")
+        self.words: tuple[str, ...] = ("one ", "two ", "three ")
         self.requests: list[CompletionRequest] = []
         self.asked = asyncio.Event()
         self.is_busy = False
@@ -80,7 +80,7 @@ class Talk:
         self.store, self.parrot, self.answers, self.bus, self.settings = store, parrot, answers, bus, settings
         self.chat = 0
 
-    def say(self, text: str) -> Any:
+    def say(self, text: str) -> Answer:
         return self.answers.start(self.chat, Say(text), model="m", client="test")
 
     async def thread(self) -> list[Message]:
@@ -151,7 +151,8 @@ async def test_stop_keeps_what_there_is(talk: Talk) -> None:
     answer = talk.say("Hello")
     await answer.first()
     assert talk.answers.conversations == (talk.chat,)
-    assert talk.answers.stop(talk.chat) is answer
+    assert talk.answers.running(talk.chat) is answer
+    talk.answers.stop(talk.chat)
     message = await answer.ended()
     assert (message.content, message.status) == ("one ", MessageStatus.STOPPED)
     assert talk.answers.stop(talk.chat) is None

@@ -18,6 +18,7 @@ from llama_async_proxy.records import (
     Message,
     MessageStatus,
     NewConversation,
+    Opening,
     Rephrase,
     Retry,
     Say,
@@ -148,7 +149,8 @@ async def test_random_turns_leave_a_sound_database(path: Path, seed: int) -> Non
             chat = choices.choice(chats)
             _, tree = await store.chats.tree(chat)
             some = choices.choice(tree).id if tree else 0
-            opening = choices.choice([Say(f"word{step} 你好"), Retry(some), Rephrase(some, f"other{step}")])
+            openings: list[Opening] = [Say(f"word{step} 你好"), Retry(some), Rephrase(some, f"other{step}")]
+            opening = choices.choice(openings)
             try:
                 turn = await store.turns.begin(chat, opening, "m")
             except (NotFound, InvalidInput):

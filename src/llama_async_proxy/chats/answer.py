@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from io import StringIO
 
@@ -109,7 +109,7 @@ class Answer:
         if self._position == Position() and self._error is not None:
             raise self._error
 
-    async def follow(self, has: Position, patience_s: float) -> AsyncIterator[Growth]:
+    async def follow(self, has: Position, patience_s: float) -> AsyncGenerator[Growth, None]:
         """What comes after `has`, as it comes, to the end. A slow reader gets more at a time.
 
         Empty at first, when the turn begins, and whenever nothing came for `patience_s` seconds. Raises the

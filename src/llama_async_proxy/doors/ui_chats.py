@@ -88,8 +88,8 @@ class ChatTopics:
     def publish(self, event: Event) -> None:
         match event:
             case ConversationChanged(conversation):
-                item = wire.ChatUpsert(wire.ui_conversation(conversation))
-                self._publish(conversation.id, item, key="conversation", listed=True)
+                upsert = wire.ChatUpsert(wire.ui_conversation(conversation))
+                self._publish(conversation.id, upsert, key="conversation", listed=True)
             case ConversationDeleted(conversation_id):
                 self._publish(conversation_id, wire.ChatRemove(conversation_id), key="conversation", listed=True)
             case MessageChanged(message):
