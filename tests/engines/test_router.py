@@ -19,6 +19,7 @@ from llama_async_proxy.engines.router import RouterEngine
 from llama_async_proxy.engines.router_api import RouterApi
 from llama_async_proxy.engines.router_host import Host, OwnRouter, RemoteRouter, RouterOptions
 from llama_async_proxy.engines.router_wire import RouterModel
+from llama_async_proxy.engines.supervisor import Timing
 from llama_async_proxy.errors import EngineMissing, EngineStopped, LoadFailed
 from llama_async_proxy.inference.upstream import Timeouts, UpstreamClient, UpstreamRequest
 from llama_async_proxy.records import (
@@ -39,6 +40,8 @@ pytestmark = pytest.mark.engine
 LOADING, READY, SLEEPING = ModelStatus.LOADING, ModelStatus.READY, ModelStatus.SLEEPING
 STOPPING, UNLOADED, FAILED = ModelStatus.STOPPING, ModelStatus.UNLOADED, ModelStatus.FAILED
 CHAT, EMBED, BROKEN = 1, 2, 3
+TIMING = Timing(restart_delays_s=(0.2,) * 10)
+"""A killed router's port is free only when its children have died, too."""
 
 
 def spec(model_id: int, path: Path, kind: ModelKind = ModelKind.CHAT, **options: OptionValue) -> LaunchSpec:
@@ -68,7 +71,7 @@ class RouterRig(EngineRig[RouterEngine]):
             found(models)
 
         super().__init__(
-            lambda outlets: RouterEngine(host, outlets, registered=lambda: tuple(specs.values()), found=tell)
+            lambda outlets: RouterEngine(host, outlets, registered=lambda: tuple(specs.values()), found=tell), TIMING
         )
 
     async def load(self, model_id: int = CHAT) -> ModelRuntime:

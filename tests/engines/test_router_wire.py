@@ -136,7 +136,7 @@ def test_lines_of_the_log_belong_to_their_process() -> None:
     assert split_line("0.00.001.234 I srv x: y") == (None, "0.00.001.234 I srv x: y")
     assert parse_spawned("srv load: spawning server instance with name=a b on port 4321") == Spawned("a b", 4321)
     assert parse_exited("srv run: instance name=a b exited with status 1") == "a b"
-    assert parse_spawned("srv load: x") is parse_exited("srv load: x") is None
+    assert (parse_spawned("srv load: x"), parse_exited("srv load: x")) == (None, None)
 
 
 # --- where it is --------------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import socket
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,35 +14,18 @@ from urllib.parse import urlsplit
 
 from llama_async_proxy.engines.discovery import Launcher
 from llama_async_proxy.engines.instance import family_argv
-from llama_async_proxy.engines.options import LogDigest, child_environment, parse_log_line
+from llama_async_proxy.engines.options import child_environment
 from llama_async_proxy.engines.process import Child, describe_exit
 from llama_async_proxy.engines.router_api import RouterApi, RouterError, RouterRefused
-from llama_async_proxy.engines.router_wire import (
-    RouterModel,
-    bare,
-    is_writable,
-    parse_exited,
-    parse_spawned,
-    preset_ini,
-    section,
-    split_line,
-)
+from llama_async_proxy.engines.router_log import RouterLog, Say
+from llama_async_proxy.engines.router_wire import RouterModel, bare, is_writable, preset_ini, section
 from llama_async_proxy.errors import EngineMissing, InvalidInput, LoadFailed
-from llama_async_proxy.records import Endpoint, LaunchSpec, LogLevel
+from llama_async_proxy.records import Endpoint, LaunchSpec
 
 OPEN_S = 30.0
 """For our router to listen. It loads nothing, but a first run from a slow disk takes seconds."""
 OPEN_POLL_S = 0.05
 STOP_GRACE_S = 5.0
-LAST_WORDS_S = 1.0
-"""Longest to wait for the log of a process that has ended; the router's event may overtake it."""
-BETWEEN_PIPES_S = 0.05
-"""The router's own lines and those of its children come through different pipes."""
-MAX_UNCLAIMED = 200
-"""Lines of a process kept until it is known whose it is."""
-
-Say = Callable[[str | None, LogLevel, str], None]
-"""A line of the log: the router's name of the model it is about, None for the router's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +102,7 @@ class OwnRouter:
         self._preset_path = preset_path
         self._environment = environment
         self._preset = _Preset()
-        self._log = _RouterLog()
+        self._log = RouterLog()
         self._child: Child | None = None
         self._offering = asyncio.Lock()
 
@@ -141,7 +123,7 @@ class OwnRouter:
 
     async def _run(self, binary: str, options: RouterOptions, specs: Sequence[LaunchSpec], say: Say) -> None:
         await self._write(preset_ini(specs))
-        self._log = log = _RouterLog(say)
+        self._log = log = RouterLog(say)
         try:
             self._child = child = await Child.spawn(
                 family_argv((binary, *_arguments(options, self._preset_path))),
@@ -278,57 +260,6 @@ class _BadPreset(Exception):
 class _Preset:
     text: str = ""
     """What the file holds."""
-
-
-class _RouterLog:
-    """The output of a router and of the processes it has started, told apart."""
-
-    def __init__(self, say: Say | None = None) -> None:
-        self.digest = LogDigest()
-        self._say = say
-        self._names: dict[int, str] = {}
-        self._unclaimed: dict[int, deque[tuple[LogLevel, str]]] = {}
-        self._exits: dict[str, asyncio.Event] = {}
-
-    @property
-    def is_preset_bad(self) -> bool:
-        return any("failed to initialize router models" in line for line in self.digest.tail)
-
-    def line(self, line: str) -> None:
-        port, rest = split_line(line)
-        level, message = parse_log_line(rest)
-        if not message:
-            return
-        if port is None:
-            self._own(level, message)
-        elif port in self._names:
-            self._tell(self._names[port], level, message)
-        else:
-            self._unclaimed.setdefault(port, deque(maxlen=MAX_UNCLAIMED)).append((level, message))
-
-    async def settled(self, name: str) -> None:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LAST_WORDS_S):
-                await self._exit_of(name).wait()
-        await asyncio.sleep(BETWEEN_PIPES_S)
-
-    def _own(self, level: LogLevel, message: str) -> None:
-        self.digest.add(level, message)
-        if spawned := parse_spawned(message):
-            self._names[spawned.port] = spawned.name
-            self._exit_of(spawned.name).clear()
-            for earlier in self._unclaimed.pop(spawned.port, ()):
-                self._tell(spawned.name, *earlier)
-        elif name := parse_exited(message):
-            self._exit_of(name).set()
-        self._tell(None, level, message)
-
-    def _exit_of(self, name: str) -> asyncio.Event:
-        return self._exits.setdefault(name, asyncio.Event())
-
-    def _tell(self, name: str | None, level: LogLevel, message: str) -> None:
-        if self._say is not None:
-            self._say(name, level, message)
 
 
 # --- elsewhere ----------------------------------------------------------------------------------------
