@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import collections
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from llama_async_proxy.inference.live import LiveRequests
 from llama_async_proxy.inference.names import Names
 from llama_async_proxy.inference.residency import Residency
 from llama_async_proxy.inference.upstream import UpstreamClient
-from llama_async_proxy.records import Completion, CompletionRequest, RequestRecord
+from llama_async_proxy.records import Completion, CompletionRequest, RequestRecord, Variant
 from support.upstream import (
     STREAM_HEAD,
     Exchange,
@@ -26,7 +27,7 @@ from support.upstream import (
     make_spec,
 )
 
-MODEL = make_model(1, "tiny")
+MODEL = make_model(1, "tiny", variants=(Variant("bold", {"temperature": 1.5, "top_k": 1}, "Be bold."),))
 ASKED = CompletionRequest(
     "tiny", {"messages": [{"role": "user", "content": "Hi"}], "top_k": 5}, "10.0.0.7", "/api/chat"
 )
@@ -97,6 +98,21 @@ def delta(content: bytes, kind: bytes = b"content") -> bytes:
 
 
 END = b'data: {"choices":[],"usage":{"completion_tokens":2,"prompt_tokens":9}}\n\ndata: [DONE]\n\n'
+
+
+async def test_a_variant_brings_its_defaults(desk: Desk) -> None:
+    desk.upstream.behaviour = streams(delta(b"Hi"), END)
+    await desk.ask(replace(ASKED, model="Bold"))
+    [sent] = desk.upstream.requests
+    assert sent.json == {
+        "model": "tiny",
+        "messages": [{"role": "system", "content": "Be bold."}, {"role": "user", "content": "Hi"}],
+        "top_k": 5,
+        "temperature": 1.5,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    assert desk.records[0].model == "tiny"
 
 
 async def test_pieces_come_as_they_are_sent_and_the_request_is_recorded(desk: Desk) -> None:
