@@ -147,6 +147,11 @@ def test_a_size_no_model_has_is_named() -> None:
         model_shape(absurd)
 
 
+@pytest.mark.parametrize("length", [-1, 2**32 + 1, True, "4096", (4096,)])
+def test_a_length_that_is_none_is_not_known(length: Value) -> None:
+    assert model_facts(header("llama", {"context_length": length})).context_length is None
+
+
 def test_an_architecture_nobody_knows_is_rough() -> None:
     assert model_shape(header("nobody", {"block_count": 512, "embedding_length": 1 << 24})).is_rough
 

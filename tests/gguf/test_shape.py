@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from llama_async_proxy.gguf.ggml import F32, ValueType
 from llama_async_proxy.gguf.memory import LoadSettings, estimate
-from llama_async_proxy.gguf.reader import GgufError, Header, Omitted, Scalar, Tensor, Value, read_header
-from llama_async_proxy.gguf.shape import MAX_NUMBER, ModelShape, model_shape
+from llama_async_proxy.gguf.reader import MAX_NUMBER, GgufError, Header, Omitted, Scalar, Tensor, Value, read_header
+from llama_async_proxy.gguf.shape import ModelShape, model_shape
 from support.ghosts import SHAPES, write_shape
 from support.models import split, write_chat
 

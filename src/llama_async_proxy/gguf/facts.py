@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from llama_async_proxy.gguf.ggml import FILE_TYPES, TENSOR_TYPES
-from llama_async_proxy.gguf.reader import Header, Omitted, Tensor, Value
+from llama_async_proxy.gguf.reader import MAX_NUMBER, Header, Omitted, Tensor, Value
 from llama_async_proxy.records import ModelFacts, ModelKind
 
 # llama.cpp's `enum llama_pooling_type`.
@@ -87,7 +87,9 @@ def _text(header: Header, key: str) -> str | None:
 
 def _number(header: Header, key: str) -> int | None:
     value = header.specific(key)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    if not isinstance(value, int) or isinstance(value, bool):
+        return None
+    return value if 0 <= value <= MAX_NUMBER else None
 
 
 def _json_safe(value: Value) -> object:

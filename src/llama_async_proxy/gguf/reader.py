@@ -33,6 +33,8 @@ MAX_ENTRIES = 1 << 16
 MAX_KEPT_BYTES = 96 << 20
 """Memory of all that is kept of one header, reckoned at its worst. Real ones take some MiB."""
 MAX_DIMENSIONS = 4
+MAX_NUMBER = 1 << 32
+"""Above every length, width and count of a real model by far: a value that says more is damaged."""
 MAX_KEY_BYTES = (1 << 16) - 1
 KEPT_STRING_BYTES = 1 << 20
 """Longer strings (an embedded tokenizer.json) are only measured."""

@@ -13,14 +13,12 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
 
-from llama_async_proxy.gguf.reader import GgufError, Header, Omitted, Tensor
+from llama_async_proxy.gguf.reader import MAX_NUMBER, GgufError, Header, Omitted, Tensor
 
 MAX_LAYERS = 512
 """llama.cpp's own limit (`LLAMA_MAX_LAYERS`)."""
 _INPUT = ("token_embd", "token_embd_norm", "token_types", "position_embd", "per_layer_token_embd")
 """Tensors of the input layer, which never leaves the host."""
-MAX_NUMBER = 1 << 32
-"""Above every length, width and count of a real model by far: a header that says more is damaged."""
 _BLOCK = re.compile(r"blk\.([0-9]{1,9})\.")
 _EXPERTS = re.compile(r"\.ffn_(up|down|gate|gate_up)_(ch|)exps\b")
 """As `--n-cpu-moe` selects them."""

@@ -243,7 +243,8 @@ def _check_variants(new: Model, others: Sequence[Model]) -> None:
             raise InvalidInput("variants", f"{variant.name!r} is another name of this model already")
         own.add(key)
     for other in others:
-        if other.id == new.id:
+        # A scan may add thousands, of which few or none have variants.
+        if other.id == new.id or not (new.variants or other.variants):
             continue
         for ours, theirs in ((new.variants, _names(other)), (other.variants, _names(new))):
             clash = {_name_key(variant.name) for variant in ours} & {_name_key(name) for name in theirs}
