@@ -156,7 +156,7 @@ async def build(settings: Settings) -> AsyncIterator[Application]:
             store.requests.append(record)
             bus.publish(RequestFinished(record))
 
-        live_requests = LiveRequests(residency.runtime, bus)
+        live_requests = LiveRequests(residency.runtime, bus, residency.positions)
         upstream = UpstreamClient()
         stack.callback(upstream.close)
         completer = Completer(

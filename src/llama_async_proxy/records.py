@@ -505,6 +505,8 @@ class LiveRequest:
     tokens: int
     """Pieces of the answer so far, of which llama-server sends one for each token."""
     elapsed_ms: float
+    position: int | None = None
+    """In its model's line, counted from 1, while it waits there."""
 
 
 @dataclass(frozen=True, slots=True)

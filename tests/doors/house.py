@@ -121,7 +121,7 @@ async def house(directory: Path, model_files: Path, **settings: Any) -> AsyncIte
             residency=residency,
             bus=bus,
         )
-        live_requests = LiveRequests(residency.runtime, bus)
+        live_requests = LiveRequests(residency.runtime, bus, residency.positions)
         upstream = UpstreamClient()
         stack.callback(upstream.close)
         completer = Completer(

@@ -62,7 +62,7 @@ async def desk() -> AsyncIterator[Desk]:
         residency = Residency(
             engine, settings=make_settings, models=lambda: (MODEL,), spec_for=make_spec, bus=bus, used=lambda *_: None
         )
-        live = LiveRequests(residency.runtime, bus)
+        live = LiveRequests(residency.runtime, bus, residency.positions)
         running = asyncio.create_task(residency.run())
         desk: Desk
         completer = Completer(

@@ -108,7 +108,9 @@ def test_models_unused_for_long_enough_expire(ttl_s: float, gone: tuple[int, ...
 # --- turns --------------------------------------------------------------------------------------
 
 
-def serving(model_id: int, turn_s: float, *, busy: bool = True, pinned: bool = False, leaving: bool = False) -> Resident:
+def serving(
+    model_id: int, turn_s: float, *, busy: bool = True, pinned: bool = False, leaving: bool = False
+) -> Resident:
     return Resident(model_id, 0.0, turn_s, busy, pinned, leaving)
 
 

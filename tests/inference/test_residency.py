@@ -30,7 +30,16 @@ class House:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[House]:
         self.engine = RunningEngine(self.bus, {m.id: Endpoint("127.0.0.1", 10_000 + m.id) for m in self.models})
-        self.residency = Residency(
+        self.residency = self.build()
+        background = [asyncio.create_task(self.residency.run()), asyncio.create_task(self._collect())]
+        await asyncio.sleep(0)  # they listen before anything happens
+        yield self
+        for task in background:
+            task.cancel()
+        await asyncio.gather(*background, return_exceptions=True)
+
+    def build(self) -> Residency:
+        return Residency(
             self.engine,
             settings=lambda: self.settings,
             models=lambda: self.models,
@@ -38,12 +47,6 @@ class House:
             bus=self.bus,
             used=lambda model_id, _: self.used.append(model_id),
         )
-        background = [asyncio.create_task(self.residency.run()), asyncio.create_task(self._collect())]
-        await asyncio.sleep(0)  # they listen before anything happens
-        yield self
-        for task in background:
-            task.cancel()
-        await asyncio.gather(*background, return_exceptions=True)
 
     async def _collect(self) -> None:
         with self.bus.subscribe(ModelRuntimeChanged) as changes:

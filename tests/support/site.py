@@ -50,7 +50,7 @@ class Site:
             bus=bus,
             used=lambda *_: None,
         )
-        self.live = LiveRequests(self.residency.runtime, bus)
+        self.live = LiveRequests(self.residency.runtime, bus, self.residency.positions)
         client = UpstreamClient()
         proxy = Proxy(
             names=names,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from llama_async_proxy.errors import Cancelled, NotFound, ServiceError
 from llama_async_proxy.events import EventBus, RequestsProgressed
@@ -20,10 +21,13 @@ Cancel = Callable[[ServiceError], None]
 class LiveRequests:
     """Belongs to the event loop's thread. Its cost for a request is that of an entry in a dictionary."""
 
-    def __init__(self, runtime: Callable[[int], ModelRuntime], bus: EventBus) -> None:
-        """`runtime` tells of a model's queue."""
+    def __init__(
+        self, runtime: Callable[[int], ModelRuntime], bus: EventBus, positions: Callable[[], Mapping[Cancel, int]]
+    ) -> None:
+        """`runtime` tells of a model's queue, `positions` of the places in them, by what breaks a request off."""
         self._runtime = runtime
         self._bus = bus
+        self._positions = positions
         self._running: dict[Account, Cancel] = {}
         """In the order of arrival. Ids may be the clients' own, so that two requests can have the same."""
 
@@ -35,14 +39,14 @@ class LiveRequests:
 
     def all(self) -> tuple[LiveRequest, ...]:
         """Newest first."""
-        return tuple(self._view(account) for account in reversed(self._running))
+        return self._views(dict(reversed(self._running.items())))
 
     def cancel(self, request_id: str) -> tuple[LiveRequest, ...]:
         """Break off the request of that id, or all who share it; its client gets an error. Raises NotFound."""
         found = {account: cancel for account, cancel in self._running.items() if account.id == request_id}
         if not found:
             raise NotFound("request", request_id, f"No request {request_id[:100]!r} is running; it may have ended.")
-        views = tuple(self._view(account) for account in found)
+        views = self._views(found)
         for cancel in found.values():
             cancel(Cancelled("The request was cancelled."))
         return views
@@ -58,7 +62,11 @@ class LiveRequests:
                 self._bus.publish(RequestsProgressed(changed))
             known = {view.id: _without_clock(view) for view in newest}
 
-    def _view(self, account: Account) -> LiveRequest:
+    def _views(self, running: Mapping[Account, Cancel]) -> tuple[LiveRequest, ...]:
+        positions = self._positions()
+        return tuple(self._view(account, positions.get(cancel)) for account, cancel in running.items())
+
+    def _view(self, account: Account, position: int | None) -> LiveRequest:
         queue = None
         if account.is_waiting:
             queue = self._runtime(account.model_id).queue if account.model_id is not None else None
@@ -75,10 +83,9 @@ class LiveRequests:
             queue=queue,
             tokens=account.pieces,
             elapsed_ms=account.elapsed_ms,
+            position=position,
         )
 
 
 def _without_clock(view: LiveRequest) -> LiveRequest:
-    return LiveRequest(
-        view.id, view.arrived_at_ms, view.client, view.route, view.model, view.phase, view.queue, view.tokens, 0.0
-    )
+    return replace(view, elapsed_ms=0.0)

@@ -72,6 +72,10 @@ class Queue(Generic[T]):
             del self._lines[model_id]
         return True
 
+    def line(self, model_id: int) -> tuple[T, ...]:
+        """All that wait for a model, first in line first."""
+        return tuple(entry.item for entry in self._lines.get(model_id, ()))
+
     def take(self, model_id: int) -> tuple[T, ...]:
         """Take out all that wait for a model, first in line first."""
         return tuple(entry.item for entry in self._lines.pop(model_id, ()))

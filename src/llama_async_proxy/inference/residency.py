@@ -150,9 +150,9 @@ class Residency:
         """Requests that run on a model or wait for its load."""
         return len(self._leases.get(model_id, ()))
 
-    def position(self, lease: Lease) -> int | None:
-        """Of a request in its model's line, counted from 1; None when it need not wait any more."""
-        return self._queue.position(lease.model.id, lease)
+    def positions(self) -> dict[Revoke, int]:
+        """Of each waiting request in its model's line, counted from 1, by what breaks it off."""
+        return {lease.revoke: n for model_id in self._queue for n, lease in enumerate(self._queue.line(model_id), 1)}
 
     def runtime(self, model_id: int) -> ModelRuntime:
         """The engine's, and who waits for the model: QUEUED while it has no process but a queue."""
