@@ -14,7 +14,9 @@ import aiohttp
 import pytest
 
 from doors.house import House, client, house
+from llama_async_proxy.store.database import Database
 
+PICTURE = b"\x89PNG of a llama"
 ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 
 
@@ -347,6 +349,40 @@ async def test_search_finds_messages_and_titles_with_what_matched(at: House) -> 
     [found] = answer["results"]
     assert (found["role"], found["content"], found["snippet"]) == (None, "", "About <mark>gardens</mark>")
     assert (await at.call("GET", "/api/search?q=%22&limit=5"))[1] == {"results": [], "query": '"', "count": 0}
+
+
+async def test_a_search_that_nobody_waits_for_is_broken_off(at: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    entered, ended = asyncio.Event(), asyncio.Event()
+
+    async def endless(*_: object) -> None:
+        entered.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    monkeypatch.setattr(Database, "search", endless)
+    asking = asyncio.create_task(at.call("GET", "/api/search?q=x"))
+    await entered.wait()
+    asking.cancel()
+    await asyncio.gather(asking, return_exceptions=True)
+    async with asyncio.timeout(30):
+        await ended.wait()
+
+
+async def test_an_imported_picture_can_be_seen_and_is_nothing_but_a_picture(at: House) -> None:
+    url = "data:image/png;base64," + base64.b64encode(PICTURE).decode()
+    extra = [{"type": "IMAGE", "name": "a.png", "base64Url": url}]
+    message = {"id": "1", "role": "user", "content": "Look", "extra": extra}
+    _, imported = await at.call("POST", "/api/conversations/import", {"messages": [message]})
+    _, shown = await at.call("GET", f"/api/conversations/{imported['conversations'][0]['id']}")
+    [attachment] = shown["messages"][0]["attachments"]
+    assert (attachment["name"], attachment["media_type"], attachment["size"]) == ("a.png", "image/png", len(PICTURE))
+    async with at.http.get(at.url + attachment["url"]) as response:
+        assert (response.status, response.content_type, await response.read()) == (200, "image/png", PICTURE)
+        assert response.headers["x-content-type-options"] == "nosniff"
+    status, answer = await at.call("GET", "/api/attachments/99")
+    assert (status, answer["resource"]) == (404, "attachment")
 
 
 async def test_usage_is_counted_by_model_and_by_day(at: House) -> None:
