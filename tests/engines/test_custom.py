@@ -11,6 +11,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
@@ -169,7 +170,8 @@ async def test_what_it_has_started_ends_with_it(rig: Rig) -> None:
     helper = printed(rig, r"parrot: helper (\d+)")
     assert is_alive(helper)
     await rig.engine.unload(1)
-    assert not is_alive(helper)
+    while is_alive(helper):  # not our child: nobody tells when the kernel is done with it
+        await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize(
@@ -207,7 +209,8 @@ time.sleep(600)
             assert all(map(is_alive, pids))
             process.kill()
             assert process.stdout.read() == "", "the pipe closes once the last of them is gone"
-            assert not any(map(is_alive, pids))
+            while any(map(is_alive, pids)):  # what ends has closed its pipe a moment before
+                time.sleep(0.01)
         finally:
             process.kill()
             for pid in pids:
