@@ -126,6 +126,8 @@ class MemoryBook:
 
     async def _shape(self, model: Model) -> tuple[ModelShape, int]:
         """The model's shape, and bytes of its projector."""
+        if not model.has_file:
+            raise InvalidInput("model", f"{model.name!r} has no file here, so that nothing can be said of its memory")
         version = (model.path, model.mtime_ns, model.size_bytes, model.mmproj_path)
         known = self._shapes.get(model.id)
         if known is None or known[0] != version:
