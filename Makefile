@@ -69,8 +69,9 @@ lock: $(UV) ## Re-make the locked requirements from pyproject.toml
 	$(UV) pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 pyproject.toml -o requirements/run.txt
 	$(UV) pip compile --quiet --universal --generate-hashes --no-header --python-version 3.11 --group dev -c requirements/run.txt -o requirements/dev.txt
 
-docs: $(VENV)/dev.stamp ## Rewrite the generated pages of docs/
+docs: $(VENV)/dev.stamp ## Rewrite what follows from the code: pages of docs/, shapes of the clients
 	$(BIN)/python docs/generate.py
+	$(BIN)/python clients/generate.py
 
 clean: ## Remove what the other targets made, except .data
 	rm -rf $(VENV) .cache src/llama_async_proxy/web frontend/node_modules

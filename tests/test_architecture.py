@@ -35,6 +35,7 @@ ALLOWED = {
 }
 ENTRY_POINTS = (
     "cli",
+    "client",
     "operations.doctor",
     "engines.embedded",
     "imports.carry_out",

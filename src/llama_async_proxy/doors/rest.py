@@ -25,6 +25,7 @@ from llama_async_proxy.doors.rest_engine import engine_routes
 from llama_async_proxy.doors.rest_logger import logger_routes
 from llama_async_proxy.doors.rest_models import model_routes
 from llama_async_proxy.doors.rest_presets import preset_routes
+from llama_async_proxy.doors.rest_requests import request_routes
 from llama_async_proxy.doors.rest_routes import Manners, ResourceRoute, failure
 from llama_async_proxy.doors.rest_status import health_routes, monitoring_routes
 from llama_async_proxy.errors import InvalidInput, NotFound, ServiceError
@@ -38,6 +39,7 @@ _RESOURCES: tuple[Callable[[], APIRouter], ...] = (
     monitoring_routes,
     engine_routes,
     chat_routes,
+    request_routes,
     preset_routes,
 )
 
