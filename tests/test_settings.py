@@ -169,3 +169,26 @@ def test_clearing_the_models_directory_returns_to_the_default() -> None:
 )  # fmt: skip
 def test_only_loopback_counts_as_loopback(host: str, loopback: bool) -> None:
     assert is_loopback(host) is loopback
+
+
+@pytest.mark.parametrize(
+    ("groups", "field"),
+    [
+        ([], "groups"),
+        ({"big": ["a"]}, "groups.big"),
+        ({"big": {"models": []}}, "groups.big.models"),
+        ({"big": {"models": ["a"], "together": "no"}}, "groups.big.together"),
+        ({"big": {"models": ["a"], "apart": True}}, "groups.big"),
+    ],
+)
+def test_a_bad_group_names_what_is_wrong_with_it(groups: object, field: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        check(BY_NAME["groups"], groups)
+    assert caught.value.field == field
+
+
+def test_groups_are_read_from_json_in_the_environment() -> None:
+    given = parse(BY_NAME["groups"], '{"big": {"models": ["a", "b"]}}', "GROUPS")
+    assert given == {"big": {"models": ["a", "b"], "together": False}}
+    with pytest.raises(InvalidInput, match="GROUPS: must be JSON"):
+        parse(BY_NAME["groups"], "{", "GROUPS")

@@ -45,7 +45,7 @@ class Setting:
 
     name: str
     type: type
-    default: Value
+    default: Value = dataclasses.field(hash=False)
     help: str
     file_key: str
     flag: str | None = None
@@ -413,7 +413,8 @@ def _resolve_one(
         found, value = lookup(file, key)
         if found and value is not None:
             return check(setting, value, key), Source.FILE
-    return setting.default, Source.DEFAULT
+    # JSON knows no read-only objects.
+    return dict(setting.default) if isinstance(setting.default, Mapping) else setting.default, Source.DEFAULT
 
 
 def lookup(file: Mapping[str, Any], key: str) -> tuple[bool, Any]:
