@@ -144,6 +144,14 @@ async def test_it_runs_in_its_directory(rig: Rig, tmp_path: Path) -> None:
     assert ask(runtime, "/ready") == {"directory": str(tmp_path.resolve())}
 
 
+async def test_a_program_beside_it_is_looked_for_in_its_directory(rig: Rig, tmp_path: Path) -> None:
+    script = tmp_path / "serve.sh"
+    script.write_text(f'#!/bin/sh\nexec {PARROT} "$@"\n')
+    script.chmod(0o755)
+    runtime = await rig.engine.load(spec(command="./serve.sh {port}", command_directory=str(tmp_path)))
+    assert ask(runtime, "/ready") == {"directory": str(tmp_path.resolve())}
+
+
 async def test_its_stop_command_is_run_first(rig: Rig) -> None:
     script = "import urllib.request; urllib.request.urlopen('http://127.0.0.1:{port}/quit')"
     await rig.engine.load(spec(command_stop=f"{shlex.quote(sys.executable)} -c {shlex.quote(script)}"))

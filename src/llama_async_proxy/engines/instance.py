@@ -104,10 +104,11 @@ def custom_program(command: CustomCommand, spec: LaunchSpec, endpoint: Endpoint,
 
     def argv(template: tuple[str, ...]) -> tuple[str, ...]:
         program, *rest = (filled(argument, spec, endpoint) for argument in template)
-        found = shutil.which(program, path=environment.get("PATH"))
+        place = str(Path(command.directory or ".", program).absolute()) if "/" in program else program
+        found = shutil.which(place, path=environment.get("PATH"))
         if found is None:
             raise LoadFailed(f"The command's program {program!r} is not on PATH, or is no program")
-        return (str(Path(command.directory or ".", found).absolute()), *rest)
+        return (found, *rest)
 
     return Program(
         family_argv(argv(command.start)),
