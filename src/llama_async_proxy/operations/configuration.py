@@ -56,8 +56,8 @@ class Configuration:
         async with self._lock:
             new = updated(self._settings, changes)
             changed = tuple(s.name for s in SETTINGS if getattr(new, s.name) != getattr(self._settings, s.name))
-            settings = {BY_FILE_KEY[key]: value for key, value in changes.items()}
-            by_file_key = {s.file_key: value for s, value in settings.items() if not s.by_hand}
+            settings = [(BY_FILE_KEY[key], value) for key, value in changes.items()]
+            by_file_key = {setting.file_key: value for setting, value in settings if not setting.by_hand}
             await asyncio.to_thread(config_file.merge_write, new.config_path, by_file_key)
             self._settings = new
         if changed:

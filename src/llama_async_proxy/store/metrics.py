@@ -25,7 +25,10 @@ RAW_KEPT_MS = 24 * _HOUR_MS
 ROLLUPS_KEPT_MS = {60: 7 * 24 * _HOUR_MS, 300: 30 * 24 * _HOUR_MS, 3600: 366 * 24 * _HOUR_MS}
 """How long roll-ups are kept, by the seconds one covers."""
 
-_PLAIN = [field.name for field in fields(Sample) if field.name not in ("gpus", "requests", "load_average")]
+_PLAIN = [
+    field.name for field in fields(Sample) if field.name in samples.c and field.name not in ("gpus", "load_average")
+]
+"""Fields that are columns as they are; what matters only at the moment has none."""
 
 
 @dataclass(frozen=True, slots=True)
