@@ -3,9 +3,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from llama_async_proxy.operations.launch import LaunchPlanner
+import pytest
+
+from llama_async_proxy.errors import InvalidInput
+from llama_async_proxy.operations.launch import LaunchPlanner, OptionSource, RunningPreset
+from llama_async_proxy.presets.ini import Document
 from llama_async_proxy.records import LaunchSpec, Model, ModelFacts, ModelKind, ModelOrigin, OptionValue
 from llama_async_proxy.settings import Settings, resolve
+from support.engine_help import CATALOGUE
 
 
 def settings(**file: Any) -> Settings:
@@ -46,3 +51,58 @@ def test_the_load_outranks_the_model_outranks_the_configuration() -> None:
     own = model(context_size=2048, options={"threads": 4})
     assert launch_spec(config, own, {"threads": 8}).options == {"ctx-size": 2048, "threads": 8, "batch-size": 64}
     assert launch_spec(config, model(context_size=2048, options={"ctx-size": 512}), {}).options["ctx-size"] == 512
+
+
+# --- with the engine's catalogue and a preset ---------------------------------------------------------------------
+
+
+def planner(text: str = "", *engine_options: str) -> LaunchPlanner:
+    made = LaunchPlanner(lambda: settings(ctx_size=1, llama={"options": list(engine_options)}))
+    made.catalogue = CATALOGUE
+    made.preset = RunningPreset("p", Document.parse(text))
+    return made
+
+
+def test_one_option_under_several_names_is_passed_once() -> None:
+    spec = planner("[m]\nc = 3\n", "temperature=0.5").spec(model(options={"LLAMA_ARG_CTX_SIZE": 4}), {"temp": 0.7})
+    assert spec.options == {"ctx-size": 4, "temp": 0.7}
+
+
+def test_a_switch_that_cannot_be_turned_off_is_left_out_instead() -> None:
+    options = planner("[*]\nswa-full = true\nno-warmup = true\n[m]\nswa-full = false\n").spec(model()).options
+    assert options == {"ctx-size": 1, "warmup": False}
+
+
+def test_what_is_the_services_own_business_is_not_taken_from_a_preset() -> None:
+    assert planner("[m]\nhost = 0.0.0.0\nmodel = /x\nload-on-startup = true\n").spec(model()).options == {"ctx-size": 1}
+
+
+@pytest.mark.parametrize("section", ["m", "M", "other-name"])
+def test_a_section_speaks_of_the_model_by_any_of_its_names(section: str) -> None:
+    assert planner(f"[{section}]\nc = 9\n").spec(model(aliases=("other-name",))).options == {"ctx-size": 9}
+
+
+def test_a_section_that_names_the_file_speaks_of_its_model() -> None:
+    made = planner("[writer]\nc = 9\n[m]\nc = 8\nmodel = /elsewhere.gguf\n")
+    made.preset = RunningPreset(
+        "p", Document.parse("[writer]\nc = 9\n[m]\nc = 8\n"), {"writer": "/m.gguf", "m": "/e.gguf"}
+    )
+    assert made.spec(model()).options == {"ctx-size": 9}
+
+
+def test_every_effective_option_names_its_source() -> None:
+    made = planner("[*]\ntop-k = 5\n", "threads=2")
+    shown = {option.name: (option.value, option.source) for option in made.effective(model(options={"temp": 0.1}))}
+    assert {name: shown[name] for name in ("ctx-size", "threads", "top-k", "temp", "batch-size")} == {
+        "ctx-size": (1, OptionSource.CONFIGURATION),
+        "threads": (2, OptionSource.ENGINE_OPTIONS),
+        "top-k": (5, OptionSource.PRESET_GLOBAL),
+        "temp": (0.1, OptionSource.MODEL),
+        "batch-size": (2048, OptionSource.ENGINE),
+    }
+
+
+@pytest.mark.parametrize("text", ["temp", "=1", "temp=hot", "c="])
+def test_an_engine_option_that_is_none_is_named(text: str) -> None:
+    with pytest.raises(InvalidInput, match=r"llama\.options"):
+        planner("", text).spec(model())
