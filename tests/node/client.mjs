@@ -99,12 +99,14 @@ const scenarios = {
 
   /** Prints what happens to the connection until it has come back after the service was restarted. */
   async restart(socket) {
+    await socket.emitWithAck("settings:update", { settings: { theme: "dark" } });
     console.log("connected");
     const reason = await once(socket, "disconnect");
     assert.ok(["transport close", "transport error"].includes(reason), reason);
     assert.equal(socket.active, true, "the client comes back by itself");
     await once(socket, "connect");
     assert.equal((await socket.emitWithAck("models:list", {})).success, true);
+    assert.equal((await socket.emitWithAck("settings:get", {})).data.settings.theme, "dark");
   },
 };
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import uvicorn
 
+from llama_async_proxy.doors.websocket import WebSocketProtocol
+
 
 @contextlib.asynccontextmanager
 async def serving(app: Any, http: Any = "httptools") -> AsyncIterator[int]:
@@ -18,7 +20,7 @@ async def serving(app: Any, http: Any = "httptools") -> AsyncIterator[int]:
     listener.bind(("127.0.0.1", 0))
     config = uvicorn.Config(
         app, http=http, loop="none", lifespan="off", log_config=None, server_header=False, date_header=False,
-        timeout_graceful_shutdown=1,
+        timeout_graceful_shutdown=1, ws=WebSocketProtocol, ws_per_message_deflate=False,
     )  # fmt: skip
     server = uvicorn.Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))
