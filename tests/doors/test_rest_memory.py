@@ -91,7 +91,7 @@ async def test_an_unknown_model_and_a_lost_file_are_not_found(at: House) -> None
 
 async def test_a_load_fits_where_there_is_room(at: House, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (await report(at, monkeypatch, machine(free=8 * GIB))).fits is Fit.YES
-    small = await report(at, monkeypatch, machine(free=5 * GIB))
+    small = await report(at, monkeypatch, machine(free=11 * GIB // 2))
     assert small.fits is Fit.TIGHT
     assert small.largest_context is not None
     assert 256 <= small.largest_context < 8192

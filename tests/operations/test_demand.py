@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -68,7 +68,7 @@ def test_every_alternative_fits_by_itself(
     found = list(demand.alternatives(budget))
     assert found
     for options in found:
-        fields = {name.replace("-", "_"): value for name, value in options.items()}
+        fields: dict[str, Any] = {name.replace("-", "_"): value for name, value in options.items()}
         chosen = fields.pop("n_gpu_layers", layers)
         names = {"ctx_size": "context_size"}
         settings = replace(demand.settings, **{names.get(name, name): value for name, value in fields.items()})

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from llama_async_proxy.gguf.memory import MemoryBudget, MemoryEstimate
+from llama_async_proxy.inference.memory import taken
 from llama_async_proxy.inference.policy import Capacity
 from llama_async_proxy.operations.demand import Demand
 from llama_async_proxy.operations.memory import budget_of, free_gpu_bytes
 from llama_async_proxy.operations.models import ModelRef, ModelView, find, view
 from llama_async_proxy.operations.services import Services
-from llama_async_proxy.records import MemoryUse, OptionValue, Sample, no_options
+from llama_async_proxy.records import NO_MEMORY, MemoryUse, OptionValue, Sample, no_options
 
 
 class Fit(StrEnum):
@@ -64,15 +65,20 @@ async def estimate_memory(services: Services, request: EstimateMemory) -> Memory
     demand = await services.memory.demand(found.model, spec)
     sample = await services.sampler.now()
     together, alone = services.memory.capacity()
-    budget = _budget(found, sample, has_gpu=alone.gpu_bytes is not None)
+    free = _free(found, sample, has_gpu=alone.gpu_bytes is not None)
+    others = [taken(r, NO_MEMORY) for r in services.engine.runtimes() if r.model_id != found.model.id]
+    budget = MemoryBudget(
+        _least(free.host_bytes, together.host_bytes, sum(use.host_bytes for use in others)),
+        _least(free.gpu_bytes, together.gpu_bytes, sum(use.gpu_bytes for use in others)),
+    )
     fits = _fit(demand, budget, together, alone)
     room = budget_of(alone) if fits is Fit.NO else budget
     return MemoryReport(
         model_id=found.model.id,
         estimate=demand.estimate(budget),
         use=demand.use(budget),
-        free_host_bytes=budget.host_bytes or 0,
-        free_gpu_bytes=budget.gpu_bytes,
+        free_host_bytes=free.host_bytes or 0,
+        free_gpu_bytes=free.gpu_bytes,
         fits=fits,
         largest_context=demand.largest_context(budget),
         most_gpu_layers=demand.most_gpu_layers(budget),
@@ -81,6 +87,11 @@ async def estimate_memory(services: Services, request: EstimateMemory) -> Memory
         measured_gpu_bytes=found.runtime.gpu_bytes,
         counted=found.runtime.memory,
     )
+
+
+def _least(free: int | None, limit: int | None, others: int) -> int | None:
+    """What is free, and within what models may take together."""
+    return free if free is None or limit is None else max(0, min(free, limit - others))
 
 
 def _fit(demand: Demand, budget: MemoryBudget, together: Capacity, alone: Capacity) -> Fit:
@@ -93,7 +104,7 @@ def _fit(demand: Demand, budget: MemoryBudget, together: Capacity, alone: Capaci
     return Fit.TIGHT if demand.fits(budget_of(alone)) else Fit.NO
 
 
-def _budget(found: ModelView, sample: Sample, *, has_gpu: bool) -> MemoryBudget:
+def _free(found: ModelView, sample: Sample, *, has_gpu: bool) -> MemoryBudget:
     host = sample.memory_available_bytes + (found.runtime.rss_bytes or 0)
     gpu = free_gpu_bytes(replace(sample, models_gpu_bytes=found.runtime.gpu_bytes or 0)) if has_gpu else None
     return MemoryBudget(min(host, sample.memory_total_bytes), gpu)
