@@ -59,3 +59,8 @@ def test_differences_name_what_changed() -> None:
     assert shown.startswith("--- old\n+++ new\n")
     assert "-c = 1 ; why\n+c = 2 ; so\n" in shown
     assert text_difference(TEXT, TEXT, ("a", "b")) == ""
+
+
+def test_a_configuration_is_bounded() -> None:
+    with pytest.raises(IniError, match="more than 4000"):
+        with_config(Document(), {str(number): {} for number in range(4001)}, CATALOGUE)

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import pytest
+
 from llama_async_proxy.presets.inheritance import Level, flattened, inheritance, layers
-from llama_async_proxy.presets.ini import Document
+from llama_async_proxy.presets.ini import Document, IniError
 from support.engine_help import CATALOGUE
 
 TEXT = """\
@@ -70,3 +72,9 @@ threads = 2
     )
     for section in ("m", "n"):
         assert inheritance(flat, CATALOGUE, section).values == inheritance(DOCUMENT, CATALOGUE, section).values
+
+
+def test_what_groups_write_out_is_bounded() -> None:
+    group = "[group:g]\n" + "".join(f"k{number} = 1\n" for number in range(100))
+    with pytest.raises(IniError, match="too many to write out"):
+        flattened(Document.parse(group + "".join(f"[m{n}]\ngroup = g\n" for n in range(50))), CATALOGUE)

@@ -221,7 +221,11 @@ async def export_preset(services: Services, request: ExportPreset) -> ExportedPr
     text = await asyncio.to_thread(services.store.presets.read, name)
     if request.is_flat:
         document = parsed(name, text)
-        text = flattened(document, await services.active_preset.catalogue()).render()
+        catalogue = await services.active_preset.catalogue()
+        try:
+            text = (await asyncio.to_thread(flattened, document, catalogue)).render()
+        except IniError as exc:
+            raise PresetInvalid(name, (str(exc),)) from exc
     return ExportedPreset(f"{name}.ini", text)
 
 
@@ -233,7 +237,7 @@ async def validate_preset(services: Services, request: ValidatePreset) -> Valida
     if request.content is not None:
         return Validation(await asyncio.to_thread(check_text, request.content, catalogue))
     try:
-        document = with_config(Document(), request.config or {}, catalogue)
+        document = await asyncio.to_thread(with_config, Document(), request.config or {}, catalogue)
     except IniError as exc:
         return Validation(Verdict((Problem(str(exc)),)))
     return Validation(await asyncio.to_thread(check, document, catalogue))

@@ -12,6 +12,8 @@ from llama_async_proxy.records import OptionValue
 
 Config: TypeAlias = Mapping[str, Mapping[str, OptionValue]]
 """Values by section and key."""
+MAX_VALUES = 4000
+"""Of a whole configuration; far beyond what anybody writes, for each takes time in the length of the file."""
 Changes: TypeAlias = Mapping[str, OptionValue | None]
 """New values by key; None removes one."""
 
@@ -19,8 +21,10 @@ Changes: TypeAlias = Mapping[str, OptionValue | None]
 def with_config(document: Document, config: Config, catalogue: Catalogue) -> Document:
     """The document with just these sections and values; comments, and the places of what stays, are kept.
 
-    Raises IniError for what a preset cannot say.
+    Raises IniError for what a preset cannot say, and for more than MAX_VALUES sections and values.
     """
+    if len(config) + sum(map(len, config.values())) > MAX_VALUES:
+        raise IniError(f"a preset must not have more than {MAX_VALUES} sections and values")
     for section in document.sections():
         if section.name not in config:
             document = document.without_section(section.name)

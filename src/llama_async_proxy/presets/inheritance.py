@@ -11,13 +11,15 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from llama_async_proxy.presets.catalogue import BadValue, Catalogue, default_value, typed
-from llama_async_proxy.presets.ini import GLOBAL, Document, Section
+from llama_async_proxy.presets.ini import GLOBAL, Document, IniError, Section
 from llama_async_proxy.records import OptionValue
 
 GROUP_PREFIX = "group:"
 GROUP_KEY = "group"
 VERSION_KEY = "version"
 """llama-server keeps it for itself and ignores it."""
+MAX_INHERITED = 4000
+"""Far beyond what anybody writes, for each takes time in the length of the file."""
 OUR_KEYS = frozenset({GROUP_KEY, VERSION_KEY})
 """Keys that are no options."""
 
@@ -91,7 +93,11 @@ def inheritance(document: Document, catalogue: Catalogue, section: str) -> Inher
 
 
 def flattened(document: Document, catalogue: Catalogue) -> Document:
-    """The same for llama-server: each model's section says what its group said, and there are no groups."""
+    """The same for llama-server: each model's section says what its group said, and there are no groups.
+
+    Raises IniError for more than MAX_INHERITED values to write out.
+    """
+    written = 0
     sections = {section.name: section for section in document.sections()}
     for section in model_sections(document):
         group = section.values().get(GROUP_KEY)
@@ -102,6 +108,9 @@ def flattened(document: Document, catalogue: Catalogue) -> Document:
         inherited = sections.get(f"{GROUP_PREFIX}{group}")
         for entry in inherited.entries if inherited else ():
             if _name(catalogue, entry.key) not in said and entry.key not in OUR_KEYS:
+                written += 1
+                if written > MAX_INHERITED:
+                    raise IniError(f"groups give models more than {MAX_INHERITED} values, too many to write out")
                 document = document.with_value(section.name, entry.key, entry.value)
     for name in filter(is_group, sections):
         document = document.without_section(name)
