@@ -49,7 +49,7 @@ def test_before_the_first_sample_nothing_is_limited() -> None:
 
 
 def test_models_may_take_what_is_free_and_one_alone_what_the_machine_has() -> None:
-    margins = {"memory_margin_mib": 1024, "gpu_memory_margin_mib": 2048}
+    margins: dict[str, Any] = {"memory_margin_mib": 1024, "gpu_memory_margin_mib": 2048}
     assert book(**margins).capacity() == (Capacity(19 * GIB, 2 * GIB), Capacity(32 * GIB, 24 * GIB))
     strict, _ = book(**margins, memory_strict=True).capacity()
     assert book(**margins, memory_strict=True).capacity() == (strict, strict)
