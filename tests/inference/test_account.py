@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from llama_async_proxy.inference.account import Account
-from llama_async_proxy.inference.residency import Lease
+from llama_async_proxy.inference.lease import Lease
 from support.upstream import event, make_model
 
 

@@ -7,7 +7,7 @@ import secrets
 import time
 from collections.abc import Iterable
 
-from llama_async_proxy.inference.residency import Lease
+from llama_async_proxy.inference.lease import Lease
 from llama_async_proxy.inference.usage import UsageCapture
 from llama_async_proxy.records import Model, RequestRecord
 

@@ -17,11 +17,12 @@ from llama_async_proxy.inference import reassembly
 from llama_async_proxy.inference.account import Account, request_id
 from llama_async_proxy.inference.delivery import HOP_BY_HOP, Delivery, Header, Patience, Reply
 from llama_async_proxy.inference.interruption import Interruption, ended
+from llama_async_proxy.inference.lease import Lease
 from llama_async_proxy.inference.live import LiveRequests
 from llama_async_proxy.inference.names import Names, choose
 from llama_async_proxy.inference.priority import priority_of
 from llama_async_proxy.inference.reassembly import NotReassembled
-from llama_async_proxy.inference.residency import Lease, Residency
+from llama_async_proxy.inference.residency import Residency
 from llama_async_proxy.inference.routes import Headers, Parameters, Route, forbids_loading, parameters
 from llama_async_proxy.inference.upstream import Timeouts, UpstreamClient, UpstreamRequest
 from llama_async_proxy.inference.variants import with_defaults

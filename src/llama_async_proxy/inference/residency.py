@@ -19,6 +19,7 @@ from typing import Protocol
 from llama_async_proxy.errors import DeadlineExceeded, InvalidInput, LoadFailed, Overloaded, ServiceError, Unavailable
 from llama_async_proxy.events import EventBus, ModelRuntimeChanged, SettingsChanged
 from llama_async_proxy.inference import policy
+from llama_async_proxy.inference.lease import Lease, Revoke, ignore, resolve
 from llama_async_proxy.inference.memory import UNKNOWN_MEMORY, Memory, groups_of, taken
 from llama_async_proxy.inference.priority import HIGHEST_PRIORITY
 from llama_async_proxy.inference.queue import Queue, Terms
@@ -45,13 +46,6 @@ _IDLE_CHECK_S = 5.0
 _LOAD_PRIORITY = HIGHEST_PRIORITY + 1
 """An explicit load goes before requests: somebody asked for just that, and watches."""
 
-Revoke = Callable[[ServiceError], None]
-"""Breaks off the request that holds a lease, with what to tell its client."""
-
-
-def _ignore(_: ServiceError) -> None:
-    """For claims with no request behind them."""
-
 
 class Engine(Protocol):
     """What residency needs of an engine."""
@@ -60,37 +54,6 @@ class Engine(Protocol):
     def runtimes(self) -> tuple[ModelRuntime, ...]: ...
     async def load(self, spec: LaunchSpec) -> ModelRuntime: ...
     async def unload(self, model_id: int, *, drain_s: float = 10.0) -> ModelRuntime: ...
-
-
-class Lease:
-    """One request's claim on a model; while it is held the model is not evicted."""
-
-    def __init__(self, model: Model, revoke: Revoke = _ignore) -> None:
-        self.model = model
-        self.revoke = revoke
-        self.place: asyncio.Future[ServiceError | policy.Obstacle | None] | None = None
-        """Done when it need not queue any more, or may not; None when it never had to. An error is a value here because
-        its reader may have left."""
-        self.queued_s: float | None = None
-        """Time waited for a place or a turn; None when the model was ready."""
-        self.load_s: float | None = None
-        """Time waited for the load itself; None when the model was ready."""
-        self._endpoint: Endpoint | None = None
-
-    @property
-    def endpoint(self) -> Endpoint:
-        """Where to send the request."""
-        if self._endpoint is None:
-            raise RuntimeError("the lease has not been granted yet")
-        return self._endpoint
-
-    @property
-    def is_granted(self) -> bool:
-        """False while the request waits for its model."""
-        return self._endpoint is not None
-
-    def grant(self, endpoint: Endpoint) -> None:
-        self._endpoint = endpoint
 
 
 class Residency:
@@ -209,7 +172,7 @@ class Residency:
             lease.revoke(Unavailable(reason))
 
     @contextlib.asynccontextmanager
-    async def lease(self, model: Model, revoke: Revoke = _ignore, priority: int = 0) -> AsyncIterator[Lease]:
+    async def lease(self, model: Model, revoke: Revoke = ignore, priority: int = 0) -> AsyncIterator[Lease]:
         """Hold a running model for one request, loading it if the settings allow. Residency calls `revoke` when the
         request must end although it still runs. Who waits with a higher priority goes first.
 
@@ -379,7 +342,7 @@ class Residency:
         for model_id in plan.admitted:
             for lease in self._queue.take(model_id):
                 self._hold(lease)
-                _resolve(lease)
+                resolve(lease)
         for model_id, obstacle in plan.refused.items():
             self._refuse(model_id, obstacle)
         self._leaving.update(plan.evictions)
@@ -393,7 +356,7 @@ class Residency:
 
     def _refuse(self, model_id: int, error: ServiceError | policy.Obstacle) -> None:
         for lease in self._queue.take(model_id):
-            _resolve(lease, error)
+            resolve(lease, error)
 
     def _residents(self, now_s: float) -> tuple[policy.Resident, ...]:
         runtimes = {runtime.model_id: runtime for runtime in self._engine.runtimes() if runtime.status.in_use}
@@ -503,12 +466,6 @@ class Residency:
     def _wake(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
-
-
-def _resolve(lease: Lease, refusal: ServiceError | policy.Obstacle | None = None) -> None:
-    """End its wait, unless its client has left or its time is up at this very moment."""
-    if lease.place is not None and not lease.place.done():
-        lease.place.set_result(refusal)
 
 
 async def _set_within(event: asyncio.Event, limit_s: float) -> None:

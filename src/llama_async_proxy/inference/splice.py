@@ -29,11 +29,12 @@ from llama_async_proxy.inference.delivery import (
     for_client,
 )
 from llama_async_proxy.inference.dialects import error_body, error_event
+from llama_async_proxy.inference.lease import Lease
 from llama_async_proxy.inference.live import LiveRequests
 from llama_async_proxy.inference.names import Names, choose
 from llama_async_proxy.inference.proxy import CLIENT_GONE, ClientGone, Request, for_engine
 from llama_async_proxy.inference.reassembly import NotReassembled, Reassembly
-from llama_async_proxy.inference.residency import Lease, Residency
+from llama_async_proxy.inference.residency import Residency
 from llama_async_proxy.inference.routes import parameters
 from llama_async_proxy.inference.upstream import KEEP_IDLE_S, MAX_HEAD, MAX_IDLE
 from llama_async_proxy.records import Endpoint, Model, RequestRecord
