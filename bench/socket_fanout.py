@@ -164,7 +164,8 @@ async def measure(service: RunningService, clients: int) -> dict[str, float]:
 
 def _cpu_s(process: psutil.Process) -> float:
     times = process.cpu_times()
-    return times.user + times.system
+    cpu_s: float = times.user + times.system
+    return cpu_s
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import socket
 import time
@@ -70,6 +71,8 @@ logger = logging.getLogger(__name__)
 
 WEB_DIR = Path(__file__).parent / "web"
 _RESTART_PAUSE_S = 1.0
+_COLLECT_AFTER = (2_000, 10, 100)
+"""Allocations until the young are collected, and how often that until the older ones are."""
 
 
 def run(settings: Settings) -> int:
@@ -85,11 +88,20 @@ async def _serve(settings: Settings, sockets: list[socket.socket]) -> None:
         server = Server(application.asgi, http_protocol(application.short_way), application.goodbye)
         async with asyncio.TaskGroup() as tasks:
             background = [tasks.create_task(_kept_running(task)) for task in application.background]
+            _calm_collector()
             logger.info("Serving on %s", " and ".join(_url(listener) for listener in sockets))
             await server.serve(sockets)
             logger.info("Stopping")
             for task in background:
                 task.cancel()
+
+
+def _calm_collector() -> None:
+    """With thousands of connections a full garbage collection stops everything for a third of a second, and while they
+    come one follows the other. What is there now stays for good and need not be looked at again.
+    """
+    gc.freeze()
+    gc.set_threshold(*_COLLECT_AFTER)
 
 
 async def _kept_running(task: Callable[[], Awaitable[None]]) -> None:
