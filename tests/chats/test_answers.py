@@ -14,6 +14,7 @@ from llama_async_proxy.chats.answer import Answer, Position
 from llama_async_proxy.chats.answers import Answers
 from llama_async_proxy.errors import LoadFailed, NotFound, ServiceError, Unavailable, UpstreamFailed
 from llama_async_proxy.events import (
+    AnswerFailed,
     ConversationChanged,
     Event,
     EventBus,
@@ -160,8 +161,12 @@ async def test_stop_keeps_what_there_is(talk: Talk) -> None:
 
 async def test_a_failure_before_the_first_token_leaves_no_answer(talk: Talk) -> None:
     talk.parrot.words, talk.parrot.failure = (), LoadFailed("no memory")
-    with pytest.raises(LoadFailed):
-        await talk.say("Hello").ended()
+    with talk.bus.subscribe(AnswerFailed) as events:
+        with pytest.raises(LoadFailed):
+            await talk.say("Hello").ended()
+        failed = await anext(aiter(events))
+    assert isinstance(failed, AnswerFailed)
+    assert (failed.conversation_id, failed.error.message) == (talk.chat, "no memory")
     assert [m.content for m in await talk.thread()] == ["Hello"]
     talk.parrot.words, talk.parrot.failure = ("fine",), None
     [said] = await talk.thread()

@@ -39,6 +39,7 @@ export interface UiModel {
   /** Tokens the model was trained for. */
   contextLength: number | null;
   isFavorite: boolean;
+  seesImages: boolean;
   status: ModelStatus;
   queue: QueueState | null;
   progress: LoadProgress | null;

@@ -1,6 +1,6 @@
 /** Where we are. The History API, below the base path the server announced. */
 
-import { pageAt, pathOf, type PageName } from "./routes";
+import { pathOf, placeAt, type PageName } from "./routes";
 
 export class Router {
   /** Path below the base, starting with "/". */
@@ -9,7 +9,10 @@ export class Router {
   query = $state.raw(new URLSearchParams());
   /** Counts navigations, so that focus moves on each, even to the same page. */
   visits = $state(0);
-  readonly page = $derived(pageAt(this.path));
+  readonly #place = $derived(placeAt(this.path));
+  readonly page = $derived(this.#place.page);
+  /** Which of the page's things, if the path names one. */
+  readonly id = $derived(this.#place.id);
 
   /** "/" or "/some/prefix/". */
   readonly base: string;
@@ -24,8 +27,8 @@ export class Router {
     document.addEventListener("click", (event) => this.#onClick(event));
   }
 
-  href(page: PageName): string {
-    return this.base + pathOf(page).slice(1);
+  href(page: PageName, id: number | null = null): string {
+    return this.base + pathOf(page).slice(1) + (id === null ? "" : `/${id}`);
   }
 
   go(href: string): void {
@@ -33,6 +36,12 @@ export class Router {
     this.#read();
     this.visits += 1;
     scrollTo(0, 0);
+  }
+
+  /** The same visit under another address: no history entry, no focus move. */
+  rename(href: string): void {
+    history.replaceState(null, "", href);
+    this.#read();
   }
 
   /** Change one parameter in place: no history entry, no focus move. An empty value removes it. */
@@ -55,7 +64,7 @@ export class Router {
     if (event.defaultPrevented || event.button !== 0 || event.metaKey || event.ctrlKey || event.shiftKey) return;
     const link = (event.target as Element).closest("a");
     if (!link || link.target || link.origin !== location.origin || !link.pathname.startsWith(this.base)) return;
-    if (pageAt(`/${link.pathname.slice(this.base.length)}`) === null) return; // the API's own pages, a download
+    if (placeAt(`/${link.pathname.slice(this.base.length)}`).page === null) return; // the API's own pages, a download
     event.preventDefault();
     this.go(link.href);
   }

@@ -1,7 +1,8 @@
 import { beforeEach, describe, expect, it } from "vitest";
 import { Router } from "./router.svelte";
-import { pageAt, pathOf, routes } from "./routes";
+import { pathOf, placeAt, routes } from "./routes";
 
+const pageAt = (path: string) => placeAt(path).page;
 const at = (path: string): void => history.replaceState(null, "", path);
 
 describe("routes", () => {
@@ -11,6 +12,14 @@ describe("routes", () => {
     expect(pageAt("/models/")).toBe("models");
     expect(pageAt("/models/7/nothing")).toBeNull();
     expect(pageAt("/v1/models")).toBeNull();
+    expect(pageAt("/models/7")).toBeNull();
+  });
+
+  it("know which thing a path names", () => {
+    expect(placeAt("/chat/17")).toEqual({ page: "chat", id: 17 });
+    expect(placeAt("/chat/")).toEqual({ page: "chat", id: null });
+    expect(pageAt("/chat/0")).toBeNull();
+    expect(pageAt("/chat/x")).toBeNull();
   });
 
   it("lead from every page back to itself", () => {
@@ -28,6 +37,8 @@ describe("the router", () => {
     expect(router.href("chat")).toBe("/tools/llm/chat");
     router.go(router.href("chat"));
     expect([router.page, location.pathname, router.visits]).toEqual(["chat", "/tools/llm/chat", 1]);
+    router.rename(router.href("chat", 3));
+    expect([router.page, router.id, location.pathname, router.visits]).toEqual(["chat", 3, "/tools/llm/chat/3", 1]);
   });
 
   it("keeps filters in the address without a visit", () => {

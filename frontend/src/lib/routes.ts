@@ -9,12 +9,13 @@ export interface Route {
   page: PageName;
 }
 
-/** The server answers these paths with the UI; the first path of a page is the one links use. */
+/** The server answers these paths with the UI; the first path of a page is the one links use. `:id` is a number. */
 export const routes: readonly Route[] = [
   { path: "/", page: "dashboard" },
   { path: "/dashboard", page: "dashboard" },
   { path: "/models", page: "models" },
   { path: "/chat", page: "chat" },
+  { path: "/chat/:id", page: "chat" },
 ];
 
 export const loaders: Record<PageName, () => Promise<{ default: Component }>> = {
@@ -23,10 +24,13 @@ export const loaders: Record<PageName, () => Promise<{ default: Component }>> = 
   chat: () => import("../pages/Chat.svelte"),
 };
 
-/** The page at a path below the base, if there is one. A trailing slash is forgiven. */
-export function pageAt(path: string): PageName | null {
+/** The page at a path below the base, and which of its things. A trailing slash is forgiven. */
+export function placeAt(path: string): { page: PageName | null; id: number | null } {
   const bare = path.length > 1 ? path.replace(/\/$/, "") : path;
-  return routes.find((route) => route.path === bare)?.page ?? null;
+  const id = /\/([1-9]\d{0,18})$/.exec(bare)?.[1];
+  const wanted = id === undefined ? bare : bare.replace(/\d+$/, ":id");
+  const page = routes.find((route) => route.path === wanted)?.page ?? null;
+  return { page, id: page === null || id === undefined ? null : Number(id) };
 }
 
 export function pathOf(page: PageName): string {

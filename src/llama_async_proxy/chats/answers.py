@@ -18,7 +18,14 @@ from llama_async_proxy.chats.answer import Answer, Position
 from llama_async_proxy.chats.keeper import Keeper
 from llama_async_proxy.chats.prompt import defaults, merged, request_body
 from llama_async_proxy.errors import ServiceError, Unavailable
-from llama_async_proxy.events import ConversationChanged, EventBus, MessageChanged, MessageDeleted, MessageGrew
+from llama_async_proxy.events import (
+    AnswerFailed,
+    ConversationChanged,
+    EventBus,
+    MessageChanged,
+    MessageDeleted,
+    MessageGrew,
+)
 from llama_async_proxy.records import (
     AnswerEnd,
     Completion,
@@ -145,13 +152,17 @@ class Answers:
             turn = await self._turns.begin(answer.conversation_id, opening, request.model)
             await self._generate(answer, turn, request)
         except ServiceError as error:
-            answer.fail(error)
+            self._fail(answer, error)
         except asyncio.CancelledError:
             answer.fail(Unavailable("The service is stopping."))
             raise
         except Exception:  # the task's boundary: whoever reads is told, and the log has the trace
             logger.exception("An answer in conversation %d failed", answer.conversation_id)
-            answer.fail(ServiceError("Something failed that should not have. See the service's log."))
+            self._fail(answer, ServiceError("Something failed that should not have. See the service's log."))
+
+    def _fail(self, answer: Answer, error: ServiceError) -> None:
+        answer.fail(error)
+        self._bus.publish(AnswerFailed(answer.conversation_id, error))
 
     async def _generate(self, answer: Answer, turn: Turn, request: CompletionRequest) -> None:
         self._running[answer.conversation_id] = answer

@@ -14,8 +14,9 @@ from starlette.datastructures import Headers
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-PAGES = frozenset({"/", "/dashboard", "/models", "/chat"})
-"""Paths the UI's own router knows; the same table as in frontend/src/lib/routes.ts."""
+PAGES = frozenset({"/", "/dashboard", "/models", "/chat", "/chat/:id"})
+"""Paths the UI's own router knows, `:id` for a number; the same table as in frontend/src/lib/routes.ts."""
+_PAGE = re.compile("|".join(page.replace(":id", r"[1-9]\d{0,18}") for page in PAGES))
 
 _SECURITY = {
     "X-Content-Type-Options": "nosniff",
@@ -87,7 +88,7 @@ class _Site:
             return JSONResponse({"error": f"{method} is not possible here"}, 405, headers={"Allow": "GET, HEAD"})
         if file := self._files.get(path):
             return _file_response(file, headers)
-        if path in PAGES:
+        if _PAGE.fullmatch(path):
             return self._page(headers, 200)
         # An old page may ask for an asset of the version before; HTML in its place would only confuse it.
         if is_navigation(headers) and "." not in path.rpartition("/")[2] and not path.startswith("/assets/"):

@@ -18,6 +18,7 @@ from llama_async_proxy.chats.answers import Answers
 from llama_async_proxy.doors import ui_wire as wire
 from llama_async_proxy.doors.topic import Topic
 from llama_async_proxy.events import (
+    AnswerFailed,
     BranchChosen,
     ConversationChanged,
     ConversationDeleted,
@@ -28,7 +29,15 @@ from llama_async_proxy.events import (
 )
 from llama_async_proxy.records import MessageStatus
 
-CHAT_EVENTS = (ConversationChanged, ConversationDeleted, MessageChanged, MessageGrew, MessageDeleted, BranchChosen)
+CHAT_EVENTS = (
+    ConversationChanged,
+    ConversationDeleted,
+    MessageChanged,
+    MessageGrew,
+    MessageDeleted,
+    AnswerFailed,
+    BranchChosen,
+)
 _LIST_S = 0.1
 _TOKENS_S = 0.03
 """Two frames of a screen."""
@@ -106,6 +115,8 @@ class ChatTopics:
             case MessageDeleted(conversation_id, message_id):
                 self._publish(conversation_id, wire.MessageRemove(message_id), key=f"{message_id} removed")
                 self._publish_answering(conversation_id, False)
+            case AnswerFailed(conversation_id, error):
+                self._publish(conversation_id, wire.Failure(error.rest_code, error.message), key="failure")
             case BranchChosen(conversation_id):
                 self._publish(conversation_id, wire.Branches(), key="branches")
 

@@ -51,6 +51,7 @@ class UiModel(Struct, rename="camel"):
     size_bytes: int
     context_length: int | None
     is_favorite: bool
+    sees_images: bool
     status: ModelStatus
     queue: UiQueue | None
     progress: UiProgress | None
@@ -204,6 +205,14 @@ class MessageRemove(Struct):
     kind: Literal["removeMessage"] = "removeMessage"
 
 
+class Failure(Struct):
+    """Why there is no whole answer."""
+
+    code: str
+    message: str
+    kind: Literal["failure"] = "failure"
+
+
 class Branches(Struct):
     """Another branch is active: ask for the messages again."""
 
@@ -254,6 +263,7 @@ def ui_model(view: ModelView) -> UiModel:
         size_bytes=model.size_bytes,
         context_length=model.facts.context_length,
         is_favorite=model.is_favorite,
+        sees_images=model.mmproj_path is not None,
         status=runtime.status,
         queue=_queue(runtime.queue),
         progress=_progress(runtime.progress),
