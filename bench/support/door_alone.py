@@ -15,6 +15,7 @@ import uvloop
 from llama_async_proxy.doors.inference import InferenceDoor
 from llama_async_proxy.doors.switch import ShortWay, http_protocol
 from llama_async_proxy.events import EventBus
+from llama_async_proxy.inference.live import LiveRequests
 from llama_async_proxy.inference.names import Names
 from llama_async_proxy.inference.proxy import Proxy
 from llama_async_proxy.inference.residency import Residency
@@ -71,14 +72,16 @@ def door(engine: OneModelEngine) -> tuple[InferenceDoor, Splicer]:
         bus=EventBus(),
         used=lambda *_: None,
     )
+    live = LiveRequests(residency.runtime, EventBus())
     proxy = Proxy(
         names=names,
         residency=residency,
         client=UpstreamClient(),
         settings=lambda: settings,
+        live=live,
         finished=lambda _: None,
     )
-    splicer = Splicer(names=names, residency=residency, settings=lambda: settings, finished=lambda _: None)
+    splicer = Splicer(names=names, residency=residency, settings=lambda: settings, live=live, finished=lambda _: None)
     return InferenceDoor(proxy, names=names, runtime=engine.runtime, settings=lambda: settings), splicer
 
 
