@@ -33,8 +33,6 @@ _PACKETS_PER_POLL = 5000
 """A polling client sends all that has piled up in one request; the library's 16 would cut off a busy one."""
 _MOST_QUEUED = 10_000
 """Packets waiting for a client that does not read; then it is disconnected. A first scan announces thousands."""
-_HANDSHAKES = 8
-"""New websockets in one round of the event loop: when thousands come at once, others are still served in between."""
 _SLOW = 4
 """Packets waiting for a client that make it too slow for a sample."""
 _PING_INTERVAL_S = 25
@@ -92,6 +90,18 @@ class _BoundedPacket(packet.Packet):  # type: ignore[misc]
         return attachments
 
 
+class _Manager(socketio.AsyncManager):  # type: ignore[misc]
+    """Clients are in two rooms, everybody's and their own; the library looks through those of all clients."""
+
+    def basic_disconnect(self, sid: str, namespace: str, **_: object) -> None:
+        for room in (None, sid):
+            self.basic_leave_room(sid, namespace, room)
+        self.callbacks.pop(sid, None)
+        for pending in (self.pending_connect, self.pending_disconnect):
+            if sid in (clients := pending.get(namespace, ())):
+                clients.remove(sid)
+
+
 class _Server(socketio.AsyncServer):  # type: ignore[misc]
     """AsyncServer that hands every event to its namespace together with whether an answer was asked for.
 
@@ -104,6 +114,7 @@ class _Server(socketio.AsyncServer):  # type: ignore[misc]
         quiet.setLevel(logging.WARNING)  # below, the libraries log every packet
         super().__init__(
             async_mode="asgi",
+            client_manager=_Manager(),
             serializer=_BoundedPacket,
             logger=quiet,
             engineio_logger=quiet,
@@ -119,7 +130,7 @@ class _Server(socketio.AsyncServer):  # type: ignore[misc]
         self._live = services
         self._attached: dict[str, Namespace] = {}
         self._answering: set[asyncio.Task[Any]] = set()
-        self._handshakes = asyncio.Semaphore(_HANDSHAKES)
+        self._turns = asyncio.Lock()
         self._transports: dict[str, Any] = {}
         """The Engine.IO session of each client."""
         self._writers: dict[str, FrameWriter] = {}
@@ -205,11 +216,15 @@ class _Server(socketio.AsyncServer):  # type: ignore[misc]
     async def handle_request(self, scope: Any, receive: Any, send: Any) -> Any:
         """A session that moves to a websocket says which one it is."""
         if scope["type"] == "websocket":
-            async with self._handshakes:
-                await asyncio.sleep(0)
+            await self._turn()
             for eio_sid in parse_qs(scope["query_string"].decode("latin-1")).get("sid", ()):
                 self._remember_writer(eio_sid, scope)
         return await super().handle_request(scope, receive, send)
+
+    async def _turn(self) -> None:
+        """One client comes or goes in a round of the event loop: when thousands do, others are still served between."""
+        async with self._turns:
+            await asyncio.sleep(0)
 
     def _remember_writer(self, eio_sid: str, scope: Any) -> None:
         writer = scope.get("extensions", {}).get(WRITE_FRAME)
@@ -227,6 +242,7 @@ class _Server(socketio.AsyncServer):  # type: ignore[misc]
         transport = self.eio.sockets.get(eio_sid)
         if transport and reason == self.reason.CLIENT_DISCONNECT:
             transport.queue.put_nowait(None)  # else a polling client that says goodbye is left waiting for 45 s
+        await self._turn()
         await super()._handle_eio_disconnect(eio_sid, reason)
 
     async def _send_packet(self, eio_sid: str, pkt: Any) -> None:
