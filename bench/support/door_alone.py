@@ -72,7 +72,7 @@ def door(engine: OneModelEngine) -> tuple[InferenceDoor, Splicer]:
         bus=EventBus(),
         used=lambda *_: None,
     )
-    live = LiveRequests(residency.runtime, EventBus())
+    live = LiveRequests(residency.runtime, EventBus(), residency.positions)
     proxy = Proxy(
         names=names,
         residency=residency,

@@ -124,7 +124,7 @@ async def test_a_head_may_come_one_byte_at_a_time(site: UpstreamSite) -> None:
 
 
 async def test_head_and_body_may_come_apart(site: UpstreamSite) -> None:
-    body = b'{"model":"tiny","text":"' + b"x" * 300_000 + b'"}'
+    body = b'{"model":"tiny","n":2,"text":"' + b"x" * 300_000 + b'"}'
     async with RawClient.connected(site.port) as client:
         head, _, _ = post(body).partition(b"{")
         client.writer.write(head)
@@ -263,8 +263,8 @@ async def test_interim_answers_of_the_engine_are_skipped(site: UpstreamSite) -> 
         b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
     )
     async with RawClient.connected(site.port) as client:
-        client.writer.write(post())
-        assert await client.until(b"{}") == b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
+        client.writer.write(post(BODY, "x-request-id: r1"))
+        assert await client.until(b"{}") == b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nx-request-id: r1\r\n\r\n{}"
 
 
 @pytest.mark.parametrize("status", [b"204 No Content", b"304 Not Modified"])
@@ -272,8 +272,9 @@ async def test_an_answer_without_a_body_leaves_the_connection_usable(site: Upstr
     site.upstream.behaviour = says(b"HTTP/1.1 %b\r\nx: 1\r\n\r\n" % status)
     async with RawClient.connected(site.port) as client:
         for _ in range(2):
-            client.writer.write(post())
-            assert await client.until(b"\r\n\r\n") == b"HTTP/1.1 %b\r\nx: 1\r\n\r\n" % status
+            client.writer.write(post(BODY, "x-request-id: r1"))
+            head = b"HTTP/1.1 %b\r\nx: 1\r\nx-request-id: r1\r\n\r\n" % status
+            assert await client.until(b"\r\n\r\n") == head
 
 
 async def test_trailers_end_a_stream_as_any_other(site: UpstreamSite) -> None:
@@ -297,8 +298,8 @@ async def test_a_head_in_pieces_is_put_together(site: UpstreamSite) -> None:
             await asyncio.sleep(0.005)
 
     site.upstream.behaviour = slowly
-    response = await site.http.post("/completion", content=BODY)
-    assert (response.content, dict(response.headers)) == (b"{}", {"content-length": "2"})
+    response = await site.http.post("/completion", content=BODY, headers={"x-request-id": "r1"})
+    assert (response.content, dict(response.headers)) == (b"{}", {"content-length": "2", "x-request-id": "r1"})
 
 
 async def test_an_engine_that_speaks_no_http_is_a_502(site: UpstreamSite) -> None:

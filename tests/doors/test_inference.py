@@ -14,10 +14,10 @@ import pytest
 import uvloop
 
 from llama_async_proxy.doors.inference import InferenceDoor
-from llama_async_proxy.errors import LoadFailed
+from llama_async_proxy.errors import LoadFailed, NotFound
 from llama_async_proxy.inference.delivery import Patience
 from llama_async_proxy.inference.proxy import CLIENT_GONE
-from llama_async_proxy.records import ModelStatus, Variant
+from llama_async_proxy.records import ModelStatus, RequestPhase, Variant
 from support.asgi import RawClient
 from support.site import CHAT, STREAM, UpstreamSite
 from support.upstream import (
@@ -73,6 +73,7 @@ async def test_a_json_answer_passes_verbatim(site: UpstreamSite) -> None:
     assert dict(response.headers) == {
         "content-type": "application/json; charset=utf-8",
         "content-length": str(len(body)),
+        "x-request-id": (await site.record()).id,
     }
 
 
@@ -187,6 +188,59 @@ async def test_many_requests_at_once_each_get_their_own_answer(site: UpstreamSit
     site.upstream.behaviour = echo
     requests = (site.http.post("/completion", json={"model": "tiny", "n": n}) for n in range(100))
     assert [r.json()["you"] for r in await asyncio.gather(*requests)] == list(range(100))
+
+
+# --- requests in flight -------------------------------------------------------------------------------------------
+
+
+async def test_a_client_may_name_its_request(site: UpstreamSite) -> None:
+    response = await site.http.post("/tokenize", json={"model": "tiny"}, headers={"x-request-id": "mine/1"})
+    assert response.headers["x-request-id"] == "mine/1" == (await site.record()).id
+    assert site.upstream.requests[0].header("x-request-id") == "mine/1"
+
+
+async def test_a_name_unfit_for_a_log_is_replaced(site: UpstreamSite) -> None:
+    response = await site.http.post("/tokenize", json={"model": "tiny"}, headers={"x-request-id": "x" * 129})
+    assert response.headers["x-request-id"] == (await site.record()).id != "x" * 129
+
+
+async def test_a_cancelled_stream_ends_with_an_error_event_and_frees_its_slot(site: UpstreamSite) -> None:
+    site.upstream.behaviour = streams(*[token("a")] * 10_000, before_each=lambda _: asyncio.sleep(0.01))
+    async with RawClient.connected(site.port) as client:
+        await client.post(CHAT, json.dumps(STREAM).encode(), "x-request-id: r1")
+        await client.until(token("a"))
+        [live] = site.live.all()
+        assert (live.id, live.model, live.phase) == ("r1", "tiny", RequestPhase.GENERATING)
+        assert live.tokens >= 1
+        assert site.live.cancel("r1")[0].id == "r1"
+        rest = await client.until(b"0\r\n\r\n")
+        assert b'"cancelled_error"' in rest
+        assert b"[DONE]" not in rest
+    await site.upstream.until(lambda u: u.cancelled == 1)
+    assert (await site.record()).error == "The request was cancelled."
+    assert not site.live.all()
+
+
+async def test_a_cancelled_answer_is_an_error_that_nobody_tries_again(site: UpstreamSite) -> None:
+    site.upstream.behaviour = never_answers
+    request = asyncio.create_task(site.http.post(CHAT, json={"model": "tiny"}, headers={"x-request-id": "r1"}))
+    await site.upstream.until(lambda u: len(u.requests) == 1)
+    assert [live.phase for live in site.live.cancel("r1")] == [RequestPhase.PROMPT]
+    response = await request
+    assert (response.status_code, error_of(response)["type"]) == (499, "cancelled_error")
+    await site.upstream.until(lambda u: u.cancelled == 1)
+
+
+async def test_a_request_that_waits_for_a_load_can_be_cancelled(cold_site: UpstreamSite) -> None:
+    cold_site.engine.gate.clear()
+    request = asyncio.create_task(cold_site.http.post(CHAT, json={"model": "tiny"}, headers={"x-request-id": "r1"}))
+    async with asyncio.timeout(5):
+        while cold_site.engine.runtime(1).status is not ModelStatus.LOADING:
+            await asyncio.sleep(0.001)
+    assert [live.phase for live in cold_site.live.cancel("r1")] == [RequestPhase.LOADING]
+    assert (await request).status_code == 499
+    with pytest.raises(NotFound):
+        cold_site.live.cancel("r1")
 
 
 # --- clients that leave or are slow -------------------------------------------------------------------------------
