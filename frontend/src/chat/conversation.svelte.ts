@@ -1,89 +1,110 @@
-/** The conversation in memory: asks, collects the answer, shows it once per frame. */
+/** One stored conversation as a page reads it, and what can be asked of it. Answers go on whoever leaves. */
 
-import { complete, CompletionError, type Piece } from "./completion";
-import { isBusy, next, turns, type Thread, type ThreadEvent } from "./thread";
+import { chat, editMessage, regenerateAnswer, type ImageBody } from "../../../clients/typescript/src/api";
+import { ApiError, type Request } from "../../../clients/typescript/src/request";
+import type { App } from "../lib/app.svelte";
+import { StoredFeed } from "../lib/live/stored.svelte";
+import type { ChatTopic, ConversationView, UiMessage } from "../lib/protocol";
+import { applied, begun, isAnswering, newest, path, type Failure, type Thread } from "./thread";
 
-export interface ChosenModel {
-  slug: string;
-  name: string;
+/** What was said and has not been stored yet. */
+export interface Pending {
+  text: string;
+  /** The newest message before it. */
+  after: number;
 }
 
-/** With reduced motion, text comes in steps this long instead of with every frame. */
-const CALM_MS = 250;
+/** What was said is stored by then. */
+const ENGINE_FAILED = "LLAMACPP_ERROR";
 
 export class Conversation {
-  thread = $state.raw<Thread>([]);
-  /** What is being written. */
-  draft = $state("");
-  readonly busy = $derived(isBusy(this.thread));
+  readonly feed: StoredFeed<ChatTopic, ConversationView, Thread>;
+  /** Why it cannot be read. */
+  missing = $state<string | null>(null);
 
-  readonly #base: string;
-  #abort: AbortController | null = null;
-  #pending: Piece[] = [];
-  #flushing = false;
+  #pending = $state.raw<Pending | null>(null);
+  #isSending = $state(false);
+  #refusal = $state.raw<Failure | null>(null);
 
-  constructor(base: string) {
-    this.#base = base;
+  readonly thread = $derived.by((): Thread | null => this.feed.data);
+  /** What is read, oldest first. */
+  readonly messages = $derived.by((): readonly UiMessage[] => (this.thread ? path(this.thread) : []));
+  readonly answering = $derived.by(() => this.thread !== null && isAnswering(this.thread));
+  readonly busy = $derived(this.#isSending || this.answering);
+  readonly failure = $derived(this.busy ? null : (this.thread?.failure ?? this.#refusal));
+  readonly pending = $derived.by(() => {
+    const stored = this.thread ? newest(this.thread) : 0;
+    return this.#pending && stored <= this.#pending.after ? this.#pending : null;
+  });
+
+  constructor(
+    readonly id: number,
+    readonly app: App,
+  ) {
+    this.feed = new StoredFeed<ChatTopic, ConversationView, Thread>(
+      {
+        topic: `chat:${id}`,
+        load: () => this.#load(),
+        begin: (view, { answer }, old) => begun(view, answer, old),
+        apply: applied,
+        isUnclear: (thread) => thread.isUnclear,
+      },
+      true,
+    );
   }
 
-  /** Returns when the answer is complete, stopped or failed; never raises. */
-  async ask(text: string, model: ChosenModel): Promise<void> {
-    this.#move({ type: "asked", text, model: model.slug, modelName: model.name, now: Date.now() });
-    await this.#answer(model);
+  /** False when it was not even stored. */
+  async send(text: string, model: string, images: readonly ImageBody[]): Promise<boolean> {
+    this.#pending = { text, after: this.#newest };
+    const body = { conversation_id: this.id, message: text, model, stream: true };
+    const isBegun = await this.#ask(chat(images.length ? { ...body, images: [...images] } : body));
+    this.#pending = null;
+    return isBegun;
   }
 
-  async retry(model: ChosenModel): Promise<void> {
-    this.#move({ type: "retried", model: model.slug, modelName: model.name, now: Date.now() });
-    await this.#answer(model);
+  edit(messageId: number, text: string, model: string): Promise<boolean> {
+    return this.#ask(editMessage(this.id, messageId, { message: text, model, stream: true }));
   }
 
-  stop(): void {
-    this.#abort?.abort();
+  /** `messageId`: an answer to have another of, or a message of the user that has none. */
+  regenerate(messageId: number, model: string): Promise<boolean> {
+    return this.#ask(regenerateAnswer(this.id, messageId, { model, stream: true }));
   }
 
-  clear(): void {
-    this.stop();
-    this.#move({ type: "cleared" });
+  async stop(): Promise<void> {
+    await this.app.run("chats.stop", { id: this.id });
   }
 
-  async #answer(model: ChosenModel): Promise<void> {
-    const abort = new AbortController();
-    this.#abort = abort;
-    const end = await this.#stream(model, abort.signal);
-    if (this.#abort !== abort) return; // cleared and asked anew meanwhile
-    this.#abort = null;
-    this.#flush();
-    this.#move(end);
+  async choose(messageId: number): Promise<void> {
+    await this.app.run("chats.choose", { id: this.id, message_id: messageId });
   }
 
-  async #stream(model: ChosenModel, signal: AbortSignal): Promise<ThreadEvent> {
+  /** Until the answer begins; its tokens, and why it failed, come by the feed, as for every other reader. */
+  async #ask(request: Request<unknown>): Promise<boolean> {
+    const after = this.#newest;
+    this.#refusal = null;
+    this.#isSending = true;
     try {
-      for await (const piece of complete(this.#base, model.slug, turns(this.thread), signal)) this.#receive(piece);
-      return { type: "finished" };
+      for await (const event of this.app.client.stream(request)) if (event.type !== "message") break;
+      return true;
     } catch (error) {
-      if (signal.aborted) return { type: "stopped" };
-      if (error instanceof CompletionError) return { type: "failed", message: error.message, hint: error.hint };
-      throw error;
+      if (!(error instanceof ApiError)) throw error;
+      if (this.#newest > after || error.code === ENGINE_FAILED) return true;
+      this.#refusal = { code: error.code, message: error.message };
+      return false;
+    } finally {
+      this.#isSending = false;
     }
   }
 
-  #receive(piece: Piece): void {
-    this.#pending.push(piece);
-    if (this.#flushing) return;
-    this.#flushing = true;
-    const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
-    if (document.hidden || calm) setTimeout(() => this.#flush(), CALM_MS);
-    else requestAnimationFrame(() => this.#flush());
+  get #newest(): number {
+    return this.feed.latest ? newest(this.feed.latest) : 0;
   }
 
-  #flush(): void {
-    this.#flushing = false;
-    const pieces = this.#pending;
-    this.#pending = [];
-    if (pieces.length) this.#move({ type: "received", pieces, now: Date.now() });
-  }
-
-  #move(event: ThreadEvent): void {
-    this.thread = next(this.thread, event);
+  async #load(): Promise<ConversationView | null> {
+    const result = await this.app.connection.call("chats.get", { id: this.id, every_branch: true });
+    if (result.ok) this.missing = null;
+    else if (result.error.code !== "CONNECTION_LOST") this.missing = result.error.message;
+    return result.ok ? result.data : null;
   }
 }

@@ -1,60 +1,122 @@
 import { describe, expect, it } from "vitest";
-import { isBusy, next, turns, type Answer, type Thread, type ThreadEvent } from "./thread";
+import type { ChatItem, ConversationView, MessageRecord, UiMessage } from "../lib/protocol";
+import { alternatives, applied, begun, isAnswering, path, type Thread } from "./thread";
 
-const asked: ThreadEvent = { type: "asked", text: "Hello", model: "qwen", modelName: "Qwen", now: 1000 };
-const play = (...events: ThreadEvent[]): Thread => events.reduce<Thread>(next, []);
-const answer = (thread: Thread): Answer => thread.at(-1) as Answer;
-const words = (text: string): ThreadEvent => ({ type: "received", pieces: [{ kind: "text", text }], now: 1500 });
+const record = (id: number, parentId: number | null, more: Partial<MessageRecord> = {}): MessageRecord => ({
+  id,
+  conversation_id: 1,
+  parent_id: parentId,
+  role: id % 2 ? "user" : "assistant",
+  content: `m${id}`,
+  reasoning: null,
+  model: null,
+  status: "complete",
+  is_active: true,
+  created_at_ms: 0,
+  response_ms: null,
+  prompt_tokens: null,
+  tokens: null,
+  tokens_per_second: null,
+  attachments: [],
+  ...more,
+});
+const said = (id: number, parentId: number | null, more: Partial<UiMessage> = {}): UiMessage => ({
+  id,
+  parentId,
+  role: id % 2 ? "user" : "assistant",
+  content: "",
+  reasoning: null,
+  model: "m",
+  status: "generating",
+  createdAtMs: 0,
+  responseMs: null,
+  promptTokens: null,
+  tokens: null,
+  tokensPerSecond: null,
+  attachments: [],
+  ...more,
+});
+const view = (...messages: MessageRecord[]): ConversationView =>
+  ({ conversation: { id: 1, title: "One" }, messages }) as unknown as ConversationView;
+const words = (thread: Thread): string[] => path(thread).map((message) => message.content);
+const grow = (id: number, content: string, contentAt: number): ChatItem => ({
+  kind: "grow",
+  id,
+  content,
+  reasoning: "",
+  contentAt,
+  reasoningAt: 0,
+});
+const message = (message: UiMessage): ChatItem => ({ kind: "message", message });
 
 describe("a conversation", () => {
+  it("is the branch that is active, of all there are", () => {
+    const off = { is_active: false };
+    const thread = begun(view(record(1, null), record(2, 1, off), record(4, 1), record(5, 4)), null, null);
+    expect(words(thread)).toEqual(["m1", "m4", "m5"]);
+    expect(alternatives(thread, path(thread)[1]!)).toEqual([2, 4]);
+    expect(alternatives(thread, path(thread)[0]!)).toEqual([1]);
+  });
+
   it("grows by a question and its answer", () => {
-    const thread = play(asked, words("Hi"), words(" there"), { type: "finished" });
-    expect(thread.map((m) => [m.role, m.text])).toEqual([
-      ["user", "Hello"],
-      ["assistant", "Hi there"],
+    const asked = applied(begun(view(), null, null), [
+      message(said(1, null, { content: "Hello", status: "complete" })),
+      message(said(2, 1)),
     ]);
-    expect(answer(thread)).toMatchObject({ status: "done", firstAtMs: 1500, askedAtMs: 1000 });
+    expect(isAnswering(asked)).toBe(true);
+    const growing = applied(asked, [grow(2, "Hi", 0), grow(2, " there", 2)]);
+    expect(words(growing)).toEqual(["Hello", "Hi there"]);
+    const done = applied(growing, [message(said(2, 1, { content: "Hi there", status: "complete", tokens: 2 }))]);
+    expect(isAnswering(done)).toBe(false);
+    expect(path(done)[1]!.tokens).toBe(2);
   });
 
-  it("is busy from the question to the end of the answer", () => {
-    expect(isBusy([])).toBe(false);
-    expect(isBusy(play(asked))).toBe(true);
-    expect(isBusy(play(asked, words("Hi")))).toBe(true);
-    expect(isBusy(play(asked, words("Hi"), { type: "stopped" }))).toBe(false);
+  it("goes on in mid-answer where what is stored, what was sent and what comes overlap", () => {
+    const stored = view(record(1, null), record(2, 1, { content: "on", status: "generating" }));
+    const thread = begun(stored, said(2, 1, { content: "one two" }), null);
+    expect(words(applied(thread, [grow(2, "e two th", 2), grow(2, "ree", 10)]))).toEqual(["m1", "one two three"]);
+    expect(thread.isUnclear).toBe(false);
   });
 
-  it("leaves finished messages alone, so that they are not drawn again", () => {
-    const before = play(asked, words("Hi"), { type: "finished" }, asked);
-    const after = next(before, words("More"));
-    expect(after.slice(0, 3).every((message, index) => message === before[index])).toBe(true);
+  it("counts characters as the service does", () => {
+    const thread = begun(view(record(1, null)), said(2, 1, { content: "🦙🦙" }), null);
+    expect(words(applied(thread, [grow(2, "🦙!", 1), grow(2, "?", 3)]))[1]).toBe("🦙🦙!?");
   });
 
-  it("keeps thoughts out of the answer and of what the model is told", () => {
-    const thread = play(asked, { type: "received", pieces: [{ kind: "thinking", text: "Hm" }], now: 1200 }, words("Hi"));
-    expect(answer(thread)).toMatchObject({ thinking: "Hm", text: "Hi", firstAtMs: 1200 });
-    expect(turns(thread)).toEqual([
-      { role: "user", content: "Hello" },
-      { role: "assistant", content: "Hi" },
-    ]);
+  it("knows when it missed something", () => {
+    const thread = begun(view(record(1, null)), said(2, 1, { content: "on" }), null);
+    expect(applied(thread, [grow(2, "three", 5)]).isUnclear).toBe(true);
+    expect(applied(thread, [grow(9, "x", 0)]).isUnclear).toBe(true);
+    expect(applied(thread, [{ kind: "branches" }]).isUnclear).toBe(true);
   });
 
-  it("keeps what a stopped answer had, and does not send an empty one", () => {
-    expect(turns(play(asked, words("Half"), { type: "stopped" })).at(-1)?.content).toBe("Half");
-    expect(turns(play(asked, { type: "failed", message: "m", hint: "h" }))).toEqual([{ role: "user", content: "Hello" }]);
+  it("never goes back from a complete answer to an unfinished one", () => {
+    const thread = begun(view(record(1, null), record(2, 1)), said(2, 1, { content: "m" }), null);
+    expect(words(applied(thread, [grow(2, "x", 1), message(said(2, 1))]))).toEqual(["m1", "m2"]);
   });
 
-  it("tries again in place of the failed answer, with a new identity", () => {
-    const failed = play(asked, { type: "failed", message: "gone", hint: "wait" });
-    const again = next(failed, { type: "retried", model: "gemma", modelName: "Gemma", now: 9000 });
-    expect(again).toHaveLength(2);
-    expect(answer(again)).toMatchObject({ model: "gemma", status: "waiting", error: null });
-    expect(answer(again).id).not.toBe(answer(failed).id);
+  it("leaves other messages alone, so that they are not drawn again", () => {
+    const before = begun(view(record(1, null), record(2, 1), record(3, 2)), said(4, 3), null);
+    const after = applied(before, [grow(4, "More", 0)]);
+    expect(path(after).slice(0, 3).every((one, index) => one === path(before)[index])).toBe(true);
+    expect(after.children).toBe(before.children);
   });
 
-  it("does not lose a measurement to a later chunk that knows less", () => {
-    const timings = { promptMs: 10, tokens: 3, tokensPerSecond: 50 };
-    const usage = { promptMs: null, tokens: 3, tokensPerSecond: null };
-    const pieces = [timings, usage].map((t) => ({ kind: "timings" as const, timings: t }));
-    expect(answer(play(asked, { type: "received", pieces, now: 1 })).timings).toEqual(timings);
+  it("keeps why there is no answer until something else is said", () => {
+    const failure: ChatItem = { kind: "failure", code: "NOT_FOUND", message: "gone" };
+    const thread = begun(view(record(1, null)), said(2, 1), null);
+    const failed = applied(thread, [{ kind: "removeMessage", id: 2 }, failure]);
+    expect([words(failed), failed.isUnclear, failed.failure?.message]).toEqual([["m1"], true, "gone"]);
+    const again = begun(view(record(1, null)), null, failed);
+    expect([again.isUnclear, again.failure?.code]).toEqual([false, "NOT_FOUND"]);
+    expect(applied(again, [message(said(4, 1))]).failure).toBeNull();
+  });
+
+  it("is renamed and deleted elsewhere", () => {
+    const thread = begun(view(), null, null);
+    const conversation = { id: 1, title: "Two", model: "m", isPinned: true, isArchived: false, createdAtMs: 0, updatedAtMs: 0 };
+    const renamed = applied(thread, [{ kind: "upsert", conversation }]);
+    expect([renamed.conversation.title, renamed.conversation.is_pinned]).toEqual(["Two", true]);
+    expect(applied(renamed, [{ kind: "remove", id: 1 }]).isGone).toBe(true);
   });
 });

@@ -1,7 +1,8 @@
 /** Everything the pages share, built once and handed down as context. */
 
 import { createContext } from "svelte";
-import type { Conversation } from "../chat/conversation.svelte";
+import { Client } from "../../../clients/typescript/src/request";
+import type { Chats } from "../chat/chats.svelte";
 import { Clock } from "./clock.svelte";
 import { Connection } from "./live/connection.svelte";
 import { Feed } from "./live/feed.svelte";
@@ -15,6 +16,7 @@ import { added, removed, SUCCESS_MS, type Toast } from "./toasts";
 export class App {
   readonly router = new Router(document.baseURI);
   readonly connection = new Connection(this.router.base);
+  readonly client = new Client(location.origin + this.router.base);
   readonly theme = new Theme();
   readonly clock = new Clock();
 
@@ -32,8 +34,10 @@ export class App {
   sidebarOpen = $state(remembered("sidebar") !== "rail");
   singleKeys = $state(remembered("singleKeys") !== "off");
   helpOpen = $state(false);
-  /** Made by the chat page on its first visit; outlives it, so that an answer goes on. */
-  conversation: Conversation | null = null;
+  /** Made by the chat page on its first visit; outlives it, so that a deletion can still be undone elsewhere. */
+  chats: Chats | null = null;
+  /** Where the focus goes with the next visit of a page, instead of its title. */
+  focusNext: string | null = null;
 
   #toastIds = 0;
 
@@ -51,9 +55,24 @@ export class App {
   }
 
   toast(tone: Toast["tone"], message: string, details: string | null = null): void {
-    const id = (this.#toastIds += 1);
-    this.toasts = added(this.toasts, { id, tone, message, details });
+    const id = this.#add({ tone, message, details, action: null });
     if (tone === "ok") setTimeout(() => this.dismiss(id), SUCCESS_MS);
+  }
+
+  /** A message with something to do about it, until it is dismissed by the id that this returns. */
+  offer(message: string, label: string, run: () => void): number {
+    return this.#add({ tone: "ok", message, details: null, action: { label, run } });
+  }
+
+  newChat(): void {
+    this.focusNext = "[data-composer]";
+    this.router.go(this.router.href("chat"));
+  }
+
+  #add(toast: Omit<Toast, "id" | "count">): number {
+    const id = (this.#toastIds += 1);
+    this.toasts = added(this.toasts, { ...toast, id });
+    return id;
   }
 
   dismiss(id: number): void {

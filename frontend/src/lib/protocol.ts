@@ -39,6 +39,7 @@ export interface UiModel {
   /** Tokens the model was trained for. */
   contextLength: number | null;
   isFavorite: boolean;
+  /** It has a projector. */
   seesImages: boolean;
   status: ModelStatus;
   queue: QueueState | null;
@@ -118,6 +119,67 @@ export interface UiRequest {
   error: string | null;
 }
 
+export interface UiConversation {
+  id: number;
+  title: string;
+  model: string;
+  isPinned: boolean;
+  isArchived: boolean;
+  createdAtMs: number;
+  updatedAtMs: number;
+}
+
+export interface UiAttachment {
+  id: number;
+  mediaType: string;
+  name: string;
+  sizeBytes: number;
+}
+
+export type MessageStatus = "complete" | "generating" | "stopped" | "interrupted";
+
+export interface UiMessage {
+  id: number;
+  parentId: number | null;
+  role: "system" | "user" | "assistant";
+  content: string;
+  reasoning: string | null;
+  model: string | null;
+  status: MessageStatus;
+  createdAtMs: number;
+  /** From sending to the last token. */
+  responseMs: number | null;
+  promptTokens: number | null;
+  tokens: number | null;
+  tokensPerSecond: number | null;
+  attachments: UiAttachment[];
+}
+
+export type ConversationItem =
+  | { kind: "upsert"; conversation: UiConversation }
+  | { kind: "remove"; id: number };
+
+export type ChatsItem = ConversationItem | { kind: "answering"; id: number; isAnswering: boolean };
+
+/** More of a message; `...At` are the lengths that it had before, in characters of Unicode. */
+export interface Growth {
+  id: number;
+  content: string;
+  reasoning: string;
+  contentAt: number;
+  reasoningAt: number;
+}
+
+export type ChatItem =
+  | ConversationItem
+  | { kind: "message"; message: UiMessage }
+  | ({ kind: "grow" } & Growth)
+  | { kind: "removeMessage"; id: number }
+  | { kind: "failure"; code: string; message: string }
+  | { kind: "branches" };
+
+export type ChatTopic = `chat:${number}`;
+
 export type ModelItem = { kind: "upsert"; model: UiModel } | { kind: "remove"; id: number };
 
 /** Per topic: the snapshot's data and one item of a delta. */
@@ -126,6 +188,9 @@ export interface Topics {
   metrics: { data: { samples: UiSample[] }; item: UiSample };
   engine: { data: { engine: UiEngine }; item: UiEngine };
   requests: { data: { records: UiRequest[] }; item: UiRequest };
+  /** A snapshot of these two holds only what is not stored; the rest is asked for by `chats.list` and `chats.get`. */
+  chats: { data: { answering: number[] }; item: ChatsItem };
+  [topic: ChatTopic]: { data: { answer: UiMessage | null }; item: ChatItem };
 }
 export type Topic = keyof Topics;
 
@@ -172,6 +237,98 @@ export interface MemoryReport {
   counted: MemoryUse | null;
 }
 
+/** null: whatever rules otherwise. */
+export interface Sampling {
+  temperature: number | null;
+  top_p: number | null;
+  top_k: number | null;
+  min_p: number | null;
+  num_predict: number | null;
+  repeat_penalty: number | null;
+  presence_penalty: number | null;
+  frequency_penalty: number | null;
+  seed: number | null;
+  stop: string[] | null;
+  context_history_limit: number | null;
+}
+
+export interface ConversationRecord {
+  id: number;
+  title: string;
+  has_automatic_title: boolean;
+  model: string;
+  /** null: the setting's. */
+  system_prompt: string | null;
+  sampling: Sampling;
+  is_pinned: boolean;
+  is_archived: boolean;
+  created_at_ms: number;
+  updated_at_ms: number;
+}
+
+export interface AttachmentRecord {
+  id: number;
+  media_type: string;
+  name: string;
+  size_bytes: number;
+}
+
+export interface MessageRecord {
+  id: number;
+  conversation_id: number;
+  parent_id: number | null;
+  role: UiMessage["role"];
+  content: string;
+  reasoning: string | null;
+  model: string | null;
+  status: MessageStatus;
+  /** Part of the branch that is read and continued. */
+  is_active: boolean;
+  created_at_ms: number;
+  response_ms: number | null;
+  prompt_tokens: number | null;
+  tokens: number | null;
+  tokens_per_second: number | null;
+  attachments: AttachmentRecord[];
+}
+
+export interface ConversationView {
+  conversation: ConversationRecord;
+  messages: MessageRecord[];
+}
+
+export interface ConversationChanges {
+  title?: string;
+  model?: string;
+  system_prompt?: string;
+  uses_default_system_prompt?: boolean;
+  sampling?: Sampling;
+  is_pinned?: boolean;
+  is_archived?: boolean;
+}
+
+/** A message, or without `message_id` a conversation whose title matches. */
+export interface Hit {
+  conversation_id: number;
+  title: string;
+  model: string;
+  updated_at_ms: number;
+  snippet: { text: string; is_match: boolean }[];
+  message_id: number | null;
+  role: UiMessage["role"] | null;
+  created_at_ms: number | null;
+}
+
+interface SearchInput {
+  text: string;
+  limit: number;
+  newest_first: boolean;
+  /** The last word may be unfinished. */
+  is_typing: boolean;
+  /** A newer search of the same client breaks this one off. */
+  client: string;
+}
+
 type Nothing = Record<string, never>;
 
 /** Operations the UI calls, with what goes in and, where it is used, what comes out. */
@@ -180,6 +337,20 @@ export interface Operations {
   "models.load": { input: { id: number; force?: boolean }; output: unknown };
   "models.estimate": { input: { id: number }; output: MemoryReport };
   "models.unload": { input: { id: number }; output: unknown };
+  "chats.list": {
+    input: { limit: number; archived: null };
+    output: { conversations: ConversationRecord[]; answering: number[] };
+  };
+  "chats.get": { input: { id: number; every_branch: true }; output: ConversationView };
+  "chats.create": {
+    input: { model: string; system_prompt: string | null; sampling: Sampling };
+    output: { conversation: ConversationRecord };
+  };
+  "chats.update": { input: { id: number } & ConversationChanges; output: { conversation: ConversationRecord } };
+  "chats.delete": { input: { id: number }; output: unknown };
+  "chats.stop": { input: { id: number }; output: unknown };
+  "chats.choose": { input: { id: number; message_id: number }; output: unknown };
+  "chats.search": { input: SearchInput; output: { hits: Hit[] } };
   "engine.start": { input: Nothing; output: unknown };
   "engine.stop": { input: Nothing; output: unknown };
   "engine.restart": { input: Nothing; output: unknown };

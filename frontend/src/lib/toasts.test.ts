@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { added, MOST, removed, type Toast } from "./toasts";
 
-const toast = (id: number, message: string, tone: Toast["tone"] = "bad") => ({ id, tone, message, details: null });
+const toast = (id: number, message: string, tone: Toast["tone"] = "bad") => ({ id, tone, message, details: null, action: null });
 
 describe("toasts", () => {
   it("count what repeats instead of piling up", () => {

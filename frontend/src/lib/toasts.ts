@@ -5,6 +5,8 @@ export interface Toast {
   tone: "ok" | "bad";
   message: string;
   details: string | null;
+  /** What can be done about it. */
+  action: { label: string; run: () => void } | null;
   /** How often it happened. */
   count: number;
 }
@@ -14,7 +16,7 @@ export const MOST = 3;
 export const SUCCESS_MS = 4000;
 
 export function added(toasts: readonly Toast[], toast: Omit<Toast, "count">): Toast[] {
-  const same = toasts.find((t) => t.tone === toast.tone && t.message === toast.message);
+  const same = toast.action ? undefined : toasts.find((t) => t.tone === toast.tone && t.message === toast.message);
   if (same) return toasts.map((t) => (t === same ? { ...toast, id: same.id, count: same.count + 1 } : t));
   return [...toasts, { ...toast, count: 1 }].slice(-MOST);
 }

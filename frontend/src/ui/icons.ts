@@ -27,6 +27,17 @@ export const icons = {
   plus: "M12 5v14M5 12h14",
   scan: "M4 8V4h4M16 4h4v4M20 16v4h-4M8 20H4v-4M4 12h16",
   folder: "M3 6h6l2 2.5h10V19H3z",
+  list: "M8 6h12M8 12h12M8 18h12M4 6h.01M4 12h.01M4 18h.01",
+  sliders: "M4 7h9M17 7h3M4 17h3M11 17h9M15 4.5v5M9 14.5v5",
+  edit: "M4 20h4L20 8l-4-4L4 16zM14 6l4 4",
+  pin: "M9 4h6l-1 6 4 4H6l4-4zM12 14v6",
+  archive: "M3 4h18v5H3zM5 9v11h14V9M10 13h4",
+  trash: "M4 7h16M9 7V4h6v3M6 7l1 13h10l1-13",
+  download: "M12 4v11M7 10.5l5 5 5-5M4 20h16",
+  upload: "M12 16V5M7 9.5l5-5 5 5M4 20h16",
+  image: "M4 5h16v14H4zM4 16l5-5 4 4 3-3 4 4M15.5 9h.01",
+  previous: "M15 5l-7 7 7 7",
+  next: "M9 5l7 7-7 7",
   offline: "M3 3l18 18M8.5 15.5a5 5 0 0 1 7 0M5 12a10 10 0 0 1 4-2.4M15 9.6a10 10 0 0 1 4 2.4M12 19h.01",
 } as const;
 

@@ -46,9 +46,15 @@ export class Connection {
     this.#listeners.set(listener.topic, listener);
     if (this.#socket.connected) this.#emitJoin(listener);
     return () => {
+      if (this.#listeners.get(listener.topic) !== listener) return;
       this.#listeners.delete(listener.topic);
       if (this.#socket.connected) this.#socket.emit("leave", { topic: listener.topic });
     };
+  }
+
+  /** Have the listener's topic begin anew, with what `since` says now. */
+  refresh(listener: Listener): void {
+    if (this.#socket.connected && this.#listeners.get(listener.topic) === listener) this.#emitJoin(listener);
   }
 
   /** The answer, however long it takes; a broken connection is an answer too. */

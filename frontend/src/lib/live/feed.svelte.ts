@@ -2,6 +2,7 @@
 
 import type { Delta, Snapshot, Topic, Topics } from "../protocol";
 import type { Connection, Listener } from "./connection.svelte";
+import { Shown } from "./shown.svelte";
 
 /** How one topic's messages become what the pages show. */
 export interface Reduction<T extends Topic, State> {
@@ -11,18 +12,19 @@ export interface Reduction<T extends Topic, State> {
 }
 
 export class Feed<T extends Topic, State> implements Listener {
-  /** null until the first snapshot. */
-  data = $state.raw<State | null>(null);
-
   readonly topic: T;
   readonly #reduction: Reduction<T, State>;
-  #latest: State | null = null;
+  readonly #shown = new Shown<State>();
   #seq: number | undefined;
-  #frame = 0;
 
   constructor(reduction: Reduction<T, State>) {
     this.topic = reduction.topic;
     this.#reduction = reduction;
+  }
+
+  /** null until the first snapshot. */
+  get data(): State | null {
+    return this.#shown.data;
   }
 
   get since(): number | undefined {
@@ -36,25 +38,13 @@ export class Feed<T extends Topic, State> implements Listener {
 
   onSnapshot(message: Snapshot): void {
     this.#seq = message.seq;
-    this.#set(this.#reduction.fromSnapshot((message as Snapshot<T>).data));
+    this.#shown.set(this.#reduction.fromSnapshot((message as Snapshot<T>).data));
   }
 
   onDelta(message: Delta): void {
-    if (this.#latest === null || this.#seq === undefined || message.seq <= this.#seq) return;
+    const { latest } = this.#shown;
+    if (latest === null || this.#seq === undefined || message.seq <= this.#seq) return;
     this.#seq = message.seq;
-    this.#set(this.#reduction.apply(this.#latest, (message as Delta<T>).items));
-  }
-
-  /** Shown once per frame however often it changes; at once in a hidden tab, which has no frames. */
-  #set(state: State): void {
-    this.#latest = state;
-    if (document.hidden) this.#show();
-    else this.#frame ||= requestAnimationFrame(() => this.#show());
-  }
-
-  #show(): void {
-    cancelAnimationFrame(this.#frame);
-    this.#frame = 0;
-    this.data = this.#latest;
+    this.#shown.set(this.#reduction.apply(latest, (message as Delta<T>).items));
   }
 }
