@@ -139,6 +139,8 @@ class BrokenFile:
 
 COMMAND = "command"
 """The option of a model that holds how another program serves it."""
+IDLE_TTL = "idle-ttl"
+"""The option of a model that holds after how many idle seconds it is unloaded; 0: never."""
 NO_FILE = ("command:", "router:")
 """What the path of a model begins with that has no file: one of a custom command, one of a router elsewhere."""
 
@@ -338,6 +340,8 @@ class LaunchSpec:
     load_timeout_s: float = 600.0
     command: CustomCommand | None = None
     """Set for a model that is no llama.cpp's; `options` are then ignored."""
+    stop_timeout_s: float | None = None
+    """How long it may take to end in order before it is killed; None: as the engine likes."""
 
 
 # --- engine -------------------------------------------------------------------------------------

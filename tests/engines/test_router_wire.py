@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import configparser
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,10 @@ def test_a_section_holds_path_kind_and_options() -> None:
         *("[a]", "model = /m/a b.gguf", "stop-timeout = 2", "metrics = true", "embeddings = true"),
         *("ctx-size = 4096", "temp = 0.7", "threads = 2", "mlock = true", "no-mmap = true"),
     ]
+
+
+def test_a_models_own_time_to_stop_is_written() -> None:
+    assert "stop-timeout = 30" in section(replace(spec(), stop_timeout_s=30.0)).splitlines()
 
 
 def test_a_kind_that_was_turned_off_and_a_double_negative() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -373,6 +374,14 @@ async def test_a_process_deaf_to_sigterm_is_killed() -> None:
     async with Rig(timing=Timing(stop_grace_s=0.1)).running() as rig:
         runtime = await rig.engine.load(fake_spec(options={"deaf": True}))
         await rig.engine.unload(1)
+        assert not is_alive(pid_of(runtime))
+
+
+async def test_a_model_may_have_its_own_time_to_stop() -> None:
+    async with Rig(timing=Timing(stop_grace_s=3600)).running() as rig:
+        runtime = await rig.engine.load(replace(fake_spec(options={"deaf": True}), stop_timeout_s=0.1))
+        async with asyncio.timeout(60):
+            await rig.engine.unload(1)
         assert not is_alive(pid_of(runtime))
 
 

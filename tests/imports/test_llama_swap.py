@@ -43,6 +43,7 @@ models:
         "${MODEL_ID}:fast": {chat_template_kwargs: {enable_thinking: false}, max_tokens: "${ctx}"}
     ttl: 60
   qwen3-creative:
+    ttl: 60
     cmd: ${server} ${common} --ctx-size 16384 --jinja -m "${models}/Qwen 3.gguf" --temp 1.3
   embed:
     cmd: llama-server --port ${PORT} -m models/embed.gguf --embeddings
@@ -94,7 +95,7 @@ def model(plan: ImportPlan, name: str) -> PlannedModel:
 def test_macros_comments_and_variables_are_resolved(plan: ImportPlan, place: Path) -> None:
     qwen = model(plan, "qwen3")
     assert qwen.path == str(place / "store/gguf/Qwen 3.gguf")
-    assert qwen.options == {"ctx-size": 16384, "n-gpu-layers": 99, "jinja": True, "temp": 0.6}
+    assert qwen.options == {"ctx-size": 16384, "n-gpu-layers": 99, "jinja": True, "temp": 0.6, "idle-ttl": 60}
     assert (qwen.description, qwen.aliases) == ("Qwen 3 - thinks", ("gpt-4o-mini", "gpt-4o"))
 
 
@@ -133,7 +134,6 @@ def test_another_kind_of_server_becomes_a_custom_command(plan: ImportPlan, place
 @pytest.mark.parametrize(
     "problem",
     [
-        "models.qwen3.ttl: not taken over: 60",
         "models.qwen3.filters.stripParams: not taken over",
         "models.qwen3.filters: taken over as defaults",
         "models.qwen3.filters: stop is not taken over for qwen3 itself",
@@ -145,7 +145,7 @@ def test_another_kind_of_server_becomes_a_custom_command(plan: ImportPlan, place
         "models.fixed: not taken over: its cmd is no llama-server and takes no ${PORT}",
         "globalTTL: not taken over: it is a setting; start the service with --idle-ttl 300",
         "groups.always: has members that are no models: nobody",
-        "groups.always: swap and exclusive are not taken over",
+        'groups.always: not taken over: it is a setting; add to groups: {"always": {"models": ["embed", "nobody"]',
         "hooks: not taken over",
         "apiKeys: not taken over",
     ],
@@ -155,7 +155,7 @@ def test_what_cannot_be_expressed_is_said(plan: ImportPlan, problem: str) -> Non
 
 
 def test_nothing_else_is_a_problem_and_no_secret_is_told(plan: ImportPlan) -> None:
-    assert len(plan.problems) == 15
+    assert len(plan.problems) == 14
     assert "sk-secret" not in str(plan.problems)
 
 

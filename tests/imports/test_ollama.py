@@ -91,6 +91,18 @@ def test_a_model_made_from_another_is_its_variant(store: Store) -> None:
     }  # fmt: skip
 
 
+def test_a_model_made_from_another_with_a_context_of_its_own_is_not_lost(store: Store) -> None:
+    store.model(f"{LIBRARY}/llama3.2/latest", model=b"GGUF", params={"num_ctx": 4096})
+    store.model(f"{LIBRARY}/long/latest", model=b"GGUF", params={"num_ctx": 32768, "temperature": 2})
+    plan = ollama.read(store.root)
+    [model] = plan.models
+    assert (model.name, model.options) == ("llama3.2", {"ctx-size": 32768})
+    assert plan.problems == (
+        "long: has the same file as llama3.2, which is loaded once: --ctx-size is 32768, the larger",
+    )
+    assert {variant.name for variant in model.variants} == {"long", "long:latest"}
+
+
 def test_a_model_with_a_prompt_alone_keeps_its_name_for_the_prompt(store: Store) -> None:
     store.model(f"{LIBRARY}/mario/big", model=b"GGUF", system=b"Be Mario.", params={"num_ctx": 4096, "top_p": 0.5})
     model = only_model(store)

@@ -34,15 +34,33 @@ def test_the_same_file_with_other_sampling_is_a_variant_under_each_of_its_names(
     assert (model.options, model.aliases, plan.problems) == (BASE.options, (), ())
 
 
+@pytest.mark.parametrize(
+    ("key", "one", "other", "both"),
+    [
+        ("ctx-size", 4096, 8192, 8192),
+        ("ctx-size", 4096, None, None),
+        ("ctx-size", None, 8192, None),
+        ("ctx-size", 4096, 0, None),
+        ("idle-ttl", 60, 30, 60),
+    ],
+)
+def test_the_larger_context_and_idle_time_serve_both(
+    key: str, one: int | None, other: int | None, both: int | None
+) -> None:
+    def planned(name: str, value: int | None) -> PlannedModel:
+        return PlannedModel("/m/a.gguf", name, options={} if value is None else {key: value})
+
+    plan = merged([planned("base", one), planned("mine", other)])
+    [model] = plan.models
+    assert (model.name, model.aliases, model.options.get(key)) == ("base", ("mine",), both)
+    assert [problem.partition(":")[0] for problem in plan.problems] == ["mine"]
+
+
 def test_what_differs_in_loading_is_a_problem_that_names_the_option() -> None:
-    plan = merged(
-        [BASE, PlannedModel("/m/a.gguf", "long", options={**BASE.options, "ctx-size": 9, "mlock": True})], ["p"]
-    )
+    plan = merged([BASE, PlannedModel("/m/a.gguf", "long", options={**BASE.options, "mlock": True})], ["p"])
     assert plan.models == (BASE,)
     assert plan.problems[0] == "p"
-    assert plan.problems[1].startswith(
-        "long: has the same file as base, which is loaded once, but differs in --ctx-size,"
-    )
+    assert plan.problems[1].startswith("long: has the same file as base, which is loaded once, but differs in --mlock")
 
 
 def test_sampling_that_a_further_name_leaves_out_is_a_problem() -> None:

@@ -102,7 +102,12 @@ def test_only_idle_unpinned_models_leave_and_just_enough_of_them(residents: list
 
 @pytest.mark.parametrize(("ttl_s", "gone"), [(0.0, ()), (5.0, (1, 2)), (15.0, (1,)), (60.0, ())])
 def test_models_unused_for_long_enough_expire(ttl_s: float, gone: tuple[int, ...]) -> None:
-    assert expired([OLD, MIDDLE, BUSY, PINNED, LEAVING], now_s=25.0, idle_ttl_s=ttl_s) == gone
+    present = [replace(resident, idle_ttl_s=ttl_s) for resident in (OLD, MIDDLE, BUSY, PINNED, LEAVING)]
+    assert expired(present, now_s=25.0) == gone
+
+
+def test_each_model_expires_in_its_own_time() -> None:
+    assert expired([replace(OLD, idle_ttl_s=20.0), replace(MIDDLE, idle_ttl_s=1.0)], now_s=25.0) == (2,)
 
 
 # --- turns --------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -365,6 +366,22 @@ async def test_models_unused_for_the_time_to_live_are_unloaded() -> None:
         assert house.status(2) is ModelStatus.READY
         assert house.status(3) is ModelStatus.READY
         await busy.end()
+
+
+async def test_a_models_own_time_to_live_replaces_everybodys() -> None:
+    async with House(idle_ttl_s=0.1).running() as house:
+        house.models = tuple(replace(m, options={"idle-ttl": 0}) if m.id == 2 else m for m in house.models)
+        await house.use(2)
+        await house.use(1)
+        async with asyncio.timeout(5):
+            while house.status(1) is not ModelStatus.UNLOADED:
+                await asyncio.sleep(0.01)
+        assert house.status(2) is ModelStatus.READY, "0 is never"
+        house.models = tuple(replace(m, options={"idle-ttl": 0.05}) if m.id == 2 else m for m in house.models)
+        await house.use(2)
+        async with asyncio.timeout(10):
+            while house.status(2) is not ModelStatus.UNLOADED:
+                await asyncio.sleep(0.01)
 
 
 async def test_many_clients_many_models_one_place_each_gets_an_answer() -> None:

@@ -27,8 +27,8 @@ class Ledger:
     def capacity(self) -> tuple[Capacity, Capacity]:
         return Capacity(8), Capacity(10)
 
-    def refusal(self, model: Model, need: MemoryUse) -> NotEnoughMemory:
-        return NotEnoughMemory(f"{model.slug} needs {need.host_bytes}")
+    def refusal(self, model: Model, need: MemoryUse, pinned: MemoryUse) -> NotEnoughMemory:
+        return NotEnoughMemory(f"{model.slug} needs {need.host_bytes} beside {pinned.host_bytes}")
 
     async def smaller(self, model: Model, spec: LaunchSpec, failure: LoadFailed) -> LaunchSpec | None:
         self.tried.append(failure.reason)
@@ -76,6 +76,14 @@ async def test_what_the_machine_never_has_is_refused_with_numbers_and_nobody_lea
         with pytest.raises(NotEnoughMemory, match="m2 needs 11"):
             await house.use(2)
         assert house.status(1) is ModelStatus.READY
+
+
+async def test_a_refusal_knows_what_pinned_models_hold() -> None:
+    async with house_with(Ledger(m1=4, m2=7)).running() as house:
+        house.pin(1)
+        await house.use(1)
+        with pytest.raises(NotEnoughMemory, match="m2 needs 7 beside 4"):
+            await house.use(2)
 
 
 async def test_a_forced_load_is_tried_whatever_it_takes() -> None:

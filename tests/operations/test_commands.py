@@ -54,6 +54,17 @@ async def test_a_model_needs_no_file_when_it_has_a_command(inner: House) -> None
     assert (await clean_up_models(inner.services, CleanUpModels())).deleted == ()
 
 
+@pytest.mark.parametrize("seconds", [-1, True, "soon", float("nan")])
+async def test_an_idle_time_is_seconds(inner: House, seconds: OptionValue) -> None:
+    with pytest.raises(InvalidInput, match="idle-ttl: must be seconds"):
+        await update_model(inner.services, UpdateModel("chat", options={"idle-ttl": seconds}))
+    with pytest.raises(InvalidInput, match="idle-ttl: must be seconds"):
+        await create_models(
+            inner.services, CreateModels((NewModel(None, "P", options={**COMMAND, "idle-ttl": seconds}),))
+        )
+    assert (await update_model(inner.services, UpdateModel("chat", options={"idle-ttl": 60}))).model.options
+
+
 async def test_a_model_with_a_file_may_have_a_command_too(inner: House) -> None:
     view = await update_model(inner.services, UpdateModel("chat", options={"command": "serve {port} {model}"}))
     command = inner.services.planner.spec(view.model).command

@@ -94,3 +94,9 @@ def test_a_draft_model_counts(shape: ModelShape) -> None:
     assert largest is not None
     assert smaller is not None
     assert smaller < largest
+
+
+def test_a_smaller_cache_of_the_draft_model_leaves_more(shape: ModelShape) -> None:
+    drafted = replace(asking(shape, 8192), draft=shape)
+    quantized = replace(drafted, draft_settings=LoadSettings(cache_type_k="q8_0", cache_type_v="q8_0"))
+    assert quantized.use(host(64)).host_bytes < drafted.use(host(64)).host_bytes

@@ -77,6 +77,14 @@ def test_what_is_the_services_own_business_is_not_taken_from_a_preset() -> None:
     assert planner("[m]\nhost = 0.0.0.0\nmodel = /x\nload-on-startup = true\n").spec(model()).options == {"ctx-size": 1}
 
 
+def test_what_the_service_heeds_itself_is_not_passed() -> None:
+    made = planner("[*]\nstop-timeout = 5\n[m]\nstop-timeout = 7\n")
+    assert (made.spec(model()).stop_timeout_s, made.spec(model(options={"stop-timeout": 9})).stop_timeout_s) == (7, 9)
+    spec = made.spec(model(options={"stop-timeout": 9, "idle-ttl": 60}))
+    assert spec.options == {"ctx-size": 1}
+    assert planner().spec(model()).stop_timeout_s is None
+
+
 @pytest.mark.parametrize("section", ["m", "M", "other-name"])
 def test_a_section_speaks_of_the_model_by_any_of_its_names(section: str) -> None:
     assert planner(f"[{section}]\nc = 9\n").spec(model(aliases=("other-name",))).options == {"ctx-size": 9}

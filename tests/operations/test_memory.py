@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -7,11 +8,20 @@ from typing import Any
 
 import pytest
 
-from llama_async_proxy.errors import LoadFailed
+from llama_async_proxy.errors import LoadFailed, NotEnoughMemory
 from llama_async_proxy.inference.policy import UNLIMITED, Capacity
 from llama_async_proxy.operations.memory import MemoryBook
 from llama_async_proxy.operations.scan import read_model_file
-from llama_async_proxy.records import NO_MEMORY, EngineState, EngineStatus, GpuSample, LaunchSpec, Model, Sample
+from llama_async_proxy.records import (
+    NO_MEMORY,
+    EngineState,
+    EngineStatus,
+    GpuSample,
+    LaunchSpec,
+    MemoryUse,
+    Model,
+    Sample,
+)
 from support.models import write_ghost
 from support.upstream import make_model, make_settings, make_spec
 
@@ -84,10 +94,25 @@ async def test_where_nobody_can_tell_nothing_is_asked_for(large: Model) -> None:
 async def test_a_refusal_has_numbers_and_settings_that_would_fit(large: Model) -> None:
     small = book(replace(MACHINE, gpus=()), memory_limit_mib=8192)
     need = await small.need(large, spec(large, {"ctx-size": 65536, "parallel": 1}))
-    refusal = small.refusal(large, need)
+    refusal = small.refusal(large, need, NO_MEMORY)
     assert "needs 1" in refusal.message
     assert "8.00 GiB" in refusal.message
+    assert "pinned" not in refusal.message
     assert "--ctx-size" in (refusal.details or "")
+
+
+async def test_settings_that_would_fit_leave_pinned_models_what_they_hold(large: Model) -> None:
+    small = book(replace(MACHINE, gpus=()), memory_limit_mib=8192)
+    need = await small.need(large, spec(large, {"ctx-size": 65536, "parallel": 1}))
+    beside = small.refusal(large, need, MemoryUse(GIB))
+    assert "of which pinned models hold 1.00 GiB" in beside.message
+
+    def context(refusal: NotEnoughMemory) -> int:
+        [tokens] = re.findall(r"--ctx-size (\d+)", refusal.message)
+        return int(tokens)
+
+    assert context(beside) < context(small.refusal(large, need, NO_MEMORY))
+    assert "No setting" in small.refusal(large, need, MemoryUse(8 * GIB)).message
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,8 @@ def section(spec: LaunchSpec) -> str:
     check_options(spec.options)
     chosen = {SYNONYMS.get(key, key): value for key, value in spec.options.items()}
     companion: dict[str, OptionValue] = {"mmproj": spec.mmproj_path} if spec.mmproj_path else {}
-    own: dict[str, OptionValue] = {"model": spec.path, "stop-timeout": STOP_TIMEOUT_S, "metrics": True}
+    stop_s = STOP_TIMEOUT_S if spec.stop_timeout_s is None else spec.stop_timeout_s
+    own: dict[str, OptionValue] = {"model": spec.path, "stop-timeout": stop_s, "metrics": True}
     merged = {**own, **KIND_OPTIONS[spec.kind], **companion, **chosen}
     lines = [line for key, value in merged.items() if (line := _line(key, value)) is not None]
     return "\n".join([f"[{spec.alias}]", *lines, ""])

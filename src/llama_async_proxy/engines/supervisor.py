@@ -241,7 +241,8 @@ class Supervisor:
         self._become(replace(self.runtime, status=ModelStatus.STOPPING))
         while (left := self._drain_until - self._now()) > 0 and await instance.is_busy():
             await asyncio.wait({instance.exited}, timeout=min(left, DRAIN_POLL_S))
-        await instance.stop(self._timing.stop_grace_s)
+        grace_s = self.spec.stop_timeout_s
+        await instance.stop(self._timing.stop_grace_s if grace_s is None else grace_s)
 
     async def _first_of(self, *futures: asyncio.Future[Any], timeout: float | None = None) -> None:
         """Wait for one of `futures` or a request to stop, at most `timeout` seconds; cancels nothing."""

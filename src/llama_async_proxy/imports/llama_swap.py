@@ -7,6 +7,7 @@ itself (ports, its logs, its captures) is left out without a word, what changes 
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,7 +20,7 @@ import yaml
 from llama_async_proxy.errors import InvalidInput
 from llama_async_proxy.imports.command_line import PATHS, ServerCommand, is_llama_server, parse
 from llama_async_proxy.imports.plan import ImportPlan, PlannedModel, as_option, merged
-from llama_async_proxy.records import OptionValue, Variant
+from llama_async_proxy.records import IDLE_TTL, OptionValue, Variant
 
 MAX_FILE_BYTES = 4 << 20
 MAX_EXPANDED = 64 << 10
@@ -36,8 +37,8 @@ _OWN_BUSINESS = frozenset({
     "macros", "models", "groups", "globalTTL",
 })  # fmt: skip
 _NOT_HERE = {
-    "matrix": "which models run together is decided by --max-models and by memory",
-    "routing": "which models run together is decided by --max-models and by memory",
+    "matrix": "which models run together is decided by --max-models, by memory and by the setting groups",
+    "routing": "which models run together is decided by --max-models, by memory and by the setting groups",
     "profiles": "there are none here",
     "selectors": "there are none here; an alias or a variant may do",
     "peers": "models of other machines are not served",
@@ -169,10 +170,13 @@ class _Config:
     def _tell_group(self, name: str, group: Tree, models: set[str]) -> None:
         if missing := sorted({str(member) for member in _list(group.get("members"))} - models):
             self.problems.append(f"groups.{name}: has members that are no models: {', '.join(missing)}")
-        if group.get("swap") is False or group.get("exclusive") is False:
+        swaps, excludes = group.get("swap", True) is True, group.get("exclusive", True) is True
+        if swaps != excludes:
+            setting = json.dumps({name: {"models": _list(group.get("members")), "together": excludes}}, default=str)
+            self.problems.append(f"groups.{name}: not taken over: it is a setting; add to groups: {setting}")
+        elif not swaps:
             self.problems.append(
-                f"groups.{name}: swap and exclusive are not taken over: models run together as far as --max-models and "
-                "memory allow"
+                f"groups.{name}: not taken over: models run together anyway, as far as --max-models and memory allow"
             )
 
     # --- one model --------------------------------------------------------------------------------
@@ -184,6 +188,7 @@ class _Config:
         else:
             path, options, aliases = *self._custom(name, arguments, _tree(macros.within(entry))), ()
         self._tell_of(name, entry)
+        options = {**options, **self._idle_time(name, entry)}
         defaults, variants = self._filters(name, _tree(macros.within(entry.get("filters"))))
         described = " - ".join(filter(None, (_text(entry.get("name")), _text(entry.get("description")))))
         named = (*_aliases(entry), *(alias for alias in aliases if alias != name))
@@ -251,11 +256,8 @@ class _Config:
 
     def _tell_of(self, name: str, entry: Tree) -> None:
         """Notes what of an entry has no counterpart."""
-        ttl = entry.get("ttl")
         limit = entry.get("concurrencyLimit")
         found = {
-            "ttl": ttl not in (None, -1, self._tree.get("globalTTL", 0))
-            and f"{ttl}: models have no idle time of their own; --idle-ttl is for all",
             "unlisted": entry.get("unlisted") is True and "every model is listed",
             "concurrencyLimit": limit and f"{limit}: the engine queues; --parallel says how many run at a time",
             "timeouts": entry.get("timeouts") and "they are settings of the service",
@@ -263,6 +265,16 @@ class _Config:
         self.problems += [f"models.{name}.{key}: not taken over: {why}" for key, why in found.items() if why]
         for key in sorted(map(str, entry.keys() - _MODEL_KEYS)):
             self.problems.append(f"models.{name}.{key}: not taken over: it is not known here")
+
+    def _idle_time(self, name: str, entry: Tree) -> dict[str, OptionValue]:
+        """Its own, where it has one that is not everybody's."""
+        ttl = entry.get("ttl")
+        if ttl in (None, -1, self._tree.get("globalTTL", 0)):
+            return {}
+        if isinstance(ttl, bool) or not isinstance(ttl, int) or ttl < 0:
+            self.problems.append(f"models.{name}.ttl: not taken over: {ttl!r} is no number of seconds")
+            return {}
+        return {IDLE_TTL: ttl}
 
     def _filters(self, name: str, filters: Tree) -> tuple[dict[str, OptionValue], tuple[Variant, ...]]:
         """Options that say the defaults of the model itself, and its variants."""

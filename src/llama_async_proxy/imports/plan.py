@@ -1,7 +1,8 @@
 """What an import would do. Pure.
 
 A file is registered once. Where the other program has it under several names, the first is the model's, and a further
-one is an alias when it means the same, a variant when only sampling differs; what else differs cannot be kept.
+one is an alias when it means the same, a variant when only sampling differs. Of contexts and idle times the larger
+serves both; what else differs cannot be kept.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from llama_async_proxy.records import OptionValue, Variant, no_options
+from llama_async_proxy.records import IDLE_TTL, OptionValue, Variant, no_options
 
 PARAMETER_OF_OPTION: Mapping[str, str] = MappingProxyType({
     "temp": "temperature", "top-k": "top_k", "top-p": "top_p", "min-p": "min_p", "typical": "typical_p",
@@ -23,6 +24,8 @@ PARAMETER_OF_OPTION: Mapping[str, str] = MappingProxyType({
     "chat-template-kwargs": "chat_template_kwargs",
 })  # fmt: skip
 """Options that only say how requests are sampled, and what a request calls the same."""
+_LARGER_SERVES = ("ctx-size", IDLE_TTL)
+"""Options of which 0 and nothing said mean as much as can be."""
 _OPTION_OF_PARAMETER: Mapping[str, str] = MappingProxyType(
     {parameter: option for option, parameter in PARAMETER_OF_OPTION.items()} | {"max_tokens": "predict"}
 )
@@ -62,10 +65,32 @@ def merged(models: Iterable[PlannedModel], problems: Iterable[str] = ()) -> Impo
             by_path[model.path] = model
             continue
         try:
+            first, model, notes = _alike(first, model)
             by_path[model.path] = _joined(first, model)
+            all_problems += notes
         except ValueError as exc:
             all_problems.append(f"{model.name}: {exc}")
     return ImportPlan(tuple(by_path.values()), tuple(all_problems))
+
+
+def _alike(first: PlannedModel, other: PlannedModel) -> tuple[PlannedModel, PlannedModel, list[str]]:
+    """Both with the larger of their contexts and idle times, and what that changes."""
+    notes = []
+    for key in _LARGER_SERVES:
+        given = [model.options[key] for model in (first, other) if key in model.options]
+        if not given or (len(given) == 2 and given[0] == given[1]):
+            continue
+        sizes = [value for value in given if isinstance(value, int | float) and value > 0]
+        shared = {key: max(sizes)} if len(sizes) == 2 else {}
+        first, other = _with(first, key, shared), _with(other, key, shared)
+        what = f"{shared[key]}, the larger" if shared else "left open, as for one of them"
+        notes.append(f"{other.name}: has the same file as {first.name}, which is loaded once: --{key} is {what}")
+    return first, other, notes
+
+
+def _with(model: PlannedModel, key: str, shared: Mapping[str, OptionValue]) -> PlannedModel:
+    kept = {name: value for name, value in model.options.items() if name != key}
+    return replace(model, options={**kept, **shared})
 
 
 def _joined(first: PlannedModel, other: PlannedModel) -> PlannedModel:

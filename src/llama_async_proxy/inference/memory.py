@@ -19,8 +19,8 @@ class Memory(Protocol):
     def capacity(self) -> tuple[Capacity, Capacity]:
         """What loaded models may take together, and what one may take that is alone. Asked at every change."""
 
-    def refusal(self, model: Model, need: MemoryUse, /) -> NotEnoughMemory:
-        """The numbers, and the settings that would fit."""
+    def refusal(self, model: Model, need: MemoryUse, pinned: MemoryUse, /) -> NotEnoughMemory:
+        """The numbers, and the settings that would fit beside what pinned models take."""
 
     async def smaller(self, model: Model, spec: LaunchSpec, failure: LoadFailed, /) -> LaunchSpec | None:
         """The next smaller load when this one ran out of memory; None for another failure, or when none is left."""
@@ -35,7 +35,7 @@ class UnknownMemory:
     def capacity(self) -> tuple[Capacity, Capacity]:
         return UNLIMITED, UNLIMITED
 
-    def refusal(self, model: Model, _need: MemoryUse) -> NotEnoughMemory:
+    def refusal(self, model: Model, _need: MemoryUse, _pinned: MemoryUse) -> NotEnoughMemory:
         return NotEnoughMemory(f"There is not enough memory for model {model.slug!r}.")
 
     async def smaller(self, _model: Model, _spec: LaunchSpec, _failure: LoadFailed) -> LaunchSpec | None:
@@ -51,6 +51,12 @@ def taken(runtime: ModelRuntime | None, foretold: MemoryUse) -> MemoryUse:
         return foretold
     counted = runtime.memory or MemoryUse(0 if runtime.rss_bytes else foretold.host_bytes, foretold.gpu_bytes)
     return MemoryUse(max(counted.host_bytes, runtime.rss_bytes or 0), counted.gpu_bytes)
+
+
+def together(uses: Iterable[MemoryUse]) -> MemoryUse:
+    """What they take, all in all."""
+    present = tuple(uses)
+    return MemoryUse(sum(use.host_bytes for use in present), sum(use.gpu_bytes for use in present))
 
 
 def groups_of(setting: Mapping[str, Any], models: Iterable[Model]) -> tuple[Group, ...]:

@@ -34,6 +34,8 @@ class Resident:
     """It is being unloaded; its place will be free."""
     memory: MemoryUse = NO_MEMORY
     """What it takes: measured, or while it loads what was foretold; nothing where nobody knows."""
+    idle_ttl_s: float = 0.0
+    """Seconds without use after which it may go; 0: never."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,10 +297,10 @@ def _decisions(
     return decisions, tuple(evictions)
 
 
-def expired(residents: Iterable[Resident], now_s: float, idle_ttl_s: float) -> tuple[int, ...]:
-    """Ids of the models unused for `idle_ttl_s` seconds (0: never), to be unloaded."""
-    if idle_ttl_s == 0:
-        return ()
+def expired(residents: Iterable[Resident], now_s: float) -> tuple[int, ...]:
+    """Ids of the models unused for as long as each may be, to be unloaded."""
     return tuple(
-        r.model_id for r in residents if not (r.busy or r.pinned or r.leaving) and now_s - r.last_used_s >= idle_ttl_s
+        r.model_id
+        for r in residents
+        if r.idle_ttl_s and not (r.busy or r.pinned or r.leaving) and now_s - r.last_used_s >= r.idle_ttl_s
     )

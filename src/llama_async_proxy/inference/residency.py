@@ -20,10 +20,11 @@ from llama_async_proxy.errors import DeadlineExceeded, InvalidInput, LoadFailed,
 from llama_async_proxy.events import EventBus, ModelRuntimeChanged, SettingsChanged
 from llama_async_proxy.inference import policy
 from llama_async_proxy.inference.lease import Lease, Revoke, ignore, resolve
-from llama_async_proxy.inference.memory import UNKNOWN_MEMORY, Memory, groups_of, taken
+from llama_async_proxy.inference.memory import UNKNOWN_MEMORY, Memory, groups_of, taken, together
 from llama_async_proxy.inference.priority import HIGHEST_PRIORITY
 from llama_async_proxy.inference.queue import Queue, Terms
 from llama_async_proxy.records import (
+    IDLE_TTL,
     NO_MEMORY,
     NO_OPTIONS,
     Endpoint,
@@ -300,7 +301,8 @@ class Residency:
 
     def _explained(self, model: Model, obstacle: policy.Obstacle, need: MemoryUse) -> ServiceError:
         if obstacle is policy.Obstacle.MEMORY:
-            return self._memory.refusal(model, need)
+            pinned = (each for each in self._residents(time.monotonic()) if each.pinned and each.model_id != model.id)
+            return self._memory.refusal(model, need, together(each.memory for each in pinned))
         if obstacle is policy.Obstacle.GROUP:
             return Overloaded(
                 f"Model {model.slug!r} may not run beside a pinned model: a group in the settings says so."
@@ -364,7 +366,7 @@ class Residency:
         self._turns = {
             model_id: self._turns.get(model_id, now_s) for model_id, status in statuses.items() if status in _ANSWERING
         }
-        pinned = {model.id for model in self._models() if model.is_pinned}
+        models = {model.id: model for model in self._models() if model.is_pinned or IDLE_TTL in model.options}
         return tuple(
             policy.Resident(
                 model_id,
@@ -372,12 +374,17 @@ class Residency:
                 self._turns.get(model_id),
                 # A load is never broken off to make room.
                 busy=model_id in self._leases or statuses.get(model_id) not in _ANSWERING,
-                pinned=model_id in pinned,
+                pinned=model_id in models and models[model_id].is_pinned,
                 leaving=model_id in self._leaving,
                 memory=taken(runtimes.get(model_id), self._foretold.get(model_id, NO_MEMORY)),
+                idle_ttl_s=self._idle_ttl_s(models.get(model_id)),
             )
             for model_id in statuses.keys() | self._leases.keys()
         )
+
+    def _idle_ttl_s(self, model: Model | None) -> float:
+        own = None if model is None else model.options.get(IDLE_TTL)
+        return float(own) if isinstance(own, int | float) else self._settings().idle_ttl_s
 
     # --- unloading --------------------------------------------------------------------------------
 
@@ -414,7 +421,7 @@ class Residency:
 
     def _expired(self) -> tuple[int, ...]:
         now_s = time.monotonic()
-        return policy.expired(self._residents(now_s), now_s, self._settings().idle_ttl_s)
+        return policy.expired(self._residents(now_s), now_s)
 
     # --- changes ----------------------------------------------------------------------------------
 
@@ -453,11 +460,12 @@ class Residency:
 
     def _pause_s(self) -> float:
         """Until time alone may have changed something."""
-        ttl_s = self._settings().idle_ttl_s
-        pause_s = min(_IDLE_CHECK_S, ttl_s / 4) if ttl_s else _IDLE_CHECK_S
+        now_s = time.monotonic()
+        ttls_s = [resident.idle_ttl_s for resident in self._residents(now_s) if resident.idle_ttl_s]
+        pause_s = min([_IDLE_CHECK_S, *(ttl_s / 4 for ttl_s in ttls_s)])
         if self._plan.next_s is None:
             return pause_s
-        return min(pause_s, max(0.0, self._plan.next_s - time.monotonic()))
+        return min(pause_s, max(0.0, self._plan.next_s - now_s))
 
     def _change(self) -> Awaitable[bool]:
         """Wait until something was released, unloaded or died."""

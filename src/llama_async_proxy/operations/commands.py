@@ -1,4 +1,5 @@
-"""Custom commands: who may set them, and the models they make.
+"""Options of a model that are the service's own: its idle time, and custom commands: who may set them, and the models
+they make.
 
 A command is a program of the caller's choice, so that setting one is running code. None is taken, and none is run,
 unless `custom_commands` is on; and that no door can turn on.
@@ -10,16 +11,18 @@ from collections.abc import Mapping
 
 from llama_async_proxy.engines.custom import COMMAND_OPTIONS, START, has_command, parse_command
 from llama_async_proxy.errors import InvalidInput, PermissionDenied
-from llama_async_proxy.records import CustomCommand, Model, ModelFacts, ModelFile, ModelKind, OptionValue
+from llama_async_proxy.records import IDLE_TTL, CustomCommand, Model, ModelFacts, ModelFile, ModelKind, OptionValue
 from llama_async_proxy.settings import Settings
 
 COMMAND_PATH = "command:"
+MAX_IDLE_TTL_S = 365 * 86400
 ARCHITECTURE = "custom"
 """What a model without a header shows in place of its architecture."""
 
 
 def check_options(settings: Settings, options: Mapping[str, OptionValue], *, has_file: bool) -> None:
     """May these options be stored? Raises PermissionDenied, InvalidInput."""
+    _check_idle_ttl(options)
     if not has_command(options):
         if not has_file:
             raise InvalidInput(f"options.{START}", "is required: the model has no file")
@@ -30,6 +33,7 @@ def check_options(settings: Settings, options: Mapping[str, OptionValue], *, has
 
 def check_change(settings: Settings, model: Model, options: Mapping[str, OptionValue]) -> None:
     """May these options replace the model's? A command that stays as it is needs no permission. Raises as above."""
+    _check_idle_ttl(options)
     is_new = any(options.get(key) != model.options.get(key) for key in COMMAND_OPTIONS)
     if is_new and not model.path.startswith("router:"):
         check_options(settings, options, has_file=model.has_file)
@@ -53,6 +57,12 @@ def command_file(name: str) -> ModelFile:
 def fileless(path: str, name: str) -> ModelFile:
     facts = ModelFacts(ARCHITECTURE, ModelKind.CHAT, name=name)
     return ModelFile(path, size_bytes=0, mtime_ns=0, facts=facts)
+
+
+def _check_idle_ttl(options: Mapping[str, OptionValue]) -> None:
+    seconds = options.get(IDLE_TTL, 0)
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= MAX_IDLE_TTL_S:
+        raise InvalidInput(f"options.{IDLE_TTL}", f"must be seconds from 0 to {MAX_IDLE_TTL_S}, not {seconds!r}")
 
 
 def _check_allowed(settings: Settings) -> None:

@@ -32,7 +32,7 @@ class Demand:
     """None: the engine chooses."""
     draft: ModelShape | None = None
     """Of the small model that guesses ahead."""
-    draft_gpu_layers: int = ALL_LAYERS
+    draft_settings: LoadSettings = LoadSettings(gpu_layers=ALL_LAYERS)  # noqa: RUF009 - frozen
 
     def placed(self, budget: MemoryBudget) -> LoadSettings:
         """With what the engine chooses where nobody has, on a machine that has `budget` left.
@@ -100,10 +100,9 @@ class Demand:
     def _draft_use(self, budget: MemoryBudget) -> MemoryUse:
         if self.draft is None:
             return NO_MEMORY
-        layers = 0 if budget.gpu_bytes is None else self.draft_gpu_layers
+        layers = 0 if budget.gpu_bytes is None else self.draft_settings.gpu_layers
         context = self.settings.context_size or self._least_context
-        settings = LoadSettings(context_size=context, slots=self.settings.slots, gpu_layers=layers)
-        return _use(estimate(self.draft, settings))
+        return _use(estimate(self.draft, replace(self.draft_settings, context_size=context, gpu_layers=layers)))
 
     def _left_by_draft(self, budget: MemoryBudget) -> MemoryBudget:
         use = self._draft_use(budget)

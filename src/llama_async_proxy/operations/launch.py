@@ -18,7 +18,7 @@ from llama_async_proxy.operations.commands import command_of
 from llama_async_proxy.presets.catalogue import BadValue, Catalogue, default_value, typed
 from llama_async_proxy.presets.inheritance import Layers, layers, model_sections
 from llama_async_proxy.presets.ini import Document
-from llama_async_proxy.records import NO_OPTIONS, LaunchSpec, Model, OptionType, OptionValue
+from llama_async_proxy.records import IDLE_TTL, NO_OPTIONS, LaunchSpec, Model, OptionType, OptionValue
 from llama_async_proxy.settings import Settings
 
 _FLAG_OF_SETTING = {
@@ -27,6 +27,9 @@ _FLAG_OF_SETTING = {
     "threads": "threads",
     "gpu_layers": "n-gpu-layers",
 }
+_STOP_TIMEOUT = "stop-timeout"
+_OURS = frozenset({*COMMAND_OPTIONS, IDLE_TTL, _STOP_TIMEOUT})
+"""Options of a model that the service heeds itself."""
 NO_CATALOGUE = Catalogue(())
 _NO_PATHS: Mapping[str, str] = MappingProxyType({})
 
@@ -103,6 +106,7 @@ class LaunchPlanner:
             mmproj_path=model.mmproj_path,
             load_timeout_s=settings.load_timeout_s,
             command=command_of(settings, model),
+            stop_timeout_s=self._stop_timeout_s(model),
         )
 
     def effective(self, model: Model) -> tuple[EffectiveOption, ...]:
@@ -143,6 +147,11 @@ class LaunchPlanner:
         if self.preset is None:
             return Layers()
         return layers(self.preset.document, self.catalogue, self.preset.section_of(model))
+
+    def _stop_timeout_s(self, model: Model) -> float | None:
+        preset = self._preset_layers(model)
+        said = {**preset.shared, **preset.group, **preset.own, **model.options}.get(_STOP_TIMEOUT)
+        return max(0.0, float(said)) if isinstance(said, int | float) else None
 
     def _passable(self, options: Mapping[str, OptionValue]) -> dict[str, OptionValue]:
         """Without what is the service's own business, or llama-server's router's."""
@@ -189,4 +198,4 @@ def _from_settings(settings: Settings) -> dict[str, OptionValue]:
 
 def _from_model(model: Model) -> dict[str, OptionValue]:
     context = {} if model.context_size is None else {"ctx-size": model.context_size}
-    return {**context, **{key: value for key, value in model.options.items() if key not in COMMAND_OPTIONS}}
+    return {**context, **{key: value for key, value in model.options.items() if key not in _OURS}}

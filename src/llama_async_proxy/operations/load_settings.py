@@ -14,6 +14,7 @@ ALL_LAYERS = 1 << 16
 _FLASH: Mapping[str, FlashAttention] = {"on": "on", "off": "off", "auto": "auto", "1": "on", "0": "off", "-1": "auto"}
 _DRAFT = ("spec-draft-model", "model-draft")
 _DRAFT_LAYERS = ("spec-draft-ngl", "gpu-layers-draft", "n-gpu-layers-draft")
+_DRAFT_CACHES = ("spec-draft-type-{}", "cache-type-{}-draft")
 
 
 def load_settings(spec: LaunchSpec) -> LoadSettings:
@@ -28,8 +29,8 @@ def load_settings(spec: LaunchSpec) -> LoadSettings:
         unified_cache=_switch(options, "kv-unified", default=False) if unified else None,
         batch_size=max(_integer(options, "batch-size", 2048), 1),
         micro_batch_size=max(_integer(options, "ubatch-size", 512), 1),
-        cache_type_k=_choice(options, "cache-type-k", CACHE_BYTES_PER_32),
-        cache_type_v=_choice(options, "cache-type-v", CACHE_BYTES_PER_32),
+        cache_type_k=_cache_type(options, "cache-type-k"),
+        cache_type_v=_cache_type(options, "cache-type-v"),
         flash_attention=_flash_attention(options),
         full_sliding_cache=_switch(options, "swa-full", default=False),
         cpu_expert_layers=layers,
@@ -64,10 +65,12 @@ def _switch(options: Mapping[str, OptionValue], name: str, *, default: bool) -> 
     return options.get(name, default) is not False
 
 
-def _choice(options: Mapping[str, OptionValue], name: str, choices: Mapping[str, int]) -> str:
+def _cache_type(options: Mapping[str, OptionValue], *names: str) -> str:
+    """By the first of `names` that is set."""
+    name = next((name for name in names if name in options), names[0])
     value = options.get(name, "f16")
-    if not isinstance(value, str) or value not in choices:
-        raise InvalidInput(f"options.{name}", f"must be one of {', '.join(choices)}, not {value!r}")
+    if not isinstance(value, str) or value not in CACHE_BYTES_PER_32:
+        raise InvalidInput(f"options.{name}", f"must be one of {', '.join(CACHE_BYTES_PER_32)}, not {value!r}")
     return value
 
 
@@ -87,10 +90,17 @@ def draft_path(spec: LaunchSpec) -> str | None:
     return path if isinstance(path, str) and path else None
 
 
-def draft_gpu_layers(spec: LaunchSpec) -> int:
-    """All of the draft model's, unless the options say otherwise. Raises InvalidInput."""
-    name = next((name for name in _DRAFT_LAYERS if name in spec.options), "")
-    if spec.options.get(name, "auto") in ("auto", "all"):
-        return ALL_LAYERS
-    layers = _integer(spec.options, name, -1)
-    return ALL_LAYERS if layers < 0 else layers
+def draft_settings(spec: LaunchSpec, settings: LoadSettings) -> LoadSettings:
+    """Of the draft model beside a model with `settings`. All its layers go to the GPU, unless the options say
+    otherwise. Raises InvalidInput.
+    """
+    options = spec.options
+    name = next((name for name in _DRAFT_LAYERS if name in options), "")
+    layers = -1 if options.get(name, "auto") in ("auto", "all") else _integer(options, name, -1)
+    return LoadSettings(
+        context_size=settings.context_size,
+        slots=settings.slots,
+        cache_type_k=_cache_type(options, *(each.format("k") for each in _DRAFT_CACHES)),
+        cache_type_v=_cache_type(options, *(each.format("v") for each in _DRAFT_CACHES)),
+        gpu_layers=ALL_LAYERS if layers < 0 else layers,
+    )

@@ -16,7 +16,7 @@ from llama_async_proxy.gguf.reader import GgufError, read_header
 from llama_async_proxy.gguf.shape import ModelShape, model_shape
 from llama_async_proxy.inference.policy import UNLIMITED, Capacity
 from llama_async_proxy.operations.demand import Demand
-from llama_async_proxy.operations.load_settings import draft_gpu_layers, draft_path, gpu_layers, load_settings
+from llama_async_proxy.operations.load_settings import draft_path, draft_settings, gpu_layers, load_settings
 from llama_async_proxy.records import NO_MEMORY, EngineState, LaunchSpec, MemoryUse, Model, Sample
 from llama_async_proxy.settings import Settings
 
@@ -57,7 +57,7 @@ class MemoryBook:
         path = draft_path(spec)
         draft = None if path is None else await asyncio.to_thread(_shape_of, (path,), "draft model")
         settings = replace(load_settings(spec), projector_bytes=projector_bytes)
-        return Demand(shape, settings, gpu_layers(spec), draft, draft_gpu_layers(spec))
+        return Demand(shape, settings, gpu_layers(spec), draft, draft_settings(spec, settings))
 
     async def need(self, model: Model, spec: LaunchSpec) -> MemoryUse:
         if not model.has_file or spec.command is not None:
@@ -97,16 +97,16 @@ class MemoryBook:
         )
         return free, total
 
-    def refusal(self, model: Model, need: MemoryUse) -> NotEnoughMemory:
+    def refusal(self, model: Model, need: MemoryUse, pinned: MemoryUse) -> NotEnoughMemory:
         _, alone = self.capacity()
-        budget = budget_of(alone)
+        budget = _without(budget_of(alone), pinned)
         demand = self._demands.get(model.id)
         options = [] if demand is None else list(demand.alternatives(budget))
         fitting = [" ".join(f"--{name} {value}" for name, value in chosen.items()) for chosen in options]
         advice = f" It would fit with {' or with '.join(fitting)}." if fitting else " No setting would make it fit."
+        held = "" if pinned == NO_MEMORY else f", of which pinned models hold {_words(pinned)}"
         return NotEnoughMemory(
-            f"Model {model.slug!r} needs {_words(need)}, but models may take {_words_of(alone)}, pinned ones included."
-            + advice,
+            f"Model {model.slug!r} needs {_words(need)}, but models may take {_words_of(alone)}{held}.{advice}",
             details="\n".join(fitting) or None,
         )
 
@@ -145,6 +145,13 @@ class MemoryBook:
 
 def budget_of(capacity: Capacity) -> MemoryBudget:
     return MemoryBudget(capacity.host_bytes, capacity.gpu_bytes)
+
+
+def _without(budget: MemoryBudget, use: MemoryUse) -> MemoryBudget:
+    host, gpu = budget.host_bytes, budget.gpu_bytes
+    return MemoryBudget(
+        None if host is None else max(0, host - use.host_bytes), None if gpu is None else max(0, gpu - use.gpu_bytes)
+    )
 
 
 def free_gpu_bytes(sample: Sample, margin_bytes: int = 0) -> int | None:
