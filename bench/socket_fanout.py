@@ -1,7 +1,8 @@
 """What does an event to every socket client cost, what does a client cost that only listens, how do 2,000 come at once?
 
-Every client is a websocket that gets `metrics_update` and `metrics:update` once a second. CPU is all that the service
-uses meanwhile, divided by the events that arrived.
+Every client is a websocket that gets `models_update` once a second, 1.4 KB with the models there are. CPU is all that
+the service uses meanwhile, divided by the events that arrived. Memory is what the service grows by once some clients
+were there and have left.
 """
 
 from __future__ import annotations
@@ -25,11 +26,17 @@ import psutil
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
+from support.models import write_chat
 from support.service import RunningService
 
 CROWDS = (500, 2000)
 MEASURED_S = 10.0
 SETTLE_S = 2.0
+_MODELS = 2
+_EVERY_S = 0.75
+"""Between two updates; the service lets changes settle for another 0.25 s."""
+_WARMING = 50
+"""Clients that come first."""
 _AT_ONCE = 200
 """Connections a single client machine opens at a time; the listen queue holds 2048."""
 _MASK = b"\0\0\0\0"
@@ -89,7 +96,7 @@ class Listener(asyncio.Protocol):
             self._send(b"40")
         elif message.startswith(b"40{"):
             self.connected.set_result(None)
-            self._send(b'42["subscribe",{"type":"metrics"}]')
+            self._send(b'42["subscribe",{"type":"models"}]')
         elif message == b"2":
             self._send(b"3")
 
@@ -132,6 +139,9 @@ def slowest_request_ms(port: int, until: Event) -> float:
 
 async def measure(service: RunningService, clients: int) -> dict[str, float]:
     process = psutil.Process(service.process.pid)
+    for listener in await connect_all(service, _WARMING):
+        listener.close()
+    await asyncio.sleep(SETTLE_S)
     rss_before = process.memory_info().rss
     with multiprocessing.get_context("spawn").Manager() as manager, ProcessPoolExecutor(1) as bystander:
         done = manager.Event()
@@ -177,8 +187,10 @@ def main() -> None:
     rows = []
     for clients in arguments.clients:
         with tempfile.TemporaryDirectory() as directory:
-            config = {"monitor": {"broadcastInterval": 1}}
+            config = {"monitor": {"modelsFeedInterval": _EVERY_S}}
             service = RunningService(Path(directory))
+            for i in range(_MODELS):
+                write_chat(service.models_dir / f"model-{i}.gguf")
             service.data_dir.mkdir(parents=True)
             (service.data_dir / "llama-server-config.json").write_text(json.dumps(config))
             with service:
