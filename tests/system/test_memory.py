@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from llama_async_proxy import cli
 from support.service import RunningService, ServiceFactory
 
 pytestmark = pytest.mark.engine
@@ -84,10 +85,36 @@ def test_models_of_a_group_never_run_at_the_same_time(at: RunningService) -> Non
 
 def test_changing_settings_unloads_no_model(at: RunningService) -> None:
     ask(at, "chat")
-    process = at.call("GET", "/api/models/chat")[1]["data"]
+    ask(at, "slow")
+    processes = {child.pid for child in at.children()}
     configure(at, maxModels=7, memory={"strict": True}, ctx_size=2048, logging={"level": "debug"})
+    assert at.call("PATCH", "/api/models/slow", {"options": {"idle-ttl": 3600}})[0] == 200
     ask(at, "chat")
-    after = at.call("GET", "/api/models/chat")[1]["data"]
-    assert [after[key] for key in ("status", "pid") if key in after] == [
-        process[key] for key in ("status", "pid") if key in process
-    ]
+    ask(at, "slow")
+    assert {child.pid for child in at.children()} == processes
+
+
+def test_the_command_line_forces_and_shows_what_is_needed_and_taken(
+    at: RunningService, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(*arguments: str) -> tuple[int, str]:
+        status = cli.main(["models", *arguments, "--url", at.url])
+        captured = capsys.readouterr()
+        return status, captured.out + captured.err
+
+    configure(at, memory={"limit": 1})
+    status, refusal = run("load", "chat")
+    assert status == 1
+    assert "needs" in refusal
+    assert "fits: no" in run("memory", "chat")[1]
+    assert run("load", "chat", "--option", "ctx-size=512", "--option", "parallel=1", "--force") == (
+        0,
+        "chat: running\n",
+    )
+    assert run("load", "chat", "--option", "512")[0] == 2
+    assert at.call("GET", "/props?model=chat")[1]["default_generation_settings"]["n_ctx"] == 512
+    [line] = [line for line in run("memory", "chat")[1].splitlines() if line.startswith("main memory")]
+    assert line.count("iB") == 4, "estimated, counted, measured, free"
+    listed = {model["name"]: model for model in at.call("GET", "/api/models-directory")[1]["data"]["models"]}
+    assert listed["chat.gguf"]["vram"] != listed["chat.gguf"]["estimatedVram"]
+    assert listed["slow.gguf"]["vram"] == listed["slow.gguf"]["estimatedVram"]

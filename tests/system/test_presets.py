@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from llama_async_proxy import cli
-from support.service import RunningService, ServiceFactory
+from support.service import RunningService, ServiceFactory, free_port
 
 pytestmark = pytest.mark.engine
 
@@ -70,6 +70,34 @@ def test_a_change_reloads_what_it_changes_and_leaves_the_rest(service: RunningSe
     assert len(children & {child.pid for child in service.children()}) == 1, "the other one runs on"
     assert generation(service, "slow")["n_ctx"] == 256
     data(service, "DELETE", "/api/llama-server/preset")
+
+
+@pytest.mark.parametrize("engine", ["embedded", "router"])
+def test_other_engines_run_with_a_preset_and_keep_it(
+    engine: str, start_service: ServiceFactory, models_dir: Path
+) -> None:
+    environment = {"LLAMA_ASYNC_PROXY_ENGINE_PORT": str(free_port())}
+    at = start_service("--engine", engine, models_dir=models_dir, environment=environment)
+    at.wait_for_models(4)
+    chat = {"c": 256, "parallel": 1, "load-on-startup": True}
+    data(at, "PUT", "/api/presets/mine", {"config": {"chat": chat, "slow": {"c": 512}}})
+    data(at, "POST", "/api/llama-server/preset", {"preset": "mine"})
+    at.wait_for_status("chat", "running")
+    data(at, "POST", "/api/models/slow/load")
+    before = {child.pid for child in at.children()}
+    data(at, "PATCH", "/api/presets/mine/models/chat", {"config": {"c": 768}})
+    at.wait_until(
+        lambda: at.call("GET", "/props?model=chat")[1],
+        lambda found: found.get("default_generation_settings", {}).get("n_ctx") == 768,
+        60,
+    )
+    gone = before - {child.pid for child in at.children()}
+    assert len(gone) == 1, "only what changed is loaded anew"
+    at.stop()
+    at.start()
+    at.wait_for_status("chat", "running")
+    assert data(at, "GET", "/api/llama-server")["preset"] == "mine"
+    assert generation(at, "chat")["n_ctx"] == 768
 
 
 def test_every_template_is_accepted_by_the_installed_engine(service: RunningService) -> None:

@@ -334,12 +334,14 @@ export interface Fault {
 export type FileFormat = "json" | "markdown";
 
 export interface FileInfo {
-  /** Tokens that `vram` holds for. */
+  /** Tokens that `estimatedVram` holds for. */
   contextSize?: number | null;
+  /** The latter, loaded or not. */
+  estimatedVram?: number | null;
   name: string;
   path: string;
   size: number;
-  /** GPU memory with every layer there. */
+  /** Bytes it takes of GPU and main memory if it is loaded, else of the GPU with every layer there. */
   vram?: number | null;
 }
 

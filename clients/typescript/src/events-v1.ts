@@ -79,6 +79,7 @@ export interface DirectoryEntry {
   sizeFormatted: string;
   vram: number | null;
   vramFormatted: string | null;
+  estimatedVram: number | null;
 }
 
 export interface EngineLog {

@@ -346,12 +346,14 @@ FileFormat = Literal["json", "markdown"]
 
 class FileInfo(TypedDict):
     contextSize: NotRequired[int | None]
-    """Tokens that `vram` holds for."""
+    """Tokens that `estimatedVram` holds for."""
+    estimatedVram: NotRequired[int | None]
+    """The latter, loaded or not."""
     name: str
     path: str
     size: int
     vram: NotRequired[int | None]
-    """GPU memory with every layer there."""
+    """Bytes it takes of GPU and main memory if it is loaded, else of the GPU with every layer there."""
 
 
 Fit = Literal["yes", "after_evictions", "host_only", "tight", "no"]

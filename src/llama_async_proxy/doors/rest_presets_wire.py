@@ -233,8 +233,12 @@ class FileInfo(CamelWire):
     name: str
     path: str
     size: int
-    vram: int | None = Field(None, description="GPU memory with every layer there.")
-    context_size: int | None = Field(None, description="Tokens that `vram` holds for.")
+    vram: int | None = Field(
+        None,
+        description="Bytes it takes of GPU and main memory if it is loaded, else of the GPU with every layer there.",
+    )
+    estimated_vram: int | None = Field(None, description="The latter, loaded or not.")
+    context_size: int | None = Field(None, description="Tokens that `estimatedVram` holds for.")
 
 
 class DirectoryInfo(Wire):
@@ -373,7 +377,14 @@ def directory_info(found: ModelsDirectory) -> DirectoryInfo:
     return DirectoryInfo(
         directory=found.directory,
         models=[
-            FileInfo(name=m.name, path=m.path, size=m.size_bytes, vram=m.vram_bytes, context_size=m.context_size)
+            FileInfo(
+                name=m.name,
+                path=m.path,
+                size=m.size_bytes,
+                vram=m.measured_bytes or m.vram_bytes,
+                estimated_vram=m.vram_bytes,
+                context_size=m.context_size,
+            )
             for m in found.models
         ],
     )

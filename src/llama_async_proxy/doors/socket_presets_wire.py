@@ -234,6 +234,7 @@ class DirectoryEntry(Struct):
     sizeFormatted: str  # noqa: N815
     vram: int | None
     vramFormatted: str | None  # noqa: N815
+    estimatedVram: int | None  # noqa: N815
 
 
 class Directory(Struct):
@@ -331,8 +332,9 @@ def models_directory(found: ModelsDirectory) -> Directory:
                 path=model.path,
                 size=model.size_bytes,
                 sizeFormatted=formatted_size(model.size_bytes),
-                vram=model.vram_bytes,
-                vramFormatted=None if model.vram_bytes is None else formatted_size(model.vram_bytes),
+                vram=(vram := model.measured_bytes or model.vram_bytes),
+                vramFormatted=None if vram is None else formatted_size(vram),
+                estimatedVram=model.vram_bytes,
             )
             for model in found.models
         ],

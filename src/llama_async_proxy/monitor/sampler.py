@@ -36,7 +36,7 @@ class ServiceFacts:
     requests: RequestCounters = field(default_factory=RequestCounters)
     uptime_s: float = 0.0
     models_private_bytes: int = 0
-    """The part of `models_memory_bytes` that is given back when they end: files that are mapped count as available already."""
+    """The part of `models_memory_bytes` that is given back when they end; mapped files count as available already."""
     model_pids: tuple[int, ...] = ()
 
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llama_async_proxy.gguf.memory import LoadSettings, estimate
 from llama_async_proxy.gguf.reader import GgufError, read_header
 from llama_async_proxy.gguf.shape import model_shape
+from llama_async_proxy.inference.memory import taken
+from llama_async_proxy.operations.models import view
 from llama_async_proxy.operations.scan import scan_directories
 from llama_async_proxy.operations.services import Services
-from llama_async_proxy.records import BrokenFile, Model, ModelFile
+from llama_async_proxy.records import NO_MEMORY, BrokenFile, Model, ModelFile
 
 _USUAL_CONTEXT = 4096
 """Tokens where no setting says how many: what a model was trained for is often more than fits anywhere."""
@@ -34,6 +36,8 @@ class DirectoryModel:
     """GPU memory of weights, cache and buffers with every layer there; None when the file cannot be read any more."""
     context_size: int | None
     """Tokens that `vram_bytes` holds for."""
+    measured_bytes: int | None = None
+    """What it takes of host and GPU now that it is loaded; None while it is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,17 @@ async def list_models_directory(services: Services, _: ListModelsDirectory) -> M
     settings = services.configuration.settings
     context = settings.ctx_size if settings.is_set("ctx_size") and settings.ctx_size > 0 else _USUAL_CONTEXT
     known = {model.path: model for model in services.store.models.all()}
-    return await asyncio.to_thread(_look, settings.models_dir, known, context)
+    found = await asyncio.to_thread(_look, settings.models_dir, known, context)
+    measured = {known_model.path: _measured(services, known_model) for known_model in known.values()}
+    return replace(found, models=tuple(replace(m, measured_bytes=measured.get(m.path)) for m in found.models))
+
+
+def _measured(services: Services, model: Model) -> int | None:
+    runtime = view(services, model).runtime
+    if runtime.endpoint is None:
+        return None
+    use = taken(runtime, NO_MEMORY)
+    return use.host_bytes + use.gpu_bytes or None
 
 
 def _look(root: Path, known: Mapping[str, Model], context: int) -> ModelsDirectory:
