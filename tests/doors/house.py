@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import time
 from collections.abc import AsyncIterator, Callable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -175,11 +177,19 @@ async def _cancelled(tasks: list[asyncio.Task[None]]) -> None:
         assert isinstance(result, asyncio.CancelledError), result
 
 
-def _asgi(services: Services, sockets: Sockets) -> ASGIApp:
-    rest = create_rest(lambda: services)
+_ASKED: ContextVar[Services] = ContextVar("the house that a request came to")
 
+
+@functools.cache
+def _rest() -> ASGIApp:
+    """One for every house: making its hundred routes takes longer than a test."""
+    return create_rest(_ASKED.get)
+
+
+def _asgi(services: Services, sockets: Sockets) -> ASGIApp:
     async def by_path(scope: Scope, receive: Receive, send: Send) -> None:
-        await rest(scope, receive, send)
+        _ASKED.set(services)
+        await _rest()(scope, receive, send)
 
     inner = socketio.ASGIApp(sockets.server, by_path, socketio_path="socket.io")
     with_sockets = socketio.ASGIApp(sockets.server, inner, socketio_path="llamaproxws")

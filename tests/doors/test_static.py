@@ -34,7 +34,7 @@ def web(tmp_path: Path) -> Path:
 
 def client(web: Path, base_path: str = "/") -> httpx.AsyncClient:
     app = Starlette(routes=[Mount("/", static_app(web, base_path))])
-    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1:3000")
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1:3000", verify=False)
 
 
 @pytest.mark.parametrize("path", sorted(PAGES))

@@ -13,6 +13,30 @@ import uvicorn
 from llama_async_proxy.doors.websocket import WebSocketProtocol
 
 
+class _PromptServer(uvicorn.Server):
+    """As uvicorn's, but it looks for nothing ten times a second: thousands of tests wait for it to stop."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.stopping = asyncio.Event()
+
+    async def main_loop(self) -> None:
+        await self.on_tick(0)
+        await self.stopping.wait()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.config.timeout_graceful_shutdown):
+                while self.server_state.connections or self.server_state.tasks:
+                    await asyncio.sleep(0.001)
+        for task in self.server_state.tasks:
+            task.cancel()
+
+
 @contextlib.asynccontextmanager
 async def serving(app: Any, http: Any = "httptools") -> AsyncIterator[int]:
     """Serve `app` as the service does; yields the port."""
@@ -22,14 +46,14 @@ async def serving(app: Any, http: Any = "httptools") -> AsyncIterator[int]:
         app, http=http, loop="none", lifespan="off", log_config=None, server_header=False, date_header=False,
         timeout_graceful_shutdown=1, ws=WebSocketProtocol, ws_per_message_deflate=False,
     )  # fmt: skip
-    server = uvicorn.Server(config)
+    server = _PromptServer(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     while not server.started:
         await asyncio.sleep(0.001)
     try:
         yield listener.getsockname()[1]
     finally:
-        server.should_exit = True
+        server.stopping.set()
         await task
 
 
