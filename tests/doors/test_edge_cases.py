@@ -350,16 +350,41 @@ async def test_a_client_that_closes_half_counts_as_gone(site: UpstreamSite) -> N
     assert site.residency.in_flight(1) == 0
 
 
-async def test_a_stream_cut_in_the_middle_of_a_chunk_is_not_glued_together(switched: UpstreamSite) -> None:
+async def test_a_stream_cut_in_the_middle_of_a_chunk_ends_with_an_error_event(switched: UpstreamSite) -> None:
     async def cut(exchange: Exchange) -> None:
         await exchange.send(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
-        await exchange.send(b"100\r\ndata: {")
+        await exchange.send(b"9\r\ndata: 1\n\n\r\n100\r\ndata: {")
+        await asyncio.sleep(0.02)
+        await exchange.die()
+
+    switched.upstream.behaviour = cut
+    async with RawClient.connected(switched.port) as client:
+        client.writer.write(post(STREAM_BODY))
+        received = await client.until(b"\r\n0\r\n\r\n")
+    body = received.partition(b"\r\n\r\n")[2]
+    assert body.startswith(b"9\r\ndata: 1\n\n\r\n")
+    size, _, rest = body.removeprefix(b"9\r\ndata: 1\n\n\r\n").partition(b"\r\n")
+    event = rest.removesuffix(b"\r\n0\r\n\r\n")
+    assert event.startswith(b'data: {"error"')
+    assert event.endswith(b"\n\n")
+    assert len(event) == int(size, 16)
+    assert (await switched.record()).error == "The model's process broke off its answer."
+
+
+async def test_a_stream_of_other_chunks_than_events_is_cut_where_it_broke_off(switched: UpstreamSite) -> None:
+    """Nothing is held back for long: what has left in the middle of a chunk cannot be followed by an error."""
+
+    async def cut(exchange: Exchange) -> None:
+        await exchange.send(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
+        for part in (b"100\r\ndata: {", b"a", b"b"):
+            await asyncio.sleep(0.02)
+            await exchange.send(part)
         await asyncio.sleep(0.02)
         await exchange.die()
 
     switched.upstream.behaviour = cut
     received = await exchange(switched, post(STREAM_BODY))
-    assert received.endswith(b"100\r\ndata: {")
+    assert received.endswith(b"100\r\ndata: {ab")
     assert (await switched.record()).error == "The model's process broke off its answer."
 
 

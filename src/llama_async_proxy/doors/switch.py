@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, cast
@@ -27,7 +27,7 @@ from llama_async_proxy.errors import ServiceError
 from llama_async_proxy.inference import routes
 from llama_async_proxy.inference.delivery import Header
 from llama_async_proxy.inference.proxy import Request
-from llama_async_proxy.inference.splice import Passage, Splicer
+from llama_async_proxy.inference.splice import Passage, Splicer, engine_lines
 from llama_async_proxy.monitor.requests import RequestMeter, RequestToken
 from llama_async_proxy.settings import Settings
 
@@ -40,6 +40,7 @@ BODY_S = 2.0
 """For a body on the short way; a slower one is the long way's, which has limits and answers for that."""
 _MAX_BODY = 1 << 20
 """Larger bodies take the long way: what a passage saves is nothing beside them."""
+_LENGTH_DIGITS = 7
 _MAX_PIPELINED = 64 * 1024
 """Bytes of further requests kept during an answer; above it the client is not read."""
 _BLANK_LINE = b"\r\n\r\n"
@@ -48,9 +49,8 @@ _HEAD = re.compile(
     rb"(?P<fields>(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\x00-\x08\x0a-\x1f\x7f]*\r\n)+)\r\n"
 )
 """Linear in time: no part of it can match where its neighbour does."""
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)[ \t]*\r\n", re.IGNORECASE)
 _FOR_UVICORN = frozenset((b"transfer-encoding", b"upgrade", b"expect", b"trailer"))
-_JUDGED_BY = frozenset((b"host", b"origin", b"sec-fetch-site", b"sec-fetch-mode"))
-"""All that `judge` reads of the headers."""
 _PERSISTENCE = (b"keep-alive", b"close")
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 
@@ -76,6 +76,31 @@ class _Head:
     headers: list[Header]
     length: int
     closes: bool
+    lines: bytes
+    """What of the headers is for the engine."""
+
+
+@dataclass(slots=True)
+class _LastHead:
+    """The head of a connection's last request: the next is mostly the same, but for its length."""
+
+    before: bytes
+    """Up to the digits of the length."""
+    after: bytes
+    head: _Head
+    settings: Settings
+    """Under which it was found harmless."""
+
+    def again(self, data: bytes, end: int, settings: Settings) -> _Head | None:
+        """The head that `data` begins with, up to `end`, if it is this one."""
+        before, after = self.before, self.after
+        if settings is not self.settings or not (data.startswith(before) and data.startswith(after, end - len(after))):
+            return None
+        digits = data[len(before) : end - len(after)]
+        if not digits.isdigit() or len(digits) > _LENGTH_DIGITS or int(digits) > _MAX_BODY:
+            return None
+        self.head.length = int(digits)
+        return self.head
 
 
 class Switch(HttpToolsProtocol):
@@ -99,9 +124,10 @@ class Switch(HttpToolsProtocol):
         self._closes = False
         self._is_paused = False
         """The client reads more slowly than we write."""
-        self._judged_under: Settings | None = None
-        self._judged: tuple[str, list[Header]] | None = None
-        """What was found harmless last, and under which settings: most requests of a connection ask the same."""
+        self._last_head: _LastHead | None = None
+        self._default_headers: list[Header] = []
+        self._default_lines = b""
+        """uvicorn's own header fields as they are written; it makes a new list when their text changes."""
         self._held = bytearray()
         """What came in and is neither a whole request yet nor anybody's turn."""
         self._needed = 0
@@ -180,8 +206,8 @@ class Switch(HttpToolsProtocol):
         if end > MAX_HEAD or data.count(b"\n", 0, end) > MAX_HEADERS + 2:
             self._refuse(431, b"Request header fields too large")
             return
-        head = _parse(data[:end])
-        if head is None or not self._is_harmless(head):
+        head = self._understood(data, end)
+        if head is None:
             self._pass_on(data)
         elif len(data) < end + head.length:
             self._hold(data, end + head.length, BODY_S)
@@ -204,12 +230,20 @@ class Switch(HttpToolsProtocol):
         self._held += data
         self._needed = needed
 
-    def _is_harmless(self, head: _Head) -> bool:
+    def _understood(self, data: bytes, end: int) -> _Head | None:
+        """The head up to `end`, when the request can go the short way."""
+        settings, last = self._way.splicer.settings(), self._last_head
+        if last is not None and (head := last.again(data, end, settings)):
+            return head
+        head = _parse(data[:end])
+        if head is None or not self._is_harmless(head, settings):
+            return None
+        if length := _LENGTH.search(data, 0, end):
+            self._last_head = _LastHead(data[: length.start(1)], data[length.end(1) : end], head, settings)
+        return head
+
+    def _is_harmless(self, head: _Head, settings: Settings) -> bool:
         """The request is ours or of an allowed program. All else is for the security in front of the long way."""
-        settings = self._way.splicer.settings()
-        case = (head.method, [header for header in head.headers if header[0] in _JUDGED_BY])
-        if settings is self._judged_under and case == self._judged:
-            return True
         scope = {
             "type": "http",
             "method": head.method,
@@ -218,12 +252,9 @@ class Switch(HttpToolsProtocol):
             "headers": head.headers,
         }
         try:
-            if judge(scope, settings) is not None:
-                return False
+            return judge(scope, settings) is None
         except ServiceError:
             return False
-        self._judged_under, self._judged = settings, case
-        return True
 
     def _begin(self, head: _Head, data: bytes, end: int) -> None:
         client = self.client[0] if self.client else ""
@@ -233,7 +264,7 @@ class Switch(HttpToolsProtocol):
         self._received()
         self._status = 0
         self._closes = self._closes or head.closes
-        self._passage = self._way.splicer.begin(request, self)
+        self._passage = self._way.splicer.begin(request, head.lines, self)
         if self._passage is None:
             self._pass_on(data)
             return
@@ -259,14 +290,17 @@ class Switch(HttpToolsProtocol):
 
     # --- a passage's client -----------------------------------------------------------------------
 
-    def start(self, status: int, headers: Sequence[Header], body: bytes) -> None:
+    def start(self, status: int, lines: bytes, body: bytes, *, closes: bool = False) -> None:
         self._status = status
-        self._closes = self._closes or (b"connection", b"close") in headers
-        lines = [b"HTTP/1.1 %d %b\r\n" % (status, _REASONS.get(status, b""))]
-        lines += [b"%b: %b\r\n" % header for header in (*self.server_state.default_headers, *headers)]
-        if self._closes and (b"connection", b"close") not in headers:
-            lines.append(b"connection: close\r\n")
-        self.transport.write(b"%b\r\n%b" % (b"".join(lines), body))
+        self._closes = self._closes or closes
+        defaults = self.server_state.default_headers
+        if defaults is not self._default_headers:
+            self._default_headers = defaults
+            self._default_lines = b"".join(b"%b: %b\r\n" % header for header in defaults)
+        close = b"connection: close\r\n" if self._closes else b""
+        reason = _REASONS.get(status, b"")
+        head = b"HTTP/1.1 %d %b\r\n%b%b%b\r\n" % (status, reason, self._default_lines, lines, close)
+        self.transport.write(head + body)
 
     def write(self, data: bytes) -> None:
         self.transport.write(data)
@@ -340,7 +374,7 @@ def _parse(data: bytes) -> _Head | None:
         if name in _FOR_UVICORN:
             return None
         if name == b"content-length":
-            if length is not None or not value.isdigit() or len(value) > 7 or int(value) > _MAX_BODY:
+            if length is not None or not value.isdigit() or len(value) > _LENGTH_DIGITS or int(value) > _MAX_BODY:
                 return None
             length = value
         elif name == b"connection":
@@ -349,7 +383,7 @@ def _parse(data: bytes) -> _Head | None:
             closes = closes or value.lower() == b"close"
     if (length is None) is (method == "POST"):
         return None
-    return _Head(method, route, query, headers, int(length or 0), closes)
+    return _Head(method, route, query, headers, int(length or 0), closes, engine_lines(headers))
 
 
 _OFFER = re.compile(rb"\r\n(?:upgrade|http2-settings|connection):[^\r\n]*", re.IGNORECASE)

@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
+from typing import Any
 
 from llama_async_proxy.doors.outlet import Outlet
 
@@ -37,16 +38,19 @@ class Topic:
         interval_s: float,
         lossy: bool,
         first_seq: int,
+        render: Callable[[Any], object] = lambda item: item,
     ) -> None:
+        """`render` makes JSON values of an item; it is asked only when somebody is to see the item."""
         self.name = name
         self._outlet = outlet
         self._snapshot = snapshot
         self._interval_s = interval_s
         self._lossy = lossy
+        self._render = render
         self._seq = first_seq
         self._members: dict[str, _Member] = {}
-        self._pending: dict[Hashable, object] = {}
-        self._sent: deque[tuple[int, list[object]]] = deque()
+        self._pending: dict[Hashable, Any] = {}
+        self._sent: deque[tuple[int, list[Any]]] = deque()
         self._kept = 0
         """Items in `_sent`."""
         self._wake = asyncio.Event()
@@ -55,8 +59,8 @@ class Topic:
     def is_watched(self) -> bool:
         return bool(self._members)
 
-    def publish(self, item: object, key: Hashable) -> None:
-        """Send `item`, JSON values, with the next delta. Of several with one key only the last is sent."""
+    def publish(self, item: Any, key: Hashable) -> None:
+        """Send `item` with the next delta. Of several with one key only the last is sent."""
         self._pending.pop(key, None)
         self._pending[key] = item
         self._wake.set()
@@ -66,7 +70,7 @@ class Topic:
         member = self._members[client] = _Member()
         if since is None or not self._has_all_after(since):
             await self._send_snapshot(client, member)
-        elif missed := [item for seq, items in self._sent if seq > since for item in items]:
+        elif missed := [self._render(item) for seq, items in self._sent if seq > since for item in items]:
             await self._send_delta(client, missed, dropped=0)
 
     def leave(self, client: str) -> None:
@@ -90,12 +94,16 @@ class Topic:
         if items:
             self._seq += 1
             self._keep(items)
+        if self._members:
+            await self._deliver_all([self._render(item) for item in items])
+
+    async def _deliver_all(self, items: list[object]) -> None:
         for client, member in tuple(self._members.items()):
             await self._deliver(client, member, items)
         if any(member.is_stale for member in self._members.values()):
             self._wake.set()
 
-    def _keep(self, items: list[object]) -> None:
+    def _keep(self, items: list[Any]) -> None:
         self._sent.append((self._seq, items))
         self._kept += len(items)
         while self._kept > _KEPT:

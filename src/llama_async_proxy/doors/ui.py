@@ -36,6 +36,7 @@ from llama_async_proxy.operations import engine as engine_operations
 from llama_async_proxy.operations import models as model_operations
 from llama_async_proxy.operations.services import Services
 from llama_async_proxy.operations.table import OPERATIONS
+from llama_async_proxy.records import RequestRecord
 
 logger = logging.getLogger(__name__)
 
@@ -76,7 +77,7 @@ class UiDoor:
         self._services = services
         self._clients: set[str] = set()
         self._samples: deque[object] = deque(maxlen=_MOST_SAMPLES)
-        self._requests: deque[object] = deque(maxlen=_MOST_REQUESTS)
+        self._requests: deque[RequestRecord] = deque(maxlen=_MOST_REQUESTS)
         # Milliseconds run faster than deltas: a restarted service begins above all that was sent before.
         first_seq = time.time_ns() // 1_000_000
 
@@ -86,7 +87,15 @@ class UiDoor:
         self._models = topic("models", self._all_models, 0.1, lossy=False)
         self._engine = topic("engine", lambda: {"engine": self._engine_now()}, 0.1, lossy=False)
         self._metrics = topic("metrics", lambda: {"samples": list(self._samples)}, 1.0, lossy=True)
-        self._log = topic("requests", lambda: {"records": list(self._requests)}, 0.2, lossy=True)
+        self._log = Topic(
+            "requests",
+            outlet,
+            lambda: {"records": [_shown(record) for record in self._requests]},
+            interval_s=0.2,
+            lossy=True,
+            first_seq=first_seq,
+            render=_shown,
+        )
         self._topics = {t.name: t for t in (self._models, self._engine, self._metrics, self._log)}
         self._chats = ChatTopics(lambda: services().answers, topic)
         self._watch = contextlib.ExitStack()
@@ -182,7 +191,7 @@ class UiDoor:
             logger.warning("The UI begins without what was stored before: %s", exc.message)
             return
         self._samples.extend(msgspec.to_builtins(wire.ui_sample(sample)) for sample in reversed(samples))
-        self._requests.extend(msgspec.to_builtins(wire.ui_request(record)) for record in reversed(records))
+        self._requests.extend(reversed(records))
 
     def _publish(self, event: Event) -> None:
         match event:
@@ -199,9 +208,8 @@ class UiDoor:
                 self._samples.append(item)
                 self._metrics.publish(item, key=sample.timestamp_ms)
             case RequestFinished(record):
-                item = msgspec.to_builtins(wire.ui_request(record))
-                self._requests.append(item)
-                self._log.publish(item, key=record.id)
+                self._requests.append(record)
+                self._log.publish(record, key=record.id)
             case _:
                 self._chats.publish(event)
 
@@ -219,6 +227,10 @@ class UiDoor:
         services = self._services()
         view = engine_operations.view(services)
         return msgspec.to_builtins(wire.ui_engine(view, services.configuration.settings))
+
+
+def _shown(record: RequestRecord) -> object:
+    return msgspec.to_builtins(wire.ui_request(record))
 
 
 def _error(error: ServiceError) -> Mapping[str, str]:

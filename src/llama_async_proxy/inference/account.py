@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-import secrets
 import time
 from collections.abc import Iterable
+from random import getrandbits
 
 from llama_async_proxy.inference.lease import Lease
 from llama_async_proxy.inference.usage import UsageCapture
@@ -25,16 +25,34 @@ def request_id(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
 class Account:
     """Written to while the request runs; `record` sums it up."""
 
+    __slots__ = (
+        "_arrived_s",
+        "_first_s",
+        "_last_s",
+        "_lease",
+        "_usage",
+        "arrived_at_ms",
+        "client",
+        "error",
+        "id",
+        "model",
+        "model_id",
+        "pieces",
+        "route",
+        "status",
+        "streamed",
+    )
+
     def __init__(self, client: str, route: str, own_id: str | None = None) -> None:
         """`own_id` is what the client calls its request."""
-        self.id = own_id or secrets.token_hex(8)
+        self.id = own_id or f"{getrandbits(64):016x}"
         self.client = client
         self.route = route
         self.arrived_at_ms = time.time_ns() // 1_000_000
         self.model = ""
         self.model_id: int | None = None
         self.pieces = 0
-        """Of the engine's answer."""
+        """Of the engine's answer: events of a stream."""
         self.status = 0
         """As sent to the client."""
         self.streamed = False
@@ -67,11 +85,11 @@ class Account:
         self._lease = lease
 
     def received(self, chunk: bytes) -> None:
-        """Count a piece of the engine's answer."""
+        """Count what has come of the engine's answer, with its chunk framing or without."""
         self._last_s = time.perf_counter()
         if self._first_s is None:
             self._first_s = self._last_s
-        self.pieces += 1
+        self.pieces += chunk.count(b"\n\n") or 1
         self._usage.feed(chunk)
 
     def record(self) -> RequestRecord:

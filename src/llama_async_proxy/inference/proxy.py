@@ -189,12 +189,12 @@ def for_engine(request: Request) -> UpstreamRequest:
     return UpstreamRequest(
         request.method,
         target + b"?" + request.query if request.query else target,
-        _kept(request.headers),
+        kept_headers(request.headers),
         request.body,
     )
 
 
-def _kept(headers: Headers) -> list[Header]:
+def kept_headers(headers: Headers) -> list[Header]:
     """A client's headers without those that are not for the engine, nor those its Connection header names."""
     named = {token.strip().lower() for name, value in headers if name == b"connection" for token in value.split(b",")}
     return [(name, value) for name, value in headers if name not in _NOT_FOR_THE_ENGINE and name not in named]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from math import ceil
 from typing import Protocol
@@ -98,6 +98,8 @@ class Residency:
         self._due = asyncio.Event()
         """There is something for `run` to do."""
         self._changed = asyncio.Event()
+        self._is_awaited = False
+        """Somebody waits for the next change: most requests come and go unnoticed."""
 
     # --- what others ask --------------------------------------------------------------------------
 
@@ -165,7 +167,9 @@ class Residency:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit_s):
                 while self._requests and not hurry():
-                    await _set_within(self._changed, _HURRY_CHECK_S)
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(_HURRY_CHECK_S):
+                            await self._change()
 
     def break_off(self, reason: str = "The service is stopping.") -> None:
         """End every request, waiting or running, with an error that says why."""
@@ -180,14 +184,35 @@ class Residency:
         A caller that is cancelled while it waits leaves no trace; a load that has begun goes on for others.
         Raises InvalidInput when the model is not loaded and loading on request is off; else as `load`.
         """
+        lease = self.claim(model, revoke)
+        if lease is not None:
+            try:
+                yield lease
+            finally:
+                self.release(lease)
+            return
         lease = Lease(model, revoke)
         self._requests.add(lease)
         try:
             yield await self._ready(lease, priority)
         finally:
-            self._requests.discard(lease)
-            self._release(lease)
-            self._wake()
+            self.release(lease)
+
+    def claim(self, model: Model, revoke: Revoke) -> Lease | None:
+        """What `lease` gives when nothing has to be waited for, else None. To be given back by `release`."""
+        endpoint = None if model.id in self._plan.closed else self._endpoint(model.id)
+        if endpoint is None:
+            return None
+        lease = Lease(model, revoke)
+        self._requests.add(lease)
+        self._grant(lease, endpoint)
+        return lease
+
+    def release(self, lease: Lease) -> None:
+        """The request has ended."""
+        self._requests.discard(lease)
+        self._release(lease)
+        self._wake()
 
     async def run(self) -> None:
         """Evict, unload idle models, and notice what changes by itself, until cancelled."""
@@ -215,11 +240,14 @@ class Residency:
             endpoint = self._endpoint(model_id)
             if endpoint is None:
                 raise Unavailable(f"Model {lease.model.slug!r} stopped as soon as it was ready. Try again.")
+        self._grant(lease, endpoint)
+        return lease
+
+    def _grant(self, lease: Lease, endpoint: Endpoint) -> None:
         self._hold(lease)
         lease.grant(endpoint)
-        self._touch(model_id)
-        self._used(model_id, time.time_ns() // 1_000_000)
-        return lease
+        self._touch(lease.model.id)
+        self._used(lease.model.id, time.time_ns() // 1_000_000)
 
     def _endpoint(self, model_id: int) -> Endpoint | None:
         if model_id in self._leaving:
@@ -467,13 +495,16 @@ class Residency:
             return pause_s
         return min(pause_s, max(0.0, self._plan.next_s - now_s))
 
-    def _change(self) -> Awaitable[bool]:
+    async def _change(self) -> None:
         """Wait until something was released, unloaded or died."""
-        return self._changed.wait()
+        self._is_awaited = True
+        await self._changed.wait()
 
     def _wake(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
+        if self._is_awaited:
+            self._is_awaited = False
+            self._changed.set()
+            self._changed = asyncio.Event()
 
 
 async def _set_within(event: asyncio.Event, limit_s: float) -> None:

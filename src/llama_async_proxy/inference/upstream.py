@@ -53,19 +53,20 @@ class UpstreamRequest:
         """The same as a router there needs it; for other servers unchanged."""
         if endpoint.model is None:
             return self
-        return replace(
-            self, target=target_for(endpoint.model, self.target), body=body_for(endpoint.model, self.body)
-        )
+        return replace(self, target=target_for(endpoint.model, self.target), body=body_for(endpoint.model, self.body))
 
     def head(self, endpoint: Endpoint) -> bytes:
-        host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
-        lines = [
-            b"%b %b HTTP/1.1\r\nhost: %b" % (self.method.encode(), self.target, f"{host}:{endpoint.port}".encode())
-        ]
+        lines = [b"%b %b HTTP/1.1\r\nhost: %b" % (self.method.encode(), self.target, authority(endpoint))]
         lines += [b"%b: %b" % header for header in self.headers]
         if self.body or self.method == "POST":
             lines.append(b"content-length: %d" % len(self.body))
         return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
+def authority(endpoint: Endpoint) -> bytes:
+    """As a Host header has it."""
+    host = endpoint.host.encode()
+    return b"[%b]:%d" % (host, endpoint.port) if b":" in host else b"%b:%d" % (host, endpoint.port)
 
 
 class Response(asyncio.Protocol):

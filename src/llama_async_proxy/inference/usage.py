@@ -24,6 +24,8 @@ _END_CHUNKS = 16
 """The last events (finish, usage, [DONE]) may come as one chunk each, split anywhere."""
 _USAGE, _TIMINGS = b'"usage":{', b'"timings":{'
 """Inside a JSON string the quotes would be escaped."""
+_FRAMING = re.compile(rb"\r\n[0-9A-Fa-f]{1,8}\r\n")
+"""Between two chunks; neither JSON nor an event of llama-server's has a carriage return of its own."""
 _OBJECT = re.compile(rb"\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}")
 """Numbers, and objects of numbers: no strings that could hold a brace."""
 
@@ -85,7 +87,7 @@ _TIMES = msgspec.json.Decoder(_Timings)
 
 
 class UsageCapture:
-    """Keeps the two ends of an answer as it passes."""
+    """Keeps the two ends of an answer as it passes, with its chunk framing or without."""
 
     __slots__ = ("_head", "_tail")
 
@@ -99,20 +101,26 @@ class UsageCapture:
         self._tail.append(chunk if len(chunk) <= _END_BYTES else chunk[-_END_BYTES:])
 
     def usage(self) -> Usage:
-        tail = b"".join(self._tail)[-_END_BYTES:]
+        tail = _unframed(b"".join(self._tail)[-_END_BYTES:])
         timings = _decoded(_TIMES, tail, _TIMINGS, tail.rfind(_TIMINGS)) or _NO_TIMINGS
         last = _decoded(_COUNTS, tail, _USAGE, tail.rfind(_USAGE)) or _NO_COUNTS
-        first = _NO_COUNTS if last.prompt is not None else self._first_counts()
+        prompt = last.prompt
+        first = _NO_COUNTS if prompt is not None else self._first_counts()
         return Usage(
-            prompt_tokens=_first(last.prompt, first.prompt, timings.prompt),
-            completion_tokens=_first(last.completion, first.completion, timings.predicted_n),
-            cached_tokens=_first(last.cached, first.cached, timings.cache_n),
+            _first(prompt, first.prompt, timings.prompt),
+            _first(last.completion, first.completion, timings.predicted_n),
+            _first(last.cached, first.cached, timings.cache_n),
             # 0.0 stands for "one token only", whose rate nobody knows.
-            tokens_per_second=timings.predicted_per_second or None,
+            timings.predicted_per_second or None,
         )
 
     def _first_counts(self) -> _Counts:
-        return _decoded(_COUNTS, self._head, _USAGE, self._head.find(_USAGE)) or _NO_COUNTS
+        head = _unframed(self._head)
+        return _decoded(_COUNTS, head, _USAGE, head.find(_USAGE)) or _NO_COUNTS
+
+
+def _unframed(data: bytes) -> bytes:
+    return _FRAMING.sub(b"", data) if b"\r\n" in data else data
 
 
 def _decoded(decoder: msgspec.json.Decoder[_T], data: bytes, key: bytes, at: int) -> _T | None:
@@ -126,5 +134,7 @@ def _decoded(decoder: msgspec.json.Decoder[_T], data: bytes, key: bytes, at: int
         return None
 
 
-def _first(*values: int | None) -> int | None:
-    return next((value for value in values if value is not None), None)
+def _first(one: int | None, two: int | None, three: int | None) -> int | None:
+    if one is not None:
+        return one
+    return three if two is None else two

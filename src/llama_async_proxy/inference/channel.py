@@ -1,0 +1,356 @@
+"""A connection of the short way to a model's process, and the answer that comes in on it.
+
+httptools reads the framing and nobody else: it is fed what passes, and asked where the answer ends. Once it has read an
+answer's head, the same head again, apart from its length, need not be read: `KnownHeads`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+import httptools
+
+from llama_async_proxy.errors import DeadlineExceeded, ServiceError, UpstreamFailed
+from llama_async_proxy.inference import sse
+from llama_async_proxy.inference.delivery import Header, for_client
+from llama_async_proxy.inference.upstream import KEEP_IDLE_S, MAX_HEAD
+from llama_async_proxy.records import Endpoint
+from llama_async_proxy.settings import Settings
+
+_BLANK_LINE = b"\r\n\r\n"
+_LENGTH = re.compile(rb"\r\ncontent-length: ?(\d{1,12})\r\n", re.IGNORECASE)
+_MOST_KNOWN = 64
+_LAST_CHUNK = b"0\r\n\r\n"
+
+
+@dataclass(slots=True)
+class Head:
+    """Of an answer."""
+
+    status: int
+    headers: Sequence[Header]
+    """As the engine sent them, names in lower case, of the last answer if there were interim ones."""
+    lines: bytes
+    """What of them is for the client, but for what frames the body."""
+    length: int | None
+    """Of the body, as the engine said."""
+    is_chunked: bool
+    is_stream: bool
+    """The body is server-sent events."""
+
+    @property
+    def ends_with_connection(self) -> bool:
+        """Only its end shows where the answer ends."""
+        return self.length is None and not self.is_chunked and self.status not in (204, 304)
+
+
+class KnownHeads:
+    """Heads of whole answers on connections that stayed open, by their bytes without the digits of the length."""
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, Head] = {}
+
+    def find(self, data: bytes) -> tuple[Head, bytes] | None:
+        """Head and body, when `data` is all of an answer whose head is known."""
+        end = data.find(_BLANK_LINE)
+        length = _LENGTH.search(data, 0, end + 2) if end >= 0 else None
+        if length is None or len(data) - end - len(_BLANK_LINE) != int(length[1]):
+            return None
+        known = self._known.get(_without(length, data, end))
+        if known is None:
+            return None
+        head = Head(
+            known.status, known.headers, known.lines, int(length[1]), is_chunked=False, is_stream=known.is_stream
+        )
+        return head, data[end + 4 :]
+
+    def learn(self, data: bytes, head: Head) -> None:
+        """`data` begins with a head that was read as `head`, after which came the body and a connection to be kept."""
+        end = data.find(_BLANK_LINE)
+        lengths = _LENGTH.findall(data, 0, end + 2)
+        if head.status == 200 and len(lengths) == 1 and (found := _LENGTH.search(data, 0, end + 2)):
+            if len(self._known) >= _MOST_KNOWN:
+                self._known.clear()
+            self._known[_without(found, data, end)] = head
+
+
+def _without(length: re.Match[bytes], data: bytes, end: int) -> bytes:
+    return data[: length.start(1)] + data[length.end(1) : end]
+
+
+class Listener(Protocol):
+    """Who has asked on a channel. After `complete` or `died` it hears no more of it."""
+
+    def head(self, head: Head, body: bytes) -> None:
+        """The head has come in, and the raw bytes after it."""
+
+    def body(self, data: bytes) -> None:
+        """More raw bytes."""
+
+    def piece(self, piece: bytes) -> None:
+        """Part of the body without its framing, for who asked for `pieces`; `head` or `body` follows."""
+
+    def complete(self, channel: Channel) -> None:
+        """The answer has come in whole, and the channel is free."""
+
+    def died(self, channel: Channel, error: ServiceError) -> None:
+        """The connection is of no more use."""
+
+    def fail(self, error: ServiceError) -> None:
+        """The answer is none, or too late."""
+
+
+class Owner(Protocol):
+    """Who keeps the channels."""
+
+    known: KnownHeads
+
+    def opened(self, channel: Channel) -> None: ...
+    def lost(self, channel: Channel) -> None: ...
+
+
+class Channel(asyncio.Protocol):
+    """One connection. `deadline_s`, on the loop's clock, is for the owner to watch, who calls `expire`."""
+
+    def __init__(self, endpoint: Endpoint, owner: Owner) -> None:
+        self.endpoint = endpoint
+        self.was_kept = False
+        self.is_open = False
+        self.has_answered = False
+        """A byte of the answer has come in."""
+        self._owner = owner
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport
+        self._listener: Listener | None = None
+        self._framing: _Framing | None = None
+        """Reads the answer; None before its first byte, and for one whose head was known."""
+        self._wants_pieces = False
+        self._heard_s = 0.0
+        """When the last byte came in."""
+        self._limit_s = KEEP_IDLE_S
+        """How long the next may take."""
+        self._idle_s = 0.0
+        self._is_paused = False
+        self._stays_open = False
+        self._last = b""
+        """What came in last; all of the head while it is not whole."""
+
+    # --- for who asks -----------------------------------------------------------------------------
+
+    def begin(self, listener: Listener, request: bytes, settings: Settings, *, pieces: bool) -> None:
+        self._listener = listener
+        self._framing = None
+        self._wants_pieces = pieces
+        self._last = b""
+        self.has_answered = self._stays_open = False
+        self._idle_s = settings.idle_timeout_s
+        self._heard_s = self._loop.time()
+        self._limit_s = settings.first_token_timeout_s
+        self._transport.write(request)
+
+    def set_paused(self, paused: bool) -> None:
+        if paused == self._is_paused or not self.is_open:
+            return
+        self._is_paused = paused
+        if paused:
+            self._transport.pause_reading()
+        else:
+            self._heard_s = self._loop.time()
+            self._transport.resume_reading()
+
+    def abort(self) -> None:
+        self._listener = None
+        self._transport.abort()
+
+    def kept(self) -> None:
+        """It waits for the next request."""
+        self._heard_s, self._limit_s = self._loop.time(), KEEP_IDLE_S
+
+    @property
+    def deadline_s(self) -> float:
+        return self._heard_s + self._limit_s
+
+    @property
+    def is_reusable(self) -> bool:
+        return self.is_open and self._stays_open
+
+    def closing(self, event: bytes) -> bytes | None:
+        """`event` as the rest of the body, when another chunk can follow what came in; the channel is spent then."""
+        framing = self._framing
+        if framing is None or not self._last.endswith(b"\r\n") or not framing.is_between_chunks():
+            return None
+        return last_chunks(sse.closing(self._last.removesuffix(b"\r\n")) + event)
+
+    def expire(self) -> None:
+        """The deadline has passed."""
+        if self._listener is None:
+            self._transport.close()
+        elif not self._is_paused:
+            has_head = self._framing is not None and self._framing.head is not None
+            what = "is silent in the middle of its answer" if has_head else "does not begin to answer"
+            # Not `died`: a slow answer is no reason to ask again.
+            self._listener.fail(DeadlineExceeded(f"The model's process {what}; the time limit for that has passed."))
+
+    # --- asyncio.Protocol -------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+        self.is_open = True
+        self._heard_s = self._loop.time()  # to be closed if whoever wanted it has left meanwhile
+        self._owner.opened(self)
+
+    def data_received(self, data: bytes) -> None:
+        listener = self._listener
+        if listener is None:
+            self._transport.abort()  # nobody asked for this
+            return
+        self._heard_s = self._loop.time()
+        framing = self._framing
+        if framing is not None and framing.head is not None:
+            if self._is_fed(framing, listener, data):
+                self._last = data
+                listener.body(data)
+                if framing.is_complete:
+                    self._finish(listener, stays_open=framing.stays_open)
+        else:
+            self._begins(listener, data)
+
+    def _begins(self, listener: Listener, data: bytes) -> None:
+        """Bytes of an answer whose head is not whole yet."""
+        self._limit_s = self._idle_s
+        self.has_answered = True
+        if self._framing is None:
+            found = self._owner.known.find(data)
+            if found is not None:
+                listener.head(*found)
+                self._finish(listener, stays_open=True)
+                return
+            self._framing = _Pieces(listener) if self._wants_pieces else _Framing()
+        framing = self._framing
+        if not self._is_fed(framing, listener, data):
+            return
+        data = self._last + data
+        if framing.head is not None:
+            body = _after_head(data)
+            self._last = body or b"\r\n"
+            listener.head(framing.head, body)
+            if framing.is_complete and self._listener is listener:
+                if framing.stays_open:
+                    self._owner.known.learn(data, framing.head)
+                self._finish(listener, stays_open=framing.stays_open)
+        elif len(data) > MAX_HEAD:
+            listener.fail(UpstreamFailed(f"The model's process sent a head of more than {MAX_HEAD} bytes."))
+        else:
+            self._last = data
+
+    def _is_fed(self, framing: _Framing, listener: Listener, data: bytes) -> bool:
+        try:
+            framing.feed(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            listener.fail(UpstreamFailed(f"The model's process sent something that is not HTTP/1.1: {error}"))
+            return False
+        return self._listener is listener
+
+    def _finish(self, listener: Listener, *, stays_open: bool) -> None:
+        if self._listener is not listener:
+            return  # it was asked again meanwhile
+        self._listener = None
+        self.set_paused(False)
+        self._stays_open = stays_open
+        self.was_kept = True
+        listener.complete(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.is_open = False
+        self._owner.lost(self)
+        listener = self._listener
+        if listener is None:
+            return
+        head = self._framing.head if self._framing is not None else None
+        if head is not None and exc is None and head.ends_with_connection:
+            self._finish(listener, stays_open=False)
+            return
+        what = "broke off its answer" if head is not None else "closed the connection without an answer"
+        listener.died(self, UpstreamFailed(f"The model's process {what}."))
+
+
+class _Framing:
+    """Reads one answer; its callbacks are httptools' and run for heads and ends only, not for each chunk."""
+
+    def __init__(self) -> None:
+        self.head: Head | None = None
+        self.is_complete = False
+        self.stays_open = False
+        """The connection can take another request."""
+        self._headers: list[Header] = []
+        self._parser = httptools.HttpResponseParser(self)
+
+    def feed(self, data: bytes) -> None:
+        """Raises httptools' errors."""
+        self._parser.feed_data(data)
+
+    def is_between_chunks(self) -> bool:
+        """Whether a last chunk would end the body here; nothing can be fed afterwards."""
+        if self.head is None or not self.head.is_chunked or self.is_complete:
+            return False
+        try:
+            self._parser.feed_data(_LAST_CHUNK)
+        except httptools.HttpParserError:
+            return False
+        return self.is_complete
+
+    # --- httptools --------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        if self.is_complete:
+            raise ValueError("a second answer to one request")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self.head is None:  # else a trailer
+            self._headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        headers, self._headers = self._headers, []
+        if status < 200:
+            return  # an interim answer; the real one follows
+        named = dict(headers)
+        length = named.get(b"content-length")
+        self.head = Head(
+            status,
+            headers,
+            b"".join(b"%b: %b\r\n" % header for header in for_client(headers) if header[0] != b"content-length"),
+            int(length) if length is not None else None,
+            is_chunked=b"transfer-encoding" in named,
+            is_stream=sse.is_event_stream(headers),
+        )
+
+    def on_message_complete(self) -> None:
+        if self.head is not None and not self.head.ends_with_connection:
+            self.is_complete = True
+            # To be asked here and now: the parser forgets it when it returns.
+            self.stays_open = self.head.length is not None and self._parser.should_keep_alive()
+
+
+class _Pieces(_Framing):
+    """Tells the body's pieces, too."""
+
+    def __init__(self, listener: Listener) -> None:
+        self.on_body = listener.piece
+        super().__init__()
+
+
+def last_chunks(data: bytes) -> bytes:
+    """`data` as the rest of a chunked body."""
+    return b"%x\r\n%b\r\n%b" % (len(data), data, _LAST_CHUNK)
+
+
+def _after_head(data: bytes) -> bytes:
+    """What follows the heads, interim ones included, at the beginning of `data`."""
+    while data.startswith(b"HTTP/1.1 1"):
+        data = data.partition(_BLANK_LINE)[2]
+    return data.partition(_BLANK_LINE)[2]
