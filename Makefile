@@ -13,6 +13,8 @@ export VIRTUAL_ENV := $(abspath $(VENV))
 export UV_LINK_MODE := copy
 # tests/setup.sh puts a Node.js there on machines that have none.
 export PATH := $(PATH):$(abspath .cache/node/bin)
+# Each of many processes would compile the tests anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help run test test-fast lint format bench ui lock docs clean
 
