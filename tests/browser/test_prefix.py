@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 
 import aiohttp
@@ -73,5 +74,6 @@ async def test_everything_works_below_a_prefix(prefixed: str, open_page: OpenPag
     await page.get_by_role("textbox", name="Message").fill("Hello")
     await page.keyboard.press("Enter")
     await expect(page.get_by_role("article", name="Assistant")).to_contain_text("tokens/s", timeout=30_000)
+    await expect(page).to_have_url(re.compile(rf"^{re.escape(prefixed)}/chat/\d+$"))
     await page.reload()
-    await expect(page.get_by_role("heading", name="Chat")).to_be_visible()
+    await expect(page.get_by_role("article", name="Assistant")).to_contain_text("tokens/s", timeout=30_000)

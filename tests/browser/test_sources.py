@@ -35,6 +35,9 @@ def test_sources_pass(node_modules: Path, script: str) -> None:
         (ui_wire.UiSample, "UiSample"),
         (ui_wire.UiEngine, "UiEngine"),
         (ui_wire.UiRequest, "UiRequest"),
+        (ui_wire.UiConversation, "UiConversation"),
+        (ui_wire.UiAttachment, "UiAttachment"),
+        (ui_wire.UiMessage, "UiMessage"),
     ],
 )
 def test_both_ends_know_the_same_fields(struct: type[msgspec.Struct], interface: str) -> None:

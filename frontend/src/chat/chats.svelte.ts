@@ -7,7 +7,7 @@ import { StoredFeed } from "../lib/live/stored.svelte";
 import type { ConversationChanges, ConversationRecord, Sampling, UiConversation } from "../lib/protocol";
 import { text } from "../strings";
 import { Conversation } from "./conversation.svelte";
-import { changed, conversation, grouped, listed, neighbour, type List } from "./list";
+import { changed, conversation, grouped, listed, neighbour, type Group, type List } from "./list";
 import { Search } from "./search.svelte";
 
 interface Listing {
@@ -54,15 +54,6 @@ export class Chats {
   readonly #timers = new Map<number, ReturnType<typeof setTimeout>>();
   #open: Conversation | null = null;
 
-  readonly all = $derived.by(() => [...(this.list.data?.conversations.values() ?? [])]);
-  readonly groups = $derived.by(() =>
-    grouped(
-      this.all.filter((one) => one.isArchived === this.archived && !this.#leaving.has(one.id)),
-      this.app.clock.now,
-    ),
-  );
-  readonly hasMore = $derived(this.all.length >= this.limit);
-
   constructor(readonly app: App) {
     this.search = new Search(app);
     this.list = new StoredFeed<"chats", Listing, List>({
@@ -83,6 +74,18 @@ export class Chats {
   open(id: number): Conversation {
     if (this.#open?.id !== id) this.#open = new Conversation(id, this.app);
     return this.#open;
+  }
+
+  // Not $derived: that would end with the page that made this, which is outlived.
+
+  get groups(): Group[] {
+    const all = [...(this.list.data?.conversations.values() ?? [])];
+    const shown = all.filter((one) => one.isArchived === this.archived && !this.#leaving.has(one.id));
+    return grouped(shown, this.app.clock.now);
+  }
+
+  get hasMore(): boolean {
+    return (this.list.data?.conversations.size ?? 0) >= this.limit;
   }
 
   get(id: number): UiConversation | null {

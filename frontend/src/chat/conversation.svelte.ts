@@ -26,17 +26,6 @@ export class Conversation {
   #isSending = $state(false);
   #refusal = $state.raw<Failure | null>(null);
 
-  readonly thread = $derived.by((): Thread | null => this.feed.data);
-  /** What is read, oldest first. */
-  readonly messages = $derived.by((): readonly UiMessage[] => (this.thread ? path(this.thread) : []));
-  readonly answering = $derived.by(() => this.thread !== null && isAnswering(this.thread));
-  readonly busy = $derived(this.#isSending || this.answering);
-  readonly failure = $derived(this.busy ? null : (this.thread?.failure ?? this.#refusal));
-  readonly pending = $derived.by(() => {
-    const stored = this.thread ? newest(this.thread) : 0;
-    return this.#pending && stored <= this.#pending.after ? this.#pending : null;
-  });
-
   constructor(
     readonly id: number,
     readonly app: App,
@@ -51,6 +40,34 @@ export class Conversation {
       },
       true,
     );
+  }
+
+  // Not $derived: that would end with the page that made this, which is outlived.
+
+  get thread(): Thread | null {
+    return this.feed.data;
+  }
+
+  /** What is read, oldest first. */
+  get messages(): readonly UiMessage[] {
+    return this.thread ? path(this.thread) : [];
+  }
+
+  get answering(): boolean {
+    return this.thread !== null && isAnswering(this.thread);
+  }
+
+  get busy(): boolean {
+    return this.#isSending || this.answering;
+  }
+
+  get failure(): Failure | null {
+    return this.busy ? null : (this.thread?.failure ?? this.#refusal);
+  }
+
+  get pending(): Pending | null {
+    const stored = this.thread ? newest(this.thread) : 0;
+    return this.#pending && stored <= this.#pending.after ? this.#pending : null;
   }
 
   /** False when it was not even stored. */

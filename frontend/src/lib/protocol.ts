@@ -319,6 +319,23 @@ export interface Hit {
   created_at_ms: number | null;
 }
 
+/** An inference request that has not ended. */
+export interface LiveRequest {
+  id: string;
+  arrived_at_ms: number;
+  client: string;
+  route: string;
+  model: string;
+  phase: "queued" | "loading" | "prompt" | "generating";
+  /** Of its model, while it is queued. */
+  queue: { position: number; requests: number; reason: string; since_ms: number } | null;
+  /** Pieces of the answer so far. */
+  tokens: number;
+  elapsed_ms: number;
+  /** In its model's line, while it waits there. */
+  position: number | null;
+}
+
 interface SearchInput {
   text: string;
   limit: number;
@@ -351,6 +368,8 @@ export interface Operations {
   "chats.stop": { input: { id: number }; output: unknown };
   "chats.choose": { input: { id: number; message_id: number }; output: unknown };
   "chats.search": { input: SearchInput; output: { hits: Hit[] } };
+  "requests.list": { input: { limit: number }; output: { live: LiveRequest[] } };
+  "requests.cancel": { input: { id: string }; output: unknown };
   "engine.start": { input: Nothing; output: unknown };
   "engine.stop": { input: Nothing; output: unknown };
   "engine.restart": { input: Nothing; output: unknown };

@@ -1,6 +1,6 @@
 /** How states look: always a word and an icon, the colour only adds. */
 
-import type { ModelStatus, UiEngine } from "../lib/protocol";
+import type { LiveRequest, ModelStatus, UiEngine } from "../lib/protocol";
 import { text } from "../strings";
 import type { IconName } from "./icons";
 
@@ -27,4 +27,11 @@ export const engineBadges: Record<UiEngine["status"], Badge> = {
   running: { word: text.engine.running, icon: "check", tone: "ok" },
   idle: { word: text.engine.idle, icon: "stop", tone: "none" },
   error: { word: text.engine.error, icon: "alert", tone: "bad" },
+};
+
+export const phaseBadges: Record<LiveRequest["phase"], Badge> = {
+  queued: { word: text.live.phases.queued, icon: "clock", tone: "info" },
+  loading: { word: text.live.phases.loading, icon: "busy", tone: "info", moving: true },
+  prompt: { word: text.live.phases.prompt, icon: "busy", tone: "info", moving: true },
+  generating: { word: text.live.phases.generating, icon: "busy", tone: "ok", moving: true },
 };
