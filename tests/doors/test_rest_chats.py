@@ -345,7 +345,9 @@ async def test_search_finds_messages_and_titles_with_what_matched(at: House) -> 
     assert found["content"] == "tulips & <roses>"
     assert found["snippet"] == "tulips &amp; &lt;<mark>roses</mark>&gt;"
     assert {result["role"] for result in answer["results"]} == {"user", "assistant"}
-    _, answer = await at.call("GET", "/api/search?q=gard&typing=true&sort=newest&client=page")
+    _, answer = await at.call("GET", "/api/search?q=gard&typing=false")
+    assert answer["count"] == 0
+    _, answer = await at.call("GET", "/api/search?q=gard&sort=newest&client=page")
     [found] = answer["results"]
     assert (found["role"], found["content"], found["snippet"]) == (None, "", "About <mark>gardens</mark>")
     assert (await at.call("GET", "/api/search?q=%22&limit=5"))[1] == {"results": [], "query": '"', "count": 0}

@@ -211,6 +211,7 @@ async def test_wrong_payloads_name_the_field_as_the_client_spelled_it(page: Clie
         ("models:get", {"modelId": True}, "modelId"),
         ("models:create", {}, "model"),
         ("models:create", {"model": {"model_path": path}}, "model.name"),
+        ("models:create", {"model": {"name": "x"}}, "model.model_path"),
         ("models:create", {"model": {"name": "x", "model_path": path, "ctx_size": "big"}}, "model.ctx_size"),
         ("models:update", {"modelId": model_id}, "updates"),
         ("models:update", {"modelId": model_id, "updates": {}}, "updates"),

@@ -79,3 +79,22 @@ def test_a_tree_of_settings_becomes_dotted_keys() -> None:
 def test_what_is_no_setting_is_named(tree: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput, match="is not a setting"):
         flatten(tree)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("server.insecureNoAuth", True),
+        ("server.allowedHosts", ["evil.example"]),
+        ("server.allowedOrigins", ["http://evil.example"]),
+        ("llama.customCommands", True),
+    ],
+)
+async def test_what_protects_the_service_is_not_changed_by_who_is_connected(
+    tmp_path: Path, key: str, value: object
+) -> None:
+    config = configuration(tmp_path)
+    before = config.settings
+    with pytest.raises(PermissionDenied, match="by hand"):
+        await config.update({key: value, "maxModels": 2})
+    assert config.settings == before

@@ -158,6 +158,11 @@ export interface Deleted {
   deleted: boolean;
 }
 
+export interface Load {
+  id: string;
+  force?: boolean;
+}
+
 export interface Loaded {
   id: string;
   status: string;
@@ -218,7 +223,7 @@ export interface Validated {
 /** What may be asked: event -> data of the request and of the answer. */
 export interface Calls {
   "models:list": { request: Nothing; answer: AckModels };
-  "models:load": { request: ModelId; answer: Loaded };
+  "models:load": { request: Load; answer: Loaded };
   "models:unload": { request: ModelId; answer: Unloaded };
   "models:info": { request: ModelId; answer: AckModelInfo };
   "presets:list": { request: Nothing; answer: AckPresets };

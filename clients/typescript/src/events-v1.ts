@@ -158,6 +158,7 @@ export interface LoadByName {
   modelName?: string | null;
   modelId?: number | null;
   options?: Record<string, string | number | boolean>;
+  force?: boolean;
 }
 
 export interface LogBatch {

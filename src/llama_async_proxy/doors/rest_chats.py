@@ -325,7 +325,7 @@ async def search(
     q: Annotated[str, Query(description='Words; "several words" stand together; a trailing * finds beginnings.')],
     limit: int = 50,
     sort: Annotated[Literal["rank", "newest"], Query()] = "rank",
-    typing: Annotated[bool, Query(description="The last word may be unfinished.")] = False,
+    typing: Annotated[bool, Query(description="The last word may be unfinished.")] = True,
     client: Annotated[str, Query(description="A newer search of the same client breaks this one off.")] = "",
 ) -> search_wire.SearchAnswer | Response:
     """Find messages, and conversations by their title."""

@@ -28,7 +28,7 @@ class ClientNotice(Struct):
 _CALLS: tuple[Call[Any, Any, Any], ...] = (
     Call("models:list", Nothing, nothing(ListModels), table.MODELS_LIST, wire.all_models),
     Call(
-        "models:load", wire.ModelId, wire.load_model, table.MODELS_LOAD, wire.loaded,
+        "models:load", wire.Load, wire.load_model, table.MODELS_LOAD, wire.loaded,
         "MODEL_LOAD_FAILED", not_found="MODEL_NOT_FOUND", broadcasts=("models:status", "models:loaded"),
         about="Answers when the model is ready, or failed.",
     ),

@@ -39,6 +39,10 @@ class ModelId(Struct):
     id: str
 
 
+class Load(ModelId):
+    force: bool = False
+
+
 class AckModel(Struct):
     id: str
     name: str
@@ -87,8 +91,8 @@ def get_model(payload: ModelId) -> GetModel:
     return GetModel(payload.id)
 
 
-def load_model(payload: ModelId) -> LoadModel:
-    return LoadModel(payload.id)
+def load_model(payload: Load) -> LoadModel:
+    return LoadModel(payload.id, force=payload.force)
 
 
 def unload_model(payload: ModelId) -> UnloadModel:

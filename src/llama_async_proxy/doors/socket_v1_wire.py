@@ -13,6 +13,7 @@ from msgspec import Meta, Struct
 from msgspec.structs import astuple
 
 from llama_async_proxy.doors.model_statuses import shown_status
+from llama_async_proxy.engines.custom import has_command
 from llama_async_proxy.errors import InvalidInput
 from llama_async_proxy.operations.config import ConfigUpdated, ConfigView, UpdateConfig
 from llama_async_proxy.operations.engine import EngineView
@@ -69,6 +70,7 @@ class ByName(Struct):
 
 class LoadByName(ByName):
     options: dict[str, OptionValue] = {}
+    force: bool = False
 
 
 class NewModelFields(Struct):
@@ -121,6 +123,8 @@ def get_model(payload: ById) -> GetModel:
 
 def create_models(payload: Creation) -> CreateModels:
     new = payload.model
+    if new.model_path is None and not has_command(new.params):
+        raise InvalidInput("model.model_path", "is required, unless params.command says how to serve the model")
     return CreateModels(
         (
             NewModel(
@@ -172,7 +176,7 @@ def delete_model(payload: ById) -> DeleteModel:
 
 
 def load_model(payload: LoadByName) -> LoadModel:
-    return LoadModel(payload.ref, payload.options)
+    return LoadModel(payload.ref, payload.options, payload.force)
 
 
 def unload_model(payload: ByName) -> UnloadModel:
