@@ -11,6 +11,8 @@ from llama_async_proxy.inference.lease import Lease
 from llama_async_proxy.inference.usage import UsageCapture
 from llama_async_proxy.records import Model, RequestRecord
 
+_TWO_EVENTS = 400
+"""Bytes; less is one event, and need not be searched."""
 _ID = re.compile(rb"[!-~]{1,128}")
 
 
@@ -89,7 +91,7 @@ class Account:
         self._last_s = time.perf_counter()
         if self._first_s is None:
             self._first_s = self._last_s
-        self.pieces += chunk.count(b"\n\n") or 1
+        self.pieces += 1 if len(chunk) < _TWO_EVENTS else chunk.count(b"\n\n") or 1
         self._usage.feed(chunk)
 
     def record(self) -> RequestRecord:

@@ -120,7 +120,7 @@ class UsageCapture:
 
 
 def _unframed(data: bytes) -> bytes:
-    return _FRAMING.sub(b"", data) if b"\r\n" in data else data
+    return _FRAMING.sub(b"", data) if b"\r" in data else data
 
 
 def _decoded(decoder: msgspec.json.Decoder[_T], data: bytes, key: bytes, at: int) -> _T | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import Connection, Row, String, and_, delete, func, insert, or_, select
+from sqlalchemy import Connection, Row, and_, delete, func, insert, or_, select
 
 from llama_async_proxy.records import RequestRecord
 from llama_async_proxy.store.database import Database, storable
@@ -20,7 +20,6 @@ MAX_ROWS = 200_000
 _NAMES = tuple(field.name for field in fields(RequestRecord))
 _VALUES = attrgetter(*_NAMES)
 _COLUMNS = [requests.c[name] for name in _NAMES]
-_TEXTS = tuple(column.name for column in _COLUMNS if isinstance(column.type, String))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,17 +122,15 @@ _TOKENS = ("prompt_tokens", "completion_tokens", "cached_tokens")
 
 
 def _store(connection: Connection, records: Sequence[RequestRecord]) -> None:
-    connection.execute(insert(requests), [_to_row(record) for record in records])
+    # With the driver's own parameters a row costs half of what it does with SQLAlchemy's.
+    statement = insert(requests).compile(dialect=connection.dialect, column_keys=_NAMES)
+    connection.exec_driver_sql(str(statement), [_to_row(record) for record in records])
     newest_id = select(func.max(requests.c.row_id)).scalar_subquery()
     connection.execute(delete(requests).where(requests.c.row_id <= newest_id - MAX_ROWS))
 
 
-def _to_row(record: RequestRecord) -> dict[str, Any]:
-    row = dict(zip(_NAMES, _VALUES(record), strict=True))
-    for name in _TEXTS:
-        if row[name] is not None:
-            row[name] = storable(row[name])
-    return row
+def _to_row(record: RequestRecord) -> tuple[Any, ...]:
+    return tuple(storable(value) if isinstance(value, str) else value for value in _VALUES(record))
 
 
 def _record(row: Row[Any]) -> RequestRecord:
