@@ -258,6 +258,8 @@ class MemoryUse:
 
     host_bytes: int = 0
     gpu_bytes: int = 0
+    gpus: tuple[int, ...] = ()
+    """Of each GPU, in the driver's order; empty with one, and where nobody knows."""
 
 
 NO_MEMORY = MemoryUse()

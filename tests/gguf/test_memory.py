@@ -136,6 +136,39 @@ def test_output_goes_to_the_gpu_first_then_blocks_from_the_last(shapes: dict[str
     assert every.host.context_bytes == 0
 
 
+def test_gpus_share_the_layers_in_order_and_the_last_has_the_output(shapes: dict[str, ModelShape]) -> None:
+    shape = shapes["qwen3-8b"]
+    every = len(shape.layers) + 1
+    load = LoadSettings(context_size=4096, slots=1, gpu_layers=every)
+    one = estimate(shape, load)
+    small, large = estimate(shape, replace(load, gpu_shares=(1, 3))).gpus
+    assert small.weights_bytes + large.weights_bytes == one.gpu.weights_bytes
+    assert small.context_bytes + large.context_bytes == one.gpu.context_bytes
+    blocks = sum(1 for index in range(len(shape.layers)) if index / every < 0.25)
+    assert small.weights_bytes == sum(layer.weights_bytes for layer in shape.layers[:blocks])
+    assert large.compute_bytes == one.gpu.compute_bytes > small.compute_bytes > 0
+    assert one.gpus == (one.gpu,)
+
+
+def test_all_layers_may_be_on_one_gpu_of_several(shapes: dict[str, ModelShape]) -> None:
+    shape = shapes["qwen3-8b"]
+    load = LoadSettings(context_size=4096, slots=1, gpu_layers=99)
+    first, second = estimate(shape, replace(load, gpu_shares=(0, 1))).gpus
+    assert (first.total_bytes, second) == (0, estimate(shape, load).gpu)
+
+
+def test_what_fits_is_limited_by_each_gpu(shapes: dict[str, ModelShape]) -> None:
+    shape = shapes["qwen3-8b"]
+    load = LoadSettings(context_size=4096, slots=1, gpu_shares=(1, 1))
+    free = estimate(shape, replace(load, gpu_layers=99)).gpus
+    tight = MemoryBudget(gpus=(free[0].total_bytes - 1, free[1].total_bytes))
+    found = most_gpu_layers(shape, load, tight)
+    assert found is not None
+    assert found < len(shape.layers) + 1
+    assert tight.holds(estimate(shape, replace(load, gpu_layers=found)))
+    assert not tight.holds(estimate(shape, replace(load, gpu_layers=found + 1)))
+
+
 def test_tied_embedding_is_copied_to_the_gpu(shapes: dict[str, ModelShape]) -> None:
     shape = shapes["gemma3-4b"]
     every = estimate(shape, LoadSettings(8192, gpu_layers=99))

@@ -106,6 +106,14 @@ def test_models_unused_for_long_enough_expire(ttl_s: float, gone: tuple[int, ...
     assert expired(present, now_s=25.0) == gone
 
 
+def test_no_gpu_holds_more_than_it_has_whatever_the_others_have() -> None:
+    two = Capacity(gpu_bytes=48, gpus=(24, 24))
+    assert two.holds([MemoryUse(0, 40, (20, 20))])
+    assert not two.holds([MemoryUse(0, 30, (30, 0))])
+    assert not two.holds([MemoryUse(0, 20, (20, 0)), MemoryUse(0, 10, (5, 5))])
+    assert two.holds([MemoryUse(0, 40)]), "where it lies is not known"
+
+
 def test_each_model_expires_in_its_own_time() -> None:
     assert expired([replace(OLD, idle_ttl_s=20.0), replace(MIDDLE, idle_ttl_s=1.0)], now_s=25.0) == (2,)
 

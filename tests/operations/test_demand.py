@@ -9,6 +9,7 @@ from llama_async_proxy.gguf.memory import LoadSettings, MemoryBudget
 from llama_async_proxy.gguf.reader import read_header
 from llama_async_proxy.gguf.shape import ModelShape, model_shape
 from llama_async_proxy.operations.demand import LEAST_CONTEXT, Demand
+from llama_async_proxy.operations.load_settings import ALL_LAYERS
 from support.models import write_ghost
 
 GIB = 1 << 30
@@ -84,6 +85,21 @@ def test_after_running_out_of_memory_the_context_shrinks_before_layers_leave_the
     assert asking(shape, 32768).smaller(budget) == {"ctx-size": 16384}
     assert asking(shape, 4096).smaller(budget) == {"n-gpu-layers": 24}
     assert asking(shape, 4096).smaller(host(64)) is None
+
+
+def test_layers_go_where_there_is_room_unless_the_options_say_where(shape: ModelShape) -> None:
+    two = MemoryBudget(64 * GIB, 40 * GIB, (30 * GIB, 10 * GIB))
+    asked = asking(shape, 8192, ALL_LAYERS)
+    use = asked.use(two)
+    assert use.gpus[0] > 2 * use.gpus[1]
+    assert asked.fits(two)
+    only_small = replace(asked, settings=replace(asked.settings, gpu_shares=(0.0, 1.0)))
+    cramped = MemoryBudget(64 * GIB, 40 * GIB, (38 * GIB, 2 * GIB))
+    assert not only_small.fits(cramped)
+    layers = only_small.most_gpu_layers(cramped)
+    assert layers is not None
+    assert 0 < layers < len(shape.layers) + 1
+    assert asked.fits(cramped)
 
 
 def test_a_draft_model_counts(shape: ModelShape) -> None:

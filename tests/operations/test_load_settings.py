@@ -56,7 +56,35 @@ def test_a_draft_model_has_settings_of_its_own_under_old_and_new_names(options: 
 
 
 @pytest.mark.parametrize(
-    "options", [{"ctx_size": "much"}, {"cache_type_k": "f17"}, {"flash_attn": "maybe"}, {"parallel": True}]
+    ("options", "shares"),
+    [
+        ({}, ()),
+        ({"tensor_split": "3,1"}, (3.0, 1.0)),
+        ({"tensor_split": "0/0"}, ()),
+        ({"split_mode": "none"}, (1.0,)),
+        ({"split_mode": "none", "main_gpu": 1}, (0.0, 1.0)),
+        ({"device": "CUDA2"}, (0.0, 0.0, 1.0)),
+        ({"device": "CUDA1,CUDA0", "tensor_split": "3,1"}, (1.0, 3.0)),
+        ({"device": "CUDA0,CUDA1"}, ()),
+    ],
+)
+def test_how_gpus_share_the_layers_is_read(options: dict[str, OptionValue], shares: tuple[float, ...]) -> None:
+    assert load_settings(spec(**options)).gpu_shares == shares
+
+
+def test_without_a_device_no_layer_is_on_a_gpu() -> None:
+    assert gpu_layers(spec(device="none", n_gpu_layers=9)) == 0
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"tensor_split": "a,b"},
+        {"ctx_size": "much"},
+        {"cache_type_k": "f17"},
+        {"flash_attn": "maybe"},
+        {"parallel": True},
+    ],
 )
 def test_an_unfit_value_is_named(options: dict[str, OptionValue]) -> None:
     [name] = options

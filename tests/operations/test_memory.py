@@ -75,6 +75,15 @@ def test_a_limit_that_was_set_holds() -> None:
     assert limited.capacity() == (Capacity(GIB, 2 * GIB), Capacity(GIB, 2 * GIB))
 
 
+def test_each_gpu_of_several_has_its_own_bound() -> None:
+    two = replace(MACHINE, gpus=(MACHINE.gpus[0], MACHINE.gpus[0]))
+    (together, alone), [one] = book(two).capacity(), {gpu.memory_total_bytes for gpu in two.gpus}
+    assert (together.gpus, alone.gpus) == ((), (one, one))
+    mixed = replace(two, gpus=(two.gpus[0], replace(two.gpus[1], vendor="amd")))
+    assert book(mixed).capacity()[1].gpus == (), "no engine's order"
+    assert book(two, kind="embedded").capacity()[1].gpus == ()
+
+
 def test_the_built_in_engine_uses_no_gpu() -> None:
     assert book(kind="embedded").capacity()[1] == Capacity(32 * GIB, None)
 

@@ -73,6 +73,8 @@ export interface ChatBody {
 
 export interface ChatMetrics {
   completion_tokens: number;
+  /** Oldest messages that the model's context does not hold, so that it did not get them; null: not known any more. */
+  omitted_messages: number | null;
   /** null: the engine did not say. */
   prompt_tokens: number | null;
   tokens_per_second: number | null;
@@ -518,6 +520,8 @@ export interface ModelMemory {
   gpu: MemoryFootprint;
   /** The output layer counts as one. */
   gpuLayers: number;
+  /** Each GPU, where there are several; else empty. */
+  gpus: MemoryFootprint[];
   host: MemoryFootprint;
   /** The architecture is not modelled; the numbers may be off by some percent. */
   isRough: boolean;

@@ -79,6 +79,9 @@ class ChatBody(TypedDict):
 
 class ChatMetrics(TypedDict):
     completion_tokens: int
+    omitted_messages: int | None
+    """Oldest messages that the model's context does not hold, so that it did not get them; null: not known
+    any more."""
     prompt_tokens: int | None
     """null: the engine did not say."""
     tokens_per_second: float | None
@@ -537,6 +540,8 @@ class ModelMemory(TypedDict):
     gpu: MemoryFootprint
     gpuLayers: int
     """The output layer counts as one."""
+    gpus: list[MemoryFootprint]
+    """Each GPU, where there are several; else empty."""
     host: MemoryFootprint
     isRough: bool
     """The architecture is not modelled; the numbers may be off by some percent."""

@@ -196,6 +196,7 @@ class ModelMemory(CamelWire):
     total: float = Field(description="MiB, host and GPU.")
     host: MemoryFootprint
     gpu: MemoryFootprint
+    gpus: list[MemoryFootprint] = Field(description="Each GPU, where there are several; else empty.")
     free: MachineMemory = Field(description="Now, and what this model's process would give back.")
     measured: MachineMemory | None = Field(None, description="What the model's process takes; absent while none runs.")
     counted: MachineMemory | None = Field(None, description="By the engine itself after the load, where it tells.")
@@ -221,6 +222,7 @@ def model_memory(report: MemoryReport) -> ModelMemory:
         total=some_mib(answer.total_bytes),
         host=_footprint(answer.host),
         gpu=_footprint(answer.gpu),
+        gpus=[_footprint(gpu) for gpu in answer.gpus] if len(answer.gpus) > 1 else [],
         free=_machine_memory(report.free_host_bytes, report.free_gpu_bytes),
         measured=_machine_memory(report.measured_host_bytes or 0, report.measured_gpu_bytes) if is_measured else None,
         counted=_machine_memory(counted.host_bytes, counted.gpu_bytes) if counted else None,

@@ -7,8 +7,10 @@ checkpoints of recurrent and sliding layers, the working memory of a multimodal 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from bisect import bisect_right
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from types import MappingProxyType
 from typing import Literal, TypeAlias
 
@@ -47,6 +49,8 @@ class LoadSettings:
     """Sliding layers cache the whole context."""
     gpu_layers: int = 0
     """Layers on the GPU, the output layer first, then blocks from the last; more than there are: all."""
+    gpu_shares: tuple[float, ...] = ()
+    """Proportions in which GPUs share the layers that are there, in the engine's order; empty: one has them all."""
     cpu_expert_layers: int = 0
     """Blocks, from the first, whose experts stay on the host."""
     offload_cache: bool = True
@@ -74,6 +78,8 @@ class MemoryEstimate:
     host: Footprint
     gpu: Footprint
     """All GPUs together."""
+    gpus: tuple[Footprint, ...]
+    """Each GPU that may have a share, in the engine's order."""
     context_size: int
     """Tokens of all slots together, as llama.cpp rounds them."""
     context_per_slot: int
@@ -94,10 +100,17 @@ class MemoryBudget:
 
     host_bytes: int | None = None
     gpu_bytes: int | None = None
+    """Of all GPUs."""
+    gpus: tuple[int, ...] = ()
+    """Of each GPU, in the engine's order; empty where only the sum is known."""
 
     def holds(self, estimate: MemoryEstimate) -> bool:
         host = self.host_bytes is None or estimate.host.total_bytes <= self.host_bytes
-        return host and (self.gpu_bytes is None or estimate.gpu.total_bytes <= self.gpu_bytes)
+        return host and self.holds_on_gpus(estimate)
+
+    def holds_on_gpus(self, estimate: MemoryEstimate) -> bool:
+        each = all(part.total_bytes <= free for part, free in zip(estimate.gpus, self.gpus, strict=False))
+        return each and (self.gpu_bytes is None or estimate.gpu.total_bytes <= self.gpu_bytes)
 
 
 def estimate(shape: ModelShape, settings: LoadSettings) -> MemoryEstimate:
@@ -108,15 +121,16 @@ def estimate(shape: ModelShape, settings: LoadSettings) -> MemoryEstimate:
     sizes = _Sizes.of(shape, settings)
     all_layers = len(shape.layers) + 1
     gpu_layers = min(max(settings.gpu_layers, 0), all_layers)
-    gpu_weights = _gpu_weights(shape, settings, gpu_layers)
     context = [_context_bytes(layer, sizes, settings) for layer in shape.layers]
-    gpu_context = sum(context[all_layers - gpu_layers :]) if settings.offload_cache else 0
+    compute = _Compute.of(shape, sizes, settings, gpu_layers)
+    gpus = _gpus(shape, settings, gpu_layers, context, compute)
+    gpu = _sum(gpus)
     weights = shape.weights_bytes + settings.projector_bytes
-    host_compute, gpu_compute = _compute(shape, sizes, settings, gpu_layers)
     copied = shape.tied_bytes if gpu_layers else 0
     return MemoryEstimate(
-        host=Footprint(weights - gpu_weights + copied, sum(context) - gpu_context, host_compute),
-        gpu=Footprint(gpu_weights, gpu_context, gpu_compute),
+        host=Footprint(weights - gpu.weights_bytes + copied, sum(context) - gpu.context_bytes, compute.host_bytes),
+        gpu=gpu,
+        gpus=gpus,
         context_size=sizes.cells * sizes.streams,
         context_per_slot=sizes.cells,
         slots=sizes.slots,
@@ -148,7 +162,7 @@ def most_gpu_layers(shape: ModelShape, settings: LoadSettings, budget: MemoryBud
 
     def fits(layers: int) -> bool:
         placed = estimate(shape, replace(settings, gpu_layers=layers))
-        return MemoryBudget(gpu_bytes=budget.gpu_bytes).holds(placed)
+        return budget.holds_on_gpus(placed)
 
     # The projector alone may be too much for the GPU, but with no layer there nothing is.
     found = _largest(fits, 1, len(shape.layers) + 1) or 0
@@ -200,16 +214,37 @@ class _Sizes:
         return cls(slots, streams, cells, sliding, batch)
 
 
-def _gpu_weights(shape: ModelShape, settings: LoadSettings, gpu_layers: int) -> int:
+def _gpus(
+    shape: ModelShape, settings: LoadSettings, gpu_layers: int, context: Sequence[int], compute: _Compute
+) -> tuple[Footprint, ...]:
+    """What each GPU gets: its share of the last layers, in order; the output layer goes with the last of them."""
+    bounds = list(accumulate(settings.gpu_shares)) or [1.0]
+    weights, cached = [0] * len(bounds), [0] * len(bounds)
     if gpu_layers == 0:
-        return 0
-    first = len(shape.layers) + 1 - gpu_layers
-    blocks = sum(
-        layer.weights_bytes - (layer.expert_bytes if index < settings.cpu_expert_layers else 0)
-        for index, layer in enumerate(shape.layers)
-        if index >= first
+        return (Footprint(0, 0, 0),) * len(bounds)
+    first, output = len(shape.layers) + 1 - gpu_layers, len(shape.layers)
+
+    def device(index: int) -> int:
+        return bisect_right(bounds, (index - first) / gpu_layers * bounds[-1])
+
+    for index, layer in enumerate(shape.layers):
+        if index >= first:
+            experts = layer.expert_bytes if index < settings.cpu_expert_layers else 0
+            weights[device(index)] += layer.weights_bytes - experts
+            cached[device(index)] += context[index] if settings.offload_cache else 0
+    weights[device(output)] += shape.output_bytes + shape.tied_bytes
+    weights[device(first)] += settings.projector_bytes
+    buffers = [compute.block_bytes if has else 0 for has in weights]
+    buffers[device(output)] = compute.output_bytes
+    return tuple(Footprint(*parts) for parts in zip(weights, cached, buffers, strict=True))
+
+
+def _sum(parts: Sequence[Footprint]) -> Footprint:
+    return Footprint(
+        sum(part.weights_bytes for part in parts),
+        sum(part.context_bytes for part in parts),
+        sum(part.compute_bytes for part in parts),
     )
-    return blocks + shape.output_bytes + shape.tied_bytes + settings.projector_bytes
 
 
 def _context_bytes(layer: Layer, sizes: _Sizes, settings: LoadSettings) -> int:
@@ -220,18 +255,29 @@ def _context_bytes(layer: Layer, sizes: _Sizes, settings: LoadSettings) -> int:
     return cells * (keys + values) // 32 + layer.state_width * STATE_ELEMENT_BYTES * sizes.slots
 
 
-def _compute(shape: ModelShape, sizes: _Sizes, settings: LoadSettings, gpu_layers: int) -> tuple[int, int]:
-    """Host and GPU bytes that hold what lies between the layers while a batch is computed.
+@dataclass(frozen=True, slots=True)
+class _Compute:
+    """Bytes that hold what lies between the layers while a batch is computed.
 
     Fitted to llama.cpp's answers: its allocator (`ggml_gallocr`) reuses what a step no longer needs, so that only the
     widest point of the graph counts. The parts between GPU and host are an upper bound.
     """
-    graph = _Graph(shape, sizes, settings)
-    whole = max(graph.last_layer_bytes(), graph.widest_block_bytes())
-    if gpu_layers == 0:
-        return whole, 0
-    is_split = gpu_layers <= len(shape.layers) or settings.cpu_expert_layers > 0 or not settings.offload_cache
-    return graph.widest_block_bytes() if is_split else graph.input_bytes(), whole
+
+    host_bytes: int
+    output_bytes: int
+    """On the GPU that has the output layer."""
+    block_bytes: int
+    """On every other GPU with a layer."""
+
+    @classmethod
+    def of(cls, shape: ModelShape, sizes: _Sizes, settings: LoadSettings, gpu_layers: int) -> _Compute:
+        graph = _Graph(shape, sizes, settings)
+        block = graph.widest_block_bytes()
+        whole = max(graph.last_layer_bytes(), block)
+        if gpu_layers == 0:
+            return cls(whole, 0, 0)
+        is_split = gpu_layers <= len(shape.layers) or settings.cpu_expert_layers > 0 or not settings.offload_cache
+        return cls(block if is_split else graph.input_bytes(), whole, block)
 
 
 class _Graph:

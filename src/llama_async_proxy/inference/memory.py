@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import zip_longest
 from typing import Any, Protocol
 
 from llama_async_proxy.errors import LoadFailed, NotEnoughMemory
@@ -50,13 +51,17 @@ def taken(runtime: ModelRuntime | None, foretold: MemoryUse) -> MemoryUse:
     if runtime is None or runtime.endpoint is None:
         return foretold
     counted = runtime.memory or MemoryUse(0 if runtime.rss_bytes else foretold.host_bytes, foretold.gpu_bytes)
-    return MemoryUse(max(counted.host_bytes, runtime.rss_bytes or 0), counted.gpu_bytes)
+    return MemoryUse(max(counted.host_bytes, runtime.rss_bytes or 0), counted.gpu_bytes, foretold.gpus)
 
 
 def together(uses: Iterable[MemoryUse]) -> MemoryUse:
     """What they take, all in all."""
     present = tuple(uses)
-    return MemoryUse(sum(use.host_bytes for use in present), sum(use.gpu_bytes for use in present))
+    return MemoryUse(
+        sum(use.host_bytes for use in present),
+        sum(use.gpu_bytes for use in present),
+        tuple(map(sum, zip_longest(*(use.gpus for use in present), fillvalue=0))),
+    )
 
 
 def groups_of(setting: Mapping[str, Any], models: Iterable[Model]) -> tuple[Group, ...]:

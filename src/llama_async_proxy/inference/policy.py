@@ -59,10 +59,15 @@ class Capacity:
 
     host_bytes: int | None = None
     gpu_bytes: int | None = None
+    """Of all GPUs."""
+    gpus: tuple[int, ...] = ()
+    """Of each GPU; empty where only the sum counts."""
 
     def holds(self, uses: Iterable[MemoryUse]) -> bool:
         present = tuple(uses)
         host, gpu = sum(use.host_bytes for use in present), sum(use.gpu_bytes for use in present)
+        if any(sum(use.gpus[i] for use in present if i < len(use.gpus)) > each for i, each in enumerate(self.gpus)):
+            return False
         return (self.host_bytes is None or host <= self.host_bytes) and (
             self.gpu_bytes is None or gpu <= self.gpu_bytes
         )

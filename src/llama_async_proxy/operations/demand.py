@@ -41,7 +41,9 @@ class Demand:
         """
         shape, left = self.shape, self._left_by_draft(budget)
         layers = 0 if budget.gpu_bytes is None else ALL_LAYERS if self.gpu_layers is None else self.gpu_layers
-        settings = replace(self.settings, gpu_layers=layers)
+        # Like the engine, by what is free there, unless the options say how.
+        shares = self.settings.gpu_shares or (budget.gpus if len(budget.gpus) > 1 and any(budget.gpus) else ())
+        settings = replace(self.settings, gpu_layers=layers, gpu_shares=shares)
         if not self.settings.context_size:
             fitting = largest_context(shape, settings, left) or 0
             settings = replace(settings, context_size=max(fitting, self._least_context))
@@ -57,7 +59,7 @@ class Demand:
         return _sum(_use(self.estimate(budget)), self._draft_use(budget))
 
     def fits(self, budget: MemoryBudget) -> bool:
-        return Capacity(budget.host_bytes, budget.gpu_bytes).holds((self.use(budget),))
+        return Capacity(budget.host_bytes, budget.gpu_bytes, budget.gpus).holds((self.use(budget),))
 
     def largest_context(self, budget: MemoryBudget) -> int | None:
         """Tokens of all slots together that fit; None when none does."""
@@ -107,12 +109,15 @@ class Demand:
     def _left_by_draft(self, budget: MemoryBudget) -> MemoryBudget:
         use = self._draft_use(budget)
         host = None if budget.host_bytes is None else budget.host_bytes - use.host_bytes
-        return MemoryBudget(host, None if budget.gpu_bytes is None else budget.gpu_bytes - use.gpu_bytes)
+        return replace(
+            budget, host_bytes=host, gpu_bytes=None if budget.gpu_bytes is None else budget.gpu_bytes - use.gpu_bytes
+        )
 
 
 def _use(answer: MemoryEstimate) -> MemoryUse:
-    return MemoryUse(answer.host.total_bytes, answer.gpu.total_bytes)
+    each = tuple(gpu.total_bytes for gpu in answer.gpus) if len(answer.gpus) > 1 else ()
+    return MemoryUse(answer.host.total_bytes, answer.gpu.total_bytes, each)
 
 
 def _sum(one: MemoryUse, other: MemoryUse) -> MemoryUse:
-    return MemoryUse(one.host_bytes + other.host_bytes, one.gpu_bytes + other.gpu_bytes)
+    return MemoryUse(one.host_bytes + other.host_bytes, one.gpu_bytes + other.gpu_bytes, one.gpus)

@@ -10,7 +10,7 @@ from llama_async_proxy.gguf.memory import MemoryBudget, MemoryEstimate
 from llama_async_proxy.inference.memory import taken
 from llama_async_proxy.inference.policy import Capacity
 from llama_async_proxy.operations.demand import Demand
-from llama_async_proxy.operations.memory import budget_of, free_gpu_bytes
+from llama_async_proxy.operations.memory import budget_of, free_gpu_bytes, gpus_free
 from llama_async_proxy.operations.models import ModelRef, ModelView, find, view
 from llama_async_proxy.operations.services import Services
 from llama_async_proxy.records import NO_MEMORY, MemoryUse, OptionValue, Sample, no_options
@@ -70,6 +70,8 @@ async def estimate_memory(services: Services, request: EstimateMemory) -> Memory
     budget = MemoryBudget(
         _least(free.host_bytes, together.host_bytes, sum(use.host_bytes for use in others)),
         _least(free.gpu_bytes, together.gpu_bytes, sum(use.gpu_bytes for use in others)),
+        # Where a loaded model's own GPU memory lies, nobody tells.
+        gpus_free(sample) if alone.gpus and not found.runtime.gpu_bytes else (),
     )
     fits = _fit(demand, budget, together, alone)
     room = budget_of(alone) if fits is Fit.NO else budget

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 
@@ -9,6 +10,8 @@ from llama_async_proxy.errors import InvalidInput
 from llama_async_proxy.gguf.memory import CACHE_BYTES_PER_32, FlashAttention, LoadSettings
 from llama_async_proxy.records import LaunchSpec, OptionValue
 
+MAX_GPUS = 16
+"""As many as llama.cpp knows."""
 ALL_LAYERS = 1 << 16
 """More than any model has."""
 _FLASH: Mapping[str, FlashAttention] = {"on": "on", "off": "off", "auto": "auto", "1": "on", "0": "off", "-1": "auto"}
@@ -35,11 +38,14 @@ def load_settings(spec: LaunchSpec) -> LoadSettings:
         full_sliding_cache=_switch(options, "swa-full", default=False),
         cpu_expert_layers=layers,
         offload_cache=_switch(options, "kv-offload", default=True),
+        gpu_shares=_gpu_shares(options),
     )
 
 
 def gpu_layers(spec: LaunchSpec) -> int | None:
     """As asked for; None when the engine chooses. Raises InvalidInput."""
+    if spec.options.get("device") == "none":
+        return 0
     name = "gpu-layers" if "gpu-layers" in spec.options else "n-gpu-layers"
     match spec.options.get(name, "auto"):
         case "all":
@@ -48,6 +54,26 @@ def gpu_layers(spec: LaunchSpec) -> int | None:
             return None
     layers = _integer(spec.options, name, -1)
     return None if layers < 0 else layers
+
+
+def _gpu_shares(options: Mapping[str, OptionValue]) -> tuple[float, ...]:
+    """What the options say of how GPUs share the layers; empty when the engine decides. Raises InvalidInput."""
+    places = [int(number) for number in re.findall(r"([0-9]{1,3})(?:,|$)", str(options.get("device", "")))]
+    if options.get("split-mode") == "none" or len(places) == 1:
+        main = _integer(options, "main-gpu", 0)
+        return _only(places[min(max(main, 0), len(places) - 1)] if places else max(main, 0))
+    try:
+        shares = [float(part) for part in re.split("[,/]", str(options.get("tensor-split", ""))) if part.strip()]
+    except ValueError:
+        raise InvalidInput("options.tensor-split", "must be numbers such as 3,1") from None
+    if not all(0 <= share < math.inf for share in shares) or not any(shares):
+        return ()
+    by_place = dict(zip(places or range(len(shares)), shares, strict=False))
+    return tuple(by_place.get(place, 0.0) for place in range(max(by_place) + 1))
+
+
+def _only(place: int) -> tuple[float, ...]:
+    return (*(0.0,) * min(place, MAX_GPUS - 1), 1.0)
 
 
 def _integer(options: Mapping[str, OptionValue], name: str, default: int) -> int:

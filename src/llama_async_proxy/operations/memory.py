@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
@@ -80,9 +81,13 @@ class MemoryBook:
         return use
 
     def capacity(self) -> tuple[Capacity, Capacity]:
+        """Layers are shared out by what each GPU has left, so that together only the sum counts; but no GPU has more
+        than it has.
+        """
         sample, settings = self._samples.latest, self._settings()
         if sample is None:
             return UNLIMITED, UNLIMITED
+        each = () if self._engine().kind == "embedded" else gpu_totals(sample)
         free = Capacity(
             settings.memory_limit_mib << 20 or _host(sample, sample.memory_available_bytes, settings),
             self._gpu(
@@ -90,10 +95,11 @@ class MemoryBook:
             ),
         )
         if settings.memory_strict:
-            return free, free
+            return free, replace(free, gpus=each)
         total = Capacity(
             settings.memory_limit_mib << 20 or sample.memory_total_bytes or None,
             self._gpu(settings.gpu_memory_limit_mib << 20, total_gpu_bytes(sample)),
+            each,
         )
         return free, total
 
@@ -144,13 +150,17 @@ class MemoryBook:
 
 
 def budget_of(capacity: Capacity) -> MemoryBudget:
-    return MemoryBudget(capacity.host_bytes, capacity.gpu_bytes)
+    return MemoryBudget(capacity.host_bytes, capacity.gpu_bytes, capacity.gpus)
 
 
 def _without(budget: MemoryBudget, use: MemoryUse) -> MemoryBudget:
     host, gpu = budget.host_bytes, budget.gpu_bytes
     return MemoryBudget(
-        None if host is None else max(0, host - use.host_bytes), None if gpu is None else max(0, gpu - use.gpu_bytes)
+        None if host is None else max(0, host - use.host_bytes),
+        None if gpu is None else max(0, gpu - use.gpu_bytes),
+        tuple(max(0, each - used) for each, used in zip_longest(budget.gpus, use.gpus, fillvalue=0))[
+            : len(budget.gpus)
+        ],
     )
 
 
@@ -162,6 +172,19 @@ def free_gpu_bytes(sample: Sample, margin_bytes: int = 0) -> int | None:
         if gpu.memory_total_bytes is not None and gpu.memory_used_bytes is not None
     ]
     return max(0, sum(free) + sample.models_gpu_bytes) if free else None
+
+
+def gpu_totals(sample: Sample) -> tuple[int, ...]:
+    """What each GPU has, where there are several of one kind and all tell; else empty."""
+    totals = [gpu.memory_total_bytes for gpu in sample.gpus if gpu.memory_total_bytes is not None]
+    is_uniform = len({gpu.vendor for gpu in sample.gpus}) == 1 and len(totals) == len(sample.gpus)
+    return tuple(totals) if is_uniform and len(totals) > 1 else ()
+
+
+def gpus_free(sample: Sample) -> tuple[int, ...]:
+    """What is free on each of them now."""
+    totals = gpu_totals(sample)
+    return tuple(max(0, total - (gpu.memory_used_bytes or 0)) for total, gpu in zip(totals, sample.gpus, strict=False))
 
 
 def total_gpu_bytes(sample: Sample) -> int | None:
