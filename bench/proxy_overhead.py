@@ -1,8 +1,7 @@
 """What does a request cost on its way through us, and through others?
 
 The same requests go straight to a mock engine, through the whole service with everything on, and through what else can
-stand there: nginx and haproxy where they are installed, the usual ASGI proxy on aiohttp, our own ASGI route alone, and
-LiteLLM when asked (`--litellm` installs it into .cache). Load and engine run on one core, what is measured on another.
+stand there: nginx and haproxy where they are installed, the usual ASGI proxy on aiohttp, and LiteLLM when asked (`--litellm` installs it into .cache). Load and engine run on one core, what is measured on another.
 """
 
 from __future__ import annotations
@@ -62,7 +61,7 @@ def main() -> None:
     parser.add_argument("--litellm", action="store_true", help="compare with LiteLLM, too")
     arguments = parser.parse_args()
     rounds, seconds = arguments.rounds, arguments.seconds
-    others = (*OTHERS, "our door alone", "our ASGI route alone", *(["litellm"] if arguments.litellm else []))
+    others = (*OTHERS, "litellm") if arguments.litellm else OTHERS
     with stand(others) as rivals:
         print(conditions(rounds))
         many = medians(rounds, lambda name: busy(rivals[name], seconds), rivals)

@@ -167,15 +167,9 @@ def _litellm(directory: Path, port: int, engine: int) -> list[str]:
     return [str(_LITELLM / "bin/litellm"), "--config", str(config), "--host", "127.0.0.1", "--port", str(port)]
 
 
-def _our_door(way: str) -> Callable[[Path, int, int], list[str]]:
-    return lambda _, port, engine: [sys.executable, str(_HERE / "door_alone.py"), str(port), str(engine), way]
-
-
 _COMMANDS: dict[str, Callable[[Path, int, int], list[str]]] = {
     "nginx": _nginx,
     "haproxy": _haproxy,
     "asgi+aiohttp": _asgi_aiohttp,
     "litellm": _litellm,
-    "our door alone": _our_door("switch"),
-    "our ASGI route alone": _our_door("asgi"),
 }

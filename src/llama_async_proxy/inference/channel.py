@@ -22,7 +22,7 @@ from llama_async_proxy.records import Endpoint
 from llama_async_proxy.settings import Settings
 
 _BLANK_LINE = b"\r\n\r\n"
-_LENGTH = re.compile(rb"\r\ncontent-length: ?(\d{1,12})\r\n", re.IGNORECASE)
+_LENGTH = re.compile(rb"\r\ncontent-length: ?(\d{1,12})(?=\r\n)", re.IGNORECASE)
 _MOST_KNOWN = 64
 _LAST_CHUNK = b"0\r\n\r\n"
 
