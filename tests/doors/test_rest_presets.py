@@ -349,6 +349,22 @@ async def test_a_remembered_preset_that_is_broken_is_told_and_mended_by_saving(a
     assert (again.name, again.problem) == ("a", None)
 
 
+async def test_an_edit_by_hand_of_the_preset_in_force_is_noticed(at: House) -> None:
+    file = at.services.store.presets.directory / "a.ini"
+    await data(at, "PUT", "/api/presets/a", {"config": {"chat": {"temp": 0.5}, "slow": {"temp": 0.5}}})
+    await data(at, "POST", "/api/llama-server/preset", {"preset": "a"})
+    for slug in ("chat", "slow"):
+        await data(at, "POST", f"/api/models/{slug}/load")
+    kept, replaced = runtime(at, "slow").pid, runtime(at, "chat").pid
+    file.write_text("[chat]\ntemperatur = 1\n[slow]\ntemp = 0.5\n")
+    await until(lambda: "temperatur" in (at.services.active_preset.problem or ""))
+    assert runtime(at, "chat").options == {"temp": 0.5}, "what is no preset changes nothing"
+    file.write_text("; mended\n[chat]\ntemp = 0.75\n[slow]\ntemp = 0.5\n")
+    await until(lambda: runtime(at, "chat").status is ModelStatus.READY and runtime(at, "chat").pid != replaced)
+    assert runtime(at, "chat").options == {"temp": 0.75}
+    assert (runtime(at, "slow").pid, at.services.active_preset.problem) == (kept, None)
+
+
 def restarted(at: House) -> ActivePreset:
     """What a new start of the service would make of the same directory."""
     services = at.services

@@ -14,13 +14,14 @@ import sys
 import time
 import urllib.request
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from llama_async_proxy.engines import leash
 from llama_async_proxy.engines.custom import filled, parse_command
-from llama_async_proxy.errors import InvalidInput, LoadFailed
+from llama_async_proxy.errors import DeadlineExceeded, InvalidInput, LoadFailed
 from llama_async_proxy.records import (
     CustomCommand,
     Endpoint,
@@ -163,6 +164,23 @@ async def test_a_stop_command_that_fails_is_no_way_to_survive(rig: Rig) -> None:
     runtime = await rig.engine.load(spec(command_stop="false"))
     await rig.engine.unload(1)
     assert not is_alive(runtime.pid or 0)
+
+
+async def test_a_stop_command_that_hangs_is_given_up(rig: Rig) -> None:
+    hanging = f"{shlex.quote(sys.executable)} -c 'import time; time.sleep(3600)'"
+    runtime = await rig.engine.load(replace(spec(command_stop=hanging), stop_timeout_s=0.2))
+    async with asyncio.timeout(25):
+        await rig.engine.unload(1)
+    assert not is_alive(runtime.pid or 0)
+    assert any("stop command did not end it within 0.2 s" in line.message for line in rig.lines)
+
+
+async def test_one_that_is_never_healthy_is_ended_and_says_so(rig: Rig) -> None:
+    never = replace(spec(command_health="/never"), load_timeout_s=1.0)
+    with pytest.raises(DeadlineExceeded, match="did not become ready within 1 s"):
+        await rig.engine.load(never)
+    assert rig.engine.runtime(1).status is ModelStatus.FAILED
+    assert not is_alive(printed(rig, r"parrot: pid (\d+)"))
 
 
 async def test_kill_minus_9_brings_it_back(rig: Rig) -> None:

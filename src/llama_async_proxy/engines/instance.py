@@ -190,12 +190,14 @@ class ProcessInstance:
         except OSError as exc:
             self._listener.said(LogLevel.ERROR, f"{program.stop[0]} cannot be run: {exc.strerror}")
             return
+        own_s = self._spec.stop_timeout_s
+        limit_s = STOP_COMMAND_S if own_s is None else own_s
         try:
-            async with asyncio.timeout(STOP_COMMAND_S):
+            async with asyncio.timeout(limit_s):
                 if await command.wait() == 0:
                     await self._child.wait()
         except TimeoutError:
-            self._listener.said(LogLevel.WARN, f"the stop command did not end it within {STOP_COMMAND_S:g} s")
+            self._listener.said(LogLevel.WARN, f"the stop command did not end it within {limit_s:g} s")
         finally:
             await command.stop(0)
 

@@ -37,12 +37,15 @@ from llama_async_proxy.records import (
     OptionValue,
     PresetChange,
 )
+from llama_async_proxy.store.presets import PresetFile
 from llama_async_proxy.store.store import Store
 
 logger = logging.getLogger(__name__)
 
 PRESET_KEY = "llama.preset"
 """Where the configuration remembers the choice."""
+FILE_CHECK_S = 1.0
+"""Between looks at the file of the preset in force, which people may edit by hand."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +231,7 @@ class ActivePreset:
             await self.restore()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._follow())
+            tasks.create_task(self._watch_file())
             while True:
                 self._due.clear()
                 while self._pending:
@@ -242,6 +246,26 @@ class ActivePreset:
                 is_choice = isinstance(change, SettingsChanged) and "preset" in change.names
                 if is_start or (is_choice and self._configuration.settings.preset != (self.name or "")):
                     await self.restore()
+
+    async def _watch_file(self) -> None:
+        seen = await self._file()
+        while True:
+            await asyncio.sleep(FILE_CHECK_S)
+            before, seen = seen, await self._file()
+            if seen is None or seen == before:
+                continue
+            with contextlib.suppress(ServiceError):  # it vanished again, or is no text: what is in force stays so
+                text = await asyncio.to_thread(self._store.presets.read, seen.name)
+                preset = self._planner.preset
+                if preset is None or preset.name != seen.name or text != preset.document.render():
+                    await self.restore()
+
+    async def _file(self) -> PresetFile | None:
+        name = self._configuration.settings.preset
+        try:
+            return await asyncio.to_thread(self._store.presets.get, name) if name else None
+        except ServiceError:
+            return None
 
     async def _load(self, model_id: int, reload: _Reload | None) -> None:
         with contextlib.suppress(NotFound):
