@@ -192,3 +192,14 @@ class UpstreamFailed(ServiceError):
     status = 502
     rest_code = "SERVICE_UNAVAILABLE"
     openai_type = "upstream_error"
+
+
+class ContextExceeded(UpstreamFailed):
+    """`prompt_tokens` were asked of a context of `context_tokens`."""
+
+    status = 400
+
+    def __init__(self, message: str, prompt_tokens: int, context_tokens: int) -> None:
+        super().__init__(message)
+        self.prompt_tokens = prompt_tokens
+        self.context_tokens = context_tokens

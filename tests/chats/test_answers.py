@@ -12,7 +12,7 @@ import pytest
 from llama_async_proxy.chats import keeper
 from llama_async_proxy.chats.answer import Answer, Position
 from llama_async_proxy.chats.answers import Answers
-from llama_async_proxy.errors import LoadFailed, NotFound, ServiceError, Unavailable, UpstreamFailed
+from llama_async_proxy.errors import ContextExceeded, LoadFailed, NotFound, ServiceError, Unavailable, UpstreamFailed
 from llama_async_proxy.events import (
     AnswerFailed,
     ConversationChanged,
@@ -43,6 +43,8 @@ class Parrot:
         self.gate = asyncio.Event()
         self.gate.set()
         self.failure: ServiceError | None = None
+        self.context: int | None = None
+        """Most characters that messages may have."""
         self.words: tuple[str, ...] = ("one ", "two ", "three ")
         self.requests: list[CompletionRequest] = []
         self.asked = asyncio.Event()
@@ -59,6 +61,9 @@ class Parrot:
     ) -> Completion:
         self.requests.append(request)
         self.asked.set()
+        length = sum(len(message["content"]) for message in request.body["messages"])  # type: ignore[attr-defined, misc]
+        if self.context is not None and length > self.context:
+            raise ContextExceeded("too long", length, self.context)
         stop = asyncio.ensure_future(stopped())
         try:
             for number, word in enumerate(self.words):
@@ -145,6 +150,20 @@ async def test_two_sends_are_answered_one_after_the_other(talk: Talk) -> None:
         "one two three ",
     ]
     assert len(talk.parrot.requests[2].body["messages"]) == 6  # type: ignore[arg-type]
+
+
+async def test_what_the_context_does_not_hold_is_left_out_from_the_oldest_on(talk: Talk) -> None:
+    for text in ("a" * 50, "b" * 50, "c" * 50):
+        await talk.say(text).ended()
+    talk.parrot.context = 180
+    answer = talk.say("d" * 50)
+    await answer.ended()
+    assert answer.left_out == 4
+    sent = talk.parrot.requests[-1].body["messages"]
+    assert [message["content"][0] for message in sent] == ["B", "c", "o", "d"]  # type: ignore[attr-defined]
+    talk.parrot.context = 30
+    with pytest.raises(ContextExceeded):
+        await talk.say("e" * 50).ended()
 
 
 async def test_stop_keeps_what_there_is(talk: Talk) -> None:

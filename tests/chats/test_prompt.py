@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from llama_async_proxy.chats.prompt import defaults, merged, request_body
+from llama_async_proxy.chats.prompt import defaults, merged, newest, request_body, without_oldest
 from llama_async_proxy.records import Attachment, Image, Message, MessageStatus, Role, Sampling
 from support.upstream import make_settings
 
@@ -19,7 +19,7 @@ def thread(*contents: str) -> list[Message]:
 
 
 def sent(*contents: str, limit: int = 0, system: str = "") -> list[tuple[str, str]]:
-    body = request_body(system, thread(*contents), {}, Sampling(context_history_limit=limit))
+    body = request_body(system, newest(thread(*contents), limit), {}, Sampling())
     messages = body["messages"]
     assert isinstance(messages, list)
     return [(message["role"], message["content"]) for message in messages]
@@ -36,6 +36,18 @@ def test_only_the_newest_messages_are_sent_and_a_person_begins(limit: int, first
 
 def test_roles_alternate_where_answers_are_missing() -> None:
     assert sent("a", "", "b") == [("user", "a\n\nb")]
+
+
+@pytest.mark.parametrize(("share", "first"), [(1.0, "3"), (0.8, "3"), (0.5, "5"), (0.2, "5"), (0.1, "5")])
+def test_the_oldest_messages_give_way_and_the_last_never(share: float, first: str) -> None:
+    """The beginning always does, where there is more than one message."""
+    messages = without_oldest(thread("1" * 10, "2" * 10, "3" * 10, "4" * 10, "5" * 10), share)
+    assert messages[0].content[0] == first
+    assert messages[-1].content[0] == "5"
+
+
+def test_a_single_message_cannot_give_way() -> None:
+    assert without_oldest(thread("a"), 0.01) == thread("a")
 
 
 def test_options_have_the_engines_names_and_only_what_is_set_is_sent() -> None:

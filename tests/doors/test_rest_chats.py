@@ -178,6 +178,7 @@ async def test_an_answer_comes_with_its_metrics_and_is_stored(at: House) -> None
         "prompt_tokens": 1,
         "total_tokens": 5,
         "tokens_per_second": 50.0,
+        "omitted_messages": 0,
     }
     assert answer["response_time_ms"] > 0
     _, shown = await at.call("GET", f"/api/conversations/{chat}")

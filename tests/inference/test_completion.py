@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from llama_async_proxy.errors import LoadFailed, NotFound, ServiceError, Unavailable, UpstreamFailed
+from llama_async_proxy.errors import ContextExceeded, LoadFailed, NotFound, ServiceError, Unavailable, UpstreamFailed
 from llama_async_proxy.events import EventBus
 from llama_async_proxy.inference.completion import Completer, EventReader
 from llama_async_proxy.inference.live import LiveRequests
@@ -187,6 +187,14 @@ async def test_what_the_engine_does_wrong_is_an_error_with_a_record(desk: Desk, 
     with pytest.raises(UpstreamFailed, match=message):
         await desk.ask()
     assert (desk.records[0].status, message in (desk.records[0].error or "")) == (502, True)
+
+
+async def test_a_prompt_that_is_too_long_says_by_how_much(desk: Desk) -> None:
+    error = {"code": 400, "message": "too long", "type": "exceed_context_size_error", "n_prompt_tokens": 9, "n_ctx": 4}
+    desk.upstream.behaviour = answers({"error": error}, status=b"400 Bad Request")
+    with pytest.raises(ContextExceeded, match="400: too long") as caught:
+        await desk.ask()
+    assert (caught.value.prompt_tokens, caught.value.context_tokens) == (9, 4)
 
 
 async def test_an_unknown_model_and_a_failed_load_are_errors(desk: Desk) -> None:

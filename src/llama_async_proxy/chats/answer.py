@@ -60,6 +60,8 @@ class Answer:
         """Set by whoever wants it to end."""
         self.turn: Turn | None = None
         """None until its turn has come."""
+        self.left_out = 0
+        """Oldest messages that the model did not get, because its context does not hold them."""
         self._message: Message | None = None
         self._error: ServiceError | None = None
         self._content = StringIO(newline="")

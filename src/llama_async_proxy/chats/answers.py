@@ -9,15 +9,15 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from types import TracebackType
 from typing import Protocol
 
 from llama_async_proxy.chats import titles
 from llama_async_proxy.chats.answer import Answer, Position
 from llama_async_proxy.chats.keeper import Keeper
-from llama_async_proxy.chats.prompt import defaults, merged, request_body
-from llama_async_proxy.errors import ServiceError, Unavailable
+from llama_async_proxy.chats.prompt import defaults, merged, newest, request_body, without_oldest
+from llama_async_proxy.errors import ContextExceeded, ServiceError, Unavailable
 from llama_async_proxy.events import (
     AnswerFailed,
     ConversationChanged,
@@ -41,6 +41,8 @@ from llama_async_proxy.records import (
 from llama_async_proxy.settings import Settings
 
 ROUTE = "/api/chat"
+_FOR_MESSAGES = 0.75
+"""Share of the context that messages may take where they were too long: the answer needs room too."""
 logger = logging.getLogger(__name__)
 
 
@@ -172,7 +174,7 @@ class Answers:
         self._bus.publish(ConversationChanged(turn.conversation))
         try:
             await self._name(turn, titles.from_words(turn.thread[0].content))
-            message = await self._draw(answer, turn, self._prompt(turn, request))
+            message = await self._draw(answer, turn, request)
         finally:
             del self._running[answer.conversation_id]
         answer.end(message)
@@ -180,13 +182,31 @@ class Answers:
         if self._settings().chat_titles == "model" and _may_be_named(turn):
             self._own(self._ask_for_title(turn, message, request))
 
-    def _prompt(self, turn: Turn, request: CompletionRequest) -> CompletionRequest:
-        settings = self._settings()
+    def _sampling(self, turn: Turn) -> Sampling:
+        return merged(turn.conversation.sampling, defaults(self._settings()))
+
+    def _prompt(self, turn: Turn, messages: Sequence[Message], request: CompletionRequest) -> CompletionRequest:
         own = turn.conversation.system_prompt
-        system_prompt = settings.chat_system_prompt if own is None else own
-        sampling = merged(turn.conversation.sampling, defaults(settings))
-        body = request_body(system_prompt, turn.thread, turn.images, sampling)
+        system_prompt = self._settings().chat_system_prompt if own is None else own
+        body = request_body(system_prompt, messages, turn.images, self._sampling(turn))
         return CompletionRequest(request.model, body, request.client, request.route)
+
+    async def _complete(
+        self, answer: Answer, turn: Turn, request: CompletionRequest, grow: Callable[[str, str], None]
+    ) -> Completion:
+        """With as many of the newest messages as the model's context holds."""
+        messages = everything = newest(turn.thread, self._sampling(turn).context_history_limit or 0)
+        while True:
+            try:
+                prompt = self._prompt(turn, messages, request)
+                return await self._models.complete(prompt, grow, answer.stopping.wait)
+            except ContextExceeded as error:
+                share = _FOR_MESSAGES * error.context_tokens / error.prompt_tokens
+                fewer = without_oldest(messages, share)
+                if len(fewer) == len(messages):
+                    raise
+                messages = fewer
+                answer.left_out = len(everything) - len(messages)
 
     async def _draw(self, answer: Answer, turn: Turn, request: CompletionRequest) -> Message:
         began_s = time.perf_counter()
@@ -202,7 +222,7 @@ class Answers:
         completion: Completion | None = None
         try:
             async with keeper:
-                completion = await self._models.complete(request, grow, answer.stopping.wait)
+                completion = await self._complete(answer, turn, request, grow)
         finally:
             if completion is None:
                 await self._give_up(answer, turn, keeper, began_s)

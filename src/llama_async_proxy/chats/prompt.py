@@ -45,23 +45,36 @@ def merged(own: Sampling, defaults: Sampling) -> Sampling:
 def request_body(
     system_prompt: str, thread: Sequence[Message], images: Mapping[int, Sequence[Image]], sampling: Sampling
 ) -> dict[str, object]:
-    """The body of a chat completion but for its model. `images` are by message id."""
+    """The body of a chat completion but for its model: of all of `thread`. `images` are by message id."""
     options = {
         _NAMES.get(field.name, field.name): getattr(sampling, field.name)
         for field in fields(Sampling)
         if field.name not in _NOT_SENT and getattr(sampling, field.name) is not None
     }
-    newest = _newest(thread, sampling.context_history_limit or 0)
     system: list[Part] = [{"role": "system", "content": system_prompt}] if system_prompt else []
-    return {"messages": [*system, *_turns(newest, images)], **options}
+    return {"messages": [*system, *_turns(thread, images)], **options}
 
 
-def _newest(thread: Sequence[Message], limit: int) -> Sequence[Message]:
-    """At most `limit` messages (0: all), from a user's on: many templates insist that a person begins."""
+def newest(thread: Sequence[Message], limit: int) -> Sequence[Message]:
+    """At most `limit` messages that say something (0: all)."""
     said = [message for message in thread if message.content.strip() or message.attachments]
-    kept = said[-limit:] if limit else said
-    first = next((index for index, message in enumerate(kept) if message.role is not Role.ASSISTANT), len(kept))
-    return kept[first:]
+    return _from_a_person(said[-limit:] if limit else said)
+
+
+def without_oldest(messages: Sequence[Message], share: float) -> Sequence[Message]:
+    """At most `share` of the characters, but always the last message, and fewer messages where there are several."""
+    left = share * sum(len(message.content) for message in messages)
+    first = len(messages) - 1
+    left -= len(messages[first].content)
+    while first > 1 and (left := left - len(messages[first - 1].content)) >= 0:
+        first -= 1
+    return _from_a_person(messages[first:])
+
+
+def _from_a_person(messages: Sequence[Message]) -> Sequence[Message]:
+    """Many templates insist that a person begins."""
+    is_person = (index for index, message in enumerate(messages) if message.role is not Role.ASSISTANT)
+    return messages[next(is_person, len(messages)) :]
 
 
 def _turns(thread: Sequence[Message], images: Mapping[int, Sequence[Image]]) -> list[Part]:

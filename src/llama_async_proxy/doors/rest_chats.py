@@ -257,7 +257,7 @@ def _client(request: Request) -> str:
 
 async def _answered(answer: Answer, *, streamed: bool) -> wire.ChatAnswer | Response:
     if not streamed:
-        return wire.chat_answer(await answer.ended())
+        return wire.chat_answer(await answer.ended(), answer.left_out)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(HOLD_S):
             await answer.first()
@@ -281,7 +281,7 @@ async def _events(answer: Answer, has: Position) -> AsyncIterator[bytes]:
             if answer.turn is not None and (growth.content or growth.reasoning):
                 yield _token(answer.turn.answer.id, growth)
         message = await answer.ended()
-        yield _event(wire.finished(message), event_id(message.id, answer.position))
+        yield _event(wire.finished(message, answer.left_out), event_id(message.id, answer.position))
     except ServiceError as error:
         yield _event(wire.broken(error))
 

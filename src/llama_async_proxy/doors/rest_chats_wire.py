@@ -15,6 +15,7 @@ from llama_async_proxy.errors import (
     DeadlineExceeded,
     InvalidInput,
     LoadFailed,
+    NotEnoughMemory,
     NotFound,
     ServiceError,
     StoreUnavailable,
@@ -55,7 +56,7 @@ class ChatErrorAnswer(ChatWire):
 def is_engine_failure(error: ServiceError) -> bool:
     if isinstance(error, StoreUnavailable):
         return False
-    return isinstance(error, UpstreamFailed | LoadFailed | Unavailable | DeadlineExceeded)
+    return isinstance(error, UpstreamFailed | LoadFailed | NotEnoughMemory | Unavailable | DeadlineExceeded)
 
 
 def error_status(error: ServiceError) -> int:
@@ -328,6 +329,10 @@ class ChatMetrics(ChatWire):
     prompt_tokens: int | None = Field(description="null: the engine did not say.")
     total_tokens: int
     tokens_per_second: float | None
+    omitted_messages: int | None = Field(
+        description="Oldest messages that the model's context does not hold, so that it did not get them; "
+        "null: not known any more."
+    )
 
 
 class ChatAnswer(ChatWire):
@@ -387,12 +392,12 @@ def started(turn: Turn) -> Started:
     )
 
 
-def chat_answer(message: Message) -> ChatAnswer:
-    return ChatAnswer(**_answer(message))
+def chat_answer(message: Message, left_out: int) -> ChatAnswer:
+    return ChatAnswer(**_answer(message, left_out))
 
 
-def finished(message: Message) -> Finished:
-    return Finished(**_answer(message))
+def finished(message: Message, left_out: int | None = None) -> Finished:
+    return Finished(**_answer(message, left_out))
 
 
 def broken(error: ServiceError) -> Broken:
@@ -404,7 +409,7 @@ def stopped_answer(stopped: StoppedAnswer) -> Stopped:
     return Stopped(stopped=shown is not None, message=shown)
 
 
-def _answer(message: Message) -> dict[str, Any]:
+def _answer(message: Message, left_out: int | None) -> dict[str, Any]:
     tokens = message.estimated_tokens
     return {
         "response": message.content,
@@ -416,6 +421,7 @@ def _answer(message: Message) -> dict[str, Any]:
             prompt_tokens=message.prompt_tokens,
             total_tokens=tokens + (message.prompt_tokens or 0),
             tokens_per_second=rounded(message.tokens_per_second),
+            omitted_messages=left_out,
         ),
         "reasoning": message.reasoning,
         "status": message.status.value,

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from llama_async_proxy.errors import Cancelled, ServiceError, UpstreamFailed
+from llama_async_proxy.errors import Cancelled, ContextExceeded, ServiceError, UpstreamFailed
 from llama_async_proxy.inference import sse
 from llama_async_proxy.inference.account import Account
 from llama_async_proxy.inference.interruption import Interruption
@@ -124,7 +124,7 @@ class Completer:
 
 async def _read(response: Response, grow: Grow, account: Account) -> None:
     if response.status != 200 or not sse.is_event_stream(response.headers):
-        raise UpstreamFailed(await _refusal(response))
+        raise await _refusal(response)
     events = EventReader()
     while not response.ended:
         chunk = await response.read()
@@ -134,7 +134,7 @@ async def _read(response: Response, grow: Grow, account: Account) -> None:
                 _pass_on(data, grow)
 
 
-async def _refusal(response: Response) -> str:
+async def _refusal(response: Response) -> UpstreamFailed:
     body = b""
     while not response.ended and len(body) < _MAX_ERROR_BODY:
         body += await response.read()
@@ -143,7 +143,10 @@ async def _refusal(response: Response) -> str:
     except msgspec.DecodeError:
         error = None
     shown = error.message if error else body[:200].decode("utf-8", "replace")
-    return f"The model's process answered {response.status}: {shown}"
+    message = f"The model's process answered {response.status}: {shown}"
+    if error and error.n_prompt_tokens and error.n_ctx:
+        return ContextExceeded(message, error.n_prompt_tokens, error.n_ctx)
+    return UpstreamFailed(message)
 
 
 class EventReader:
@@ -171,6 +174,9 @@ class _Choice(msgspec.Struct):
 
 class _Error(msgspec.Struct):
     message: str
+    n_prompt_tokens: int = 0
+    n_ctx: int = 0
+    """Both only of a prompt that is too long."""
 
 
 class _Event(msgspec.Struct):
