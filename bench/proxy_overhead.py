@@ -1,7 +1,8 @@
 """What does a request cost on its way through us, and through others?
 
 The same requests go straight to a mock engine, through the whole service with everything on, and through what else can
-stand there: nginx and haproxy where they are installed, the usual ASGI proxy on aiohttp, and LiteLLM when asked (`--litellm` installs it into .cache). Load and engine run on one core, what is measured on another.
+stand there: nginx and haproxy where they are installed, the usual ASGI proxy on aiohttp, and LiteLLM when asked
+(`--litellm` installs it into .cache). Load and engine run on one core, what is measured on another.
 """
 
 from __future__ import annotations
