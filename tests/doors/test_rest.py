@@ -288,6 +288,7 @@ async def test_our_own_settings_are_nested(at: House) -> None:
     assert (status, answer["restartRequired"]) == (200, True)
     shown = (await at.call("GET", "/api/config"))[1]
     assert shown["response_optimization"]["keep_alive"] == "600s"
+    assert (shown["settings"]["server"]["port"], shown["settings"]["inference"]["idleTimeout"]) == (4000, 30)
     assert shown["data"]["port"] == 8134
 
 

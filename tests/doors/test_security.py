@@ -50,8 +50,8 @@ class Site:
         connection = () if "Connection: Upgrade" in headers else ("Connection: close",)
         lines = [f"{method} / HTTP/1.1", *headers, *connection]
         writer.write("\r\n".join(lines).encode() + b"\r\n\r\n")
-        head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)).decode().removesuffix("\r\n\r\n")
-        body = "" if "101 Switching" in head else (await asyncio.wait_for(reader.read(), 5)).decode()
+        head = (await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)).decode().removesuffix("\r\n\r\n")
+        body = "" if "101 Switching" in head else (await asyncio.wait_for(reader.read(), 30)).decode()
         writer.close()
         status, *fields = head.split("\r\n")
         return int(status.split()[1]), dict(f.lower().split(": ", 1) for f in fields), body

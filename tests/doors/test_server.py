@@ -23,7 +23,7 @@ def test_loopback_listens_on_both_families_where_there_are_two(host: str) -> Non
         assert "127.0.0.1" in addresses
         assert addresses <= {"127.0.0.1", "::1"}
         for address in addresses:
-            socket.create_connection((address, port), timeout=2).close()
+            socket.create_connection((address, port), timeout=30).close()
     finally:
         close(listeners)
 

@@ -88,7 +88,7 @@ async def test_the_first_acknowledgement_of_a_javascript_client_counts(page: Cli
     acknowledged = asyncio.get_running_loop().create_future()
     page.socket._handle_ack = lambda _, id_, data: _resolved(acknowledged, (id_, data))
     await page.socket._send_packet(packet.Packet(packet.EVENT, data=["models:list", {}], namespace="/", id=0))
-    id_, [answer] = await asyncio.wait_for(acknowledged, 10)
+    id_, [answer] = await asyncio.wait_for(acknowledged, 30)
     assert (id_, answer["success"]) == (0, True)
 
 

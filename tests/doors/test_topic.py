@@ -32,7 +32,7 @@ class Wires:
         return [(event, data) for receiver, event, data in self.sent if receiver == client]
 
     async def until(self, client: str, count: int) -> list[tuple[str, Any]]:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while len(self.to(client)) < count:
                 self._arrived.clear()
                 await self._arrived.wait()

@@ -87,7 +87,7 @@ async def test_metrics_come_at_the_watched_pace_while_somebody_is_joined(at: Hou
         assert moments
         await page.ask("leave", {"topic": "metrics"})
         assert at.services.sampler.interval_s == settings.sample_watched_s, "the second one still watches"
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while at.services.sampler.interval_s != settings.sample_idle_s:  # the second one's leaving is on its way
             await asyncio.sleep(0.01)
 
@@ -124,7 +124,7 @@ async def test_what_was_stored_before_a_restart_is_there(tmp_path: Path, model_f
     (tmp_path / "second").mkdir()
     data_dir = str(tmp_path / "first" / "data")
     async with house(tmp_path / "second", model_files, data_dir=data_dir) as at, client(at, "/ui") as page:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not (records := (await snapshot_of(page, "requests"))["records"]):
                 await asyncio.sleep(0.01)  # it is being read
         assert [r["id"] for r in records] == ["old"]

@@ -77,7 +77,7 @@ def test_every_line_arrives_whatever_its_bytes(play: Play) -> None:
 def test_the_exit_code_is_known_at_once(play: Play, code: int) -> None:
     async def scenario() -> None:
         started = await Started.spawn("exit", str(code))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             assert await started.child.wait() == code
         assert not started.child.is_running
         assert started.child.rss_bytes is None
@@ -114,7 +114,7 @@ def test_grandchildren_end_with_the_child(play: Play, mode: str) -> None:
             await started.child.stop(5)
         else:
             assert await started.child.wait() == 3
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while is_alive(grandchild):  # killed, and dead as soon as it is scheduled
                 await asyncio.sleep(0.001)
 
@@ -177,7 +177,7 @@ def test_many_children_leave_no_descriptor_or_thread(play: Play) -> None:
     before_all = set(threading.enumerate())
     play(scenario)
     for thread in set(threading.enumerate()) - before_all:
-        thread.join(5)  # asyncio's own, one per child, end a moment after it
+        thread.join(30)  # asyncio's own, one per child, end a moment after it
     assert set(threading.enumerate()) <= before_all
 
 

@@ -13,6 +13,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,13 +30,15 @@ from llama_async_proxy.records import (
     ModelStatus,
     OptionValue,
 )
-from support.rig import Rig, children_of_this_process, get, is_alive
+from support.rig import QUICK, Rig, children_of_this_process, get, is_alive
 
 pytestmark = pytest.mark.engine
 
 OWNER = Path(__file__).parents[1] / "support" / "owner.py"
 LOADING, READY, FAILED = ModelStatus.LOADING, ModelStatus.READY, ModelStatus.FAILED
 STOPPING, UNLOADED = ModelStatus.STOPPING, ModelStatus.UNLOADED
+GRACE_S = 20.0
+"""What ends well within it ended by itself."""
 
 
 @pytest.fixture(params=["llama-server", "embedded"])
@@ -82,7 +85,12 @@ async def post(runtime: ModelRuntime, path: str, body: object) -> object:
     return await asyncio.to_thread(fetch)
 
 
-async def test_a_chat_model_loads_answers_and_unloads(rig: Rig, model_files: Path) -> None:
+async def test_a_chat_model_loads_answers_and_unloads(launcher: Launcher, model_files: Path) -> None:
+    async with Rig(launcher, replace(QUICK, stop_grace_s=GRACE_S)).running() as rig:
+        await _answers_and_unloads(rig, model_files)
+
+
+async def _answers_and_unloads(rig: Rig, model_files: Path) -> None:
     runtime = await rig.engine.load(spec(model_files / "chat.gguf", ctx_size=1024, parallel=2))
     assert (runtime.context_size, runtime.slots) == (512, 2)
     assert (runtime.rss_bytes or 0) > 10 << 20
@@ -92,7 +100,7 @@ async def test_a_chat_model_loads_answers_and_unloads(rig: Rig, model_files: Pat
     assert answer["choices"][0]["message"]["content"]
     began = time.monotonic()
     await rig.engine.unload(1)
-    assert time.monotonic() - began < 1.5, "an idle model ends by itself, without SIGKILL"
+    assert time.monotonic() - began < GRACE_S / 2, "an idle model ends by itself, without SIGKILL"
     await rig.settle()
     assert rig.statuses() == [LOADING, READY, STOPPING, UNLOADED]
 
@@ -184,7 +192,7 @@ async def test_unload_ends_a_load_that_hangs(rig: Rig, endless_model: Path) -> N
     await rig.until(lambda r: any("loading model" in line.message for line in r.lines))
     began = time.monotonic()
     await rig.engine.unload(1)
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < 10
     with pytest.raises(LoadFailed, match="unloaded"):
         await load
 
@@ -214,7 +222,7 @@ async def test_an_endless_answer_does_not_hold_up_an_unload_for_long(rig: Rig, m
     await reader.readuntil(b"data: ")
     began = time.monotonic()
     await rig.engine.unload(1, drain_s=0.2)
-    assert time.monotonic() - began < 4.0
+    assert time.monotonic() - began < 10
     writer.transport.abort()
 
 
@@ -232,7 +240,7 @@ def test_kill_minus_9_of_the_service_leaves_no_orphan(
             assert is_alive(child)
             owner.kill()
             owner.wait()
-            deadline = time.monotonic() + 5
+            deadline = time.monotonic() + 30
             while is_alive(child) and time.monotonic() < deadline:
                 time.sleep(0.01)
             assert not is_alive(child)

@@ -115,7 +115,7 @@ def test_is_written_at_once_and_takes_little_disk(tmp_path: Path) -> None:
     path = tmp_path / "demo.gguf"
     started = time.perf_counter()
     write_demo_model(path)
-    assert time.perf_counter() - started < 2
+    assert time.perf_counter() - started < 10
     assert path.stat().st_blocks * 512 < 16 << 20
     assert [p.name for p in tmp_path.iterdir()] == ["demo.gguf"]
 

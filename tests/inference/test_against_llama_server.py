@@ -332,7 +332,7 @@ async def test_an_answer_whose_first_character_takes_several_tokens_is_asked_for
 
 async def until_busy(server: LlamaServer, slots: int) -> None:
     """Wait until so many slots are in use; a generation that nobody broke off would take much longer."""
-    async with httpx.AsyncClient(base_url=server.url) as client, asyncio.timeout(5):
+    async with httpx.AsyncClient(base_url=server.url) as client, asyncio.timeout(15):
         while sum(slot["is_processing"] for slot in (await client.get("/slots")).json()) != slots:
             await asyncio.sleep(0.02)
 

@@ -96,7 +96,7 @@ class Holder:
         self._may_end.set()
 
     async def started(self) -> Holder:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await self._running.wait()
         return self
 
@@ -337,18 +337,18 @@ async def test_breaking_off_ends_requests_that_run_and_those_that_wait() -> None
 async def test_draining_lasts_as_long_as_requests_do() -> None:
     async with House().running() as house:
         request = await house.holding(1).started()
-        draining = asyncio.create_task(house.residency.drain(5.0, lambda: False))
+        draining = asyncio.create_task(house.residency.drain(600.0, lambda: False))
         await settle()
         assert not draining.done()
         await request.end()
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(30):
             await draining
 
 
 async def test_draining_is_bounded_and_can_be_hurried() -> None:
     async with House().running() as house:
         request = await house.holding(1).started()
-        async with asyncio.timeout(1):
+        async with asyncio.timeout(30):
             await house.residency.drain(0.01, lambda: False)
             await house.residency.drain(60.0, lambda: True)
         await request.end()
@@ -360,7 +360,7 @@ async def test_models_unused_for_the_time_to_live_are_unloaded() -> None:
         await house.use(2)
         busy = await house.holding(3).started()
         await house.use(1)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while house.status(1) is not ModelStatus.UNLOADED:
                 await asyncio.sleep(0.01)
         assert house.status(2) is ModelStatus.READY
@@ -373,20 +373,20 @@ async def test_a_models_own_time_to_live_replaces_everybodys() -> None:
         house.models = tuple(replace(m, options={"idle-ttl": 0}) if m.id == 2 else m for m in house.models)
         await house.use(2)
         await house.use(1)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while house.status(1) is not ModelStatus.UNLOADED:
                 await asyncio.sleep(0.01)
         assert house.status(2) is ModelStatus.READY, "0 is never"
         house.models = tuple(replace(m, options={"idle-ttl": 0.05}) if m.id == 2 else m for m in house.models)
         await house.use(2)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while house.status(2) is not ModelStatus.UNLOADED:
                 await asyncio.sleep(0.01)
 
 
 async def test_many_clients_many_models_one_place_each_gets_an_answer() -> None:
     async with House(max_models=2).running() as house:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await asyncio.gather(*(house.use(n % 4 + 1) for n in range(200)))
         assert len(house.residency.loaded()) <= 2
         assert all(house.residency.in_flight(n) == 0 for n in range(1, 5))
@@ -401,7 +401,7 @@ async def test_a_waiting_model_is_overtaken_for_the_bound_and_not_longer() -> No
         waiting = house.holding(2)
         await settle()
         overtaking = await house.holding(1).started()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while house.residency.is_ready(house.model(1)):
                 await asyncio.sleep(0.01)
         late = house.holding(1)
@@ -425,7 +425,7 @@ async def test_endless_overlapping_requests_do_not_keep_another_model_out() -> N
         endless = [asyncio.create_task(overlapping())]
         await asyncio.sleep(0.01)
         endless.append(asyncio.create_task(overlapping()))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await house.use(2)
         for task in endless:
             task.cancel()
@@ -622,7 +622,7 @@ async def test_clients_that_come_and_go_at_random_leave_nothing_behind() -> None
             tasks.append(asyncio.create_task(use(chance.randint(1, 4), chance.uniform(0, 0.01))))
             await asyncio.sleep(chance.uniform(0, 0.002))
             chance.choice(tasks).cancel()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             results = await asyncio.gather(*tasks, return_exceptions=True)
         assert {type(result) for result in results} == {type(None), asyncio.CancelledError}
         await settle()

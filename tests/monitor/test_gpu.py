@@ -270,7 +270,7 @@ class Hanging(Steady):
         self.answered = threading.Event()
 
     def read(self) -> GpuReading:
-        self.released.wait(10)
+        self.released.wait(30)
         self.answered.set()
         return self.reading
 
@@ -295,10 +295,10 @@ def test_hanging_driver_is_absent_until_it_answers(caplog: pytest.LogCaptureFixt
     probe.close()
     assert not driver.closed, "closing a driver that hangs would hang as well"
     driver.released.set()
-    driver.answered.wait(10)
+    driver.answered.wait(30)
     for thread in threading.enumerate():
         if thread.name == "gpu-probe":
-            thread.join(10)
+            thread.join(30)
     assert probe.read() == driver.reading
     probe.close()
     assert driver.closed

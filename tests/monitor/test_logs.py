@@ -67,7 +67,7 @@ def texts(lines: list[LogLine]) -> list[str]:
 
 
 async def until(condition: Callable[[], object]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not condition():
             await asyncio.sleep(0.005)
 
@@ -89,7 +89,7 @@ async def test_line_reaches_store_bus_file_and_console(bench: Bench, published: 
 async def test_watcher_gets_lines_while_the_service_runs(bench: Bench, published: Subscription) -> None:
     async with bench.pipeline:
         ours.info("one")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             async for event in published:
                 assert isinstance(event, LogWritten)
                 assert event.line.message == "one"

@@ -53,7 +53,7 @@ class CountingHost:
             self.threads.add(threading.get_ident())
             self.entered.set()
             if self._slow:
-                self._slow.wait(10)
+                self._slow.wait(30)
             return self._probe.read()
         finally:
             self._inside.release()
@@ -100,7 +100,7 @@ class Bench:
 
 async def take(samples: Subscription, count: int) -> list[Sample]:
     taken: list[Sample] = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         async for event in samples:
             assert isinstance(event, SampleTaken)
             taken.append(event.sample)
@@ -162,7 +162,7 @@ async def test_caller_who_gives_up_does_not_let_a_second_reading_in(tmp_path: Pa
     host = CountingHost(tmp_path, slow=release)
     sampler = Bench(host).sampler()
     impatient = asyncio.create_task(sampler.now())
-    await asyncio.to_thread(host.entered.wait, 10)
+    await asyncio.to_thread(host.entered.wait, 30)
     impatient.cancel()
     patient = asyncio.create_task(sampler.now())  # would trip the host's own check if it went in at once
     await asyncio.wait([impatient])
@@ -279,7 +279,7 @@ async def test_reading_blocks_nobody_on_the_loop(tmp_path: Path) -> None:
     host = CountingHost(tmp_path, slow=release)
     sampler = Bench(host).sampler()
     reading = asyncio.create_task(sampler.now())
-    await asyncio.to_thread(host.entered.wait, 10)
+    await asyncio.to_thread(host.entered.wait, 30)
     longest = -math.inf
     for _ in range(10):
         before = time.monotonic()

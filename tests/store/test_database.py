@@ -42,7 +42,7 @@ async def test_readers_see_what_was_committed_while_another_transaction_writes(d
 
 
 async def test_reads_run_side_by_side(database: Database) -> None:
-    together = threading.Barrier(4, timeout=5)
+    together = threading.Barrier(4, timeout=30)
 
     def query(connection: Connection) -> int:
         together.wait()

@@ -32,7 +32,7 @@ def stored(database: Database) -> list[str]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not condition():
             await asyncio.sleep(0.005)
 
@@ -62,7 +62,7 @@ async def test_on_commit_is_called_even_when_the_caller_was_cancelled(database: 
 
     def work(connection: Connection) -> str:
         started.set()
-        go_on.wait(10)
+        go_on.wait(30)
         sink(connection, ["kept"])
         return "result"
 
@@ -82,7 +82,7 @@ async def test_on_commit_is_called_even_when_the_caller_was_cancelled(database: 
 
 async def test_a_job_cancelled_before_its_turn_is_not_run(database: Database, writer: Writer) -> None:
     go_on = threading.Event()
-    first = asyncio.create_task(writer.run(lambda _: go_on.wait(10)))
+    first = asyncio.create_task(writer.run(lambda _: go_on.wait(30)))
     second = asyncio.create_task(writer.run(lambda connection: sink(connection, ["never"])))
     await asyncio.sleep(0)
     second.cancel()
@@ -153,7 +153,7 @@ async def test_closing_loses_nothing_that_was_appended_before(database: Database
 async def test_closing_is_bounded(database: Database, caplog: pytest.LogCaptureFixture) -> None:
     writer = Writer(database)
     go_on = threading.Event()
-    job = asyncio.create_task(writer.run(lambda _: go_on.wait(10)))
+    job = asyncio.create_task(writer.run(lambda _: go_on.wait(30)))
     await asyncio.sleep(0)
     await writer.close(timeout_s=0.05)
     assert "did not finish writing within 0.05 s" in caplog.text

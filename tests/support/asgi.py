@@ -38,13 +38,14 @@ class _PromptServer(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def serving(app: Any, http: Any = "httptools") -> AsyncIterator[int]:
-    """Serve `app` as the service does; yields the port."""
+async def serving(app: Any, http: Any = "httptools", *, keep_alive_s: int = 600) -> AsyncIterator[int]:
+    """Serve `app` as the service does; yields the port. No connection is closed in a test just because it is idle."""
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
     config = uvicorn.Config(
         app, http=http, loop="none", lifespan="off", log_config=None, server_header=False, date_header=False,
-        timeout_graceful_shutdown=1, ws=WebSocketProtocol, ws_per_message_deflate=False,
+        timeout_graceful_shutdown=1, timeout_keep_alive=keep_alive_s,
+        ws=WebSocketProtocol, ws_per_message_deflate=False,
     )  # fmt: skip
     server = _PromptServer(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))
@@ -80,12 +81,12 @@ class RawClient:
         self.writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
         await self.writer.drain()
 
-    async def until(self, end: bytes, limit_s: float = 5.0) -> bytes:
+    async def until(self, end: bytes, limit_s: float = 30.0) -> bytes:
         """Everything received up to and including `end`."""
         async with asyncio.timeout(limit_s):
             return await self._reader.readuntil(end)
 
-    async def rest(self, limit_s: float = 5.0) -> bytes:
+    async def rest(self, limit_s: float = 30.0) -> bytes:
         """Everything until the server closes."""
         async with asyncio.timeout(limit_s):
             return await self._reader.read()

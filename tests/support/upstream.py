@@ -171,7 +171,7 @@ class Upstream:
                 handler.cancel()
             await asyncio.gather(*self._handlers, return_exceptions=True)
 
-    async def until(self, condition: Callable[[Upstream], bool], limit_s: float = 5.0) -> None:
+    async def until(self, condition: Callable[[Upstream], bool], limit_s: float = 30.0) -> None:
         """Wait until `condition` holds; it is asked after every change."""
         async with asyncio.timeout(limit_s):
             while not condition(self):

@@ -95,7 +95,7 @@ def elsewhere(llama_server: Path, models_dir: Path, tmp_path: Path) -> Iterator[
     port = free_port()
     command = [str(llama_server), "--host", "127.0.0.1", "--port", str(port), "--models-dir", str(models_dir)]
     with subprocess.Popen(
-        [*command, "--threads", "1"],
+        [*command, "--threads", "1", "--api-key", "sesame"],
         env=clean_environment(),
         cwd=tmp_path,
         stdout=subprocess.DEVNULL,
@@ -108,10 +108,16 @@ def elsewhere(llama_server: Path, models_dir: Path, tmp_path: Path) -> Iterator[
 def test_models_of_a_router_elsewhere_are_shown_and_used(
     start_service: ServiceFactory, elsewhere: str, tmp_path: Path
 ) -> None:
-    service = start_service("--engine", "router", "--router-url", elsewhere, models_dir=tmp_path / "empty")
+    key = tmp_path / "key"
+    key.write_text("sesame\n")
+    arguments = ("--engine", "router", "--router-url", elsewhere, "--router-api-key-file", str(key))
+    service = start_service(*arguments, models_dir=tmp_path / "empty")
     models = service.wait_for_models(4)
     assert {model["id"] for model in models} == {"chat", "embed", "rerank", "slow"}
     assert chat(service, "chat")["choices"]
+    assert chat(service, "chat")["choices"], "the short way knows the key, too"
+    assert "sesame" not in str([service.call("GET", path) for path in ("/api/config", "/api/llama-server", "/models")])
     assert service.stop() == 0
-    again = start_service("--engine", "router", "--router-url", elsewhere, models_dir=tmp_path / "empty")
+    assert "sesame" not in service.output
+    again = start_service(*arguments, models_dir=tmp_path / "empty")
     eventually(lambda: [m["status"] for m in again.wait_for_models(4) if m["id"] == "chat"] == ["running"])
