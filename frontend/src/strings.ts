@@ -259,7 +259,7 @@ export const text = {
     generating: "Generating",
     complete: (tokens: number | null) => (tokens === null ? "Answer complete" : `Answer complete, ${tokens} tokens`),
     stoppedStatus: "Answer stopped",
-    stopped: "Stopped by you",
+    stopped: "Stopped",
     interrupted: "Interrupted",
     interruptedWhy: "The service or the model ended in the middle of this answer.",
     copy: "Copy",

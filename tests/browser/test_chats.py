@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -12,11 +13,13 @@ import pytest
 from playwright.async_api import Locator, Page, expect
 
 from support.browser import OpenPage
+from support.models import write_projector
 from support.service import RunningService, ServiceFactory
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(240)]
 
 LONG_MS = 60_000
+DOT = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="  # 1 x 1 px
 Violations = Callable[[Page], Awaitable[list[str]]]
 
 
@@ -102,7 +105,7 @@ async def test_answer_goes_on_over_a_reload_and_another_page(service: RunningSer
     await until_longer(page, seen)
 
     await page.get_by_role("button", name="Stop", exact=True).click()
-    await expect(answer(page)).to_contain_text("Stopped by you", timeout=LONG_MS)
+    await expect(answer(page)).to_contain_text("Stopped", timeout=LONG_MS)
     assert await words(page) == stored(service, chat_id(page))[-1]["content"].split()
 
 
@@ -115,7 +118,7 @@ async def test_two_tabs_see_the_same_tokens(service: RunningService, open_page: 
     # Whoever stops it, it has ended for both.
     await other.keyboard.press("Escape")
     for page in (one, other):
-        await expect(answer(page)).to_contain_text("Stopped by you", timeout=LONG_MS)
+        await expect(answer(page)).to_contain_text("Stopped", timeout=LONG_MS)
     kept = stored(service, chat_id(one))[-1]["content"].split()
     assert [await words(one), await words(other)] == [kept, kept]
 
@@ -142,6 +145,19 @@ async def test_answer_that_a_crash_broke_off_is_marked_as_interrupted(
     await page.get_by_role("button", name="Regenerate").click()
     await expect(answer(page)).to_contain_text("tokens/s", timeout=LONG_MS)
     await expect(page.get_by_role("group", name="Version 2 of 2")).to_be_visible()
+
+
+async def test_what_runs_is_seen_and_cancelled_on_the_dashboard(service: RunningService, open_page: OpenPage) -> None:
+    page = await open_page(f"{service.url}/chat")
+    await ask(page, "slow", "Never stop")
+    await until_longer(page, 3)
+    await page.get_by_role("link", name="Dashboard", exact=True).click()
+    table = page.get_by_role("region", name="Table of running requests")
+    await expect(table.get_by_role("row").filter(has_text="slow")).to_contain_text("Generating", timeout=LONG_MS)
+    await table.get_by_role("button", name="Cancel the request to slow").click()
+    await expect(page.get_by_text("Nothing is running.")).to_be_visible(timeout=LONG_MS)
+    await page.go_back()
+    await expect(answer(page)).to_contain_text("Stopped", timeout=LONG_MS)
 
 
 # --- branches ---------------------------------------------------------------------------------------------------------
@@ -320,6 +336,30 @@ async def test_instructions_and_sampling_are_kept_with_the_conversation(
     await drawer.get_by_role("button", name="Reset Top-p").click()
     await drawer.get_by_role("button", name="Save").click()
     await expect(drawer).to_have_count(0, timeout=LONG_MS)
+
+
+async def test_image_goes_with_a_message_to_a_model_that_can_see(
+    start_service: ServiceFactory, open_page: OpenPage, models_dir: Path, tmp_path: Path
+) -> None:
+    # A header only: the model counts as one that sees, and cannot be loaded.
+    write_projector(models_dir / "mmproj-chat.gguf")
+    service = start_service(models_dir=models_dir)
+    service.wait_for_models(4)
+    picture = tmp_path / "dot.png"
+    picture.write_bytes(base64.b64decode(DOT))
+    page = await open_page(f"{service.url}/chat", quiet=False)  # Chromium reports the failed load
+    await page.get_by_role("combobox", name="Model").select_option("chat")
+    async with page.expect_file_chooser() as chooser:
+        await page.get_by_role("button", name="Attach images").click()
+    await (await chooser.value).set_files(picture)
+    await expect(page.get_by_role("button", name="Remove dot.png")).to_be_visible()
+    await ask(page, "chat", "What is this?")
+    await expect(page.get_by_role("alert").filter(has_text="No answer")).to_be_visible(timeout=LONG_MS)
+    shown = page.get_by_role("article", name="You").get_by_role("img", name="dot.png")
+    await expect(shown).to_be_visible(timeout=LONG_MS)
+    assert await shown.evaluate("(image) => image.decode().then(() => image.naturalWidth)") == 1
+    await page.get_by_role("combobox", name="Model").select_option("slow")
+    await expect(page.get_by_role("button", name="Attach images")).to_have_count(0)
 
 
 # --- for everyone -----------------------------------------------------------------------------------------------------
