@@ -30,7 +30,8 @@ def settings_page() -> str:
 
 Each setting has one meaning and several names. Precedence at start: command line, then environment, then
 `llama-server-config.json` in the data directory, then the default. A change at run time is written to the file and,
-unless the last column says restart, holds at once; `llama-async-proxy doctor` shows every value and its source.
+unless the last column says restart, holds at once; what is changed by hand only, no API and no page can change.
+`llama-async-proxy doctor` shows every value and its source.
 
 | setting | command line | environment | file key | default | takes effect |
 |---|---|---|---|---|---|
@@ -46,6 +47,8 @@ def _row(setting: Setting) -> str:
     default = "" if setting.default in ("", None, ()) else f"`{setting.default}`"
     flag = f"`{setting.flag}`" if setting.flag else ""
     effect = "restart" if setting.restart else "at once"
+    if setting.by_hand:
+        effect += "; by hand only"
     return f"| {setting.name} | {flag} | {environment} | {keys} | {default} | {effect} |\n"
 
 

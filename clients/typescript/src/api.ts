@@ -10,6 +10,7 @@ export interface Amount {
 }
 
 export interface ApplicationStatus {
+  /** Always production: there is but one way to run the service. */
   environment: string;
   name: string;
   start_time: string;
@@ -91,6 +92,8 @@ export interface ConfigAnswer {
   model_options: ModelOptions;
   performance: Performance;
   response_optimization: ResponseOptimization;
+  /** Every setting, nested as in the configuration file. */
+  settings: Record<string, unknown>;
   success?: true;
   timeouts: Timeouts;
   timestamp?: string;
@@ -937,9 +940,11 @@ export interface Sections {
 }
 
 export interface ServerStatus {
+  /** Whether other origins may call. */
   cors_enabled: boolean;
   host: string;
   port: number;
+  /** false: the service speaks plain HTTP. */
   ssl: boolean;
 }
 
@@ -1059,7 +1064,9 @@ export interface Waiting {
 }
 
 export interface WebsocketStatus {
+  /** The same: a session is one connection. */
   active_connections: number;
+  /** Socket.IO sessions. */
   connected_clients: number;
   messages_per_second: number;
 }

@@ -17,6 +17,7 @@ class Amount(TypedDict):
 
 class ApplicationStatus(TypedDict):
     environment: str
+    """Always production: there is but one way to run the service."""
     name: str
     start_time: str
     uptime: float
@@ -98,6 +99,8 @@ class ConfigAnswer(TypedDict):
     model_options: ModelOptions
     performance: Performance
     response_optimization: ResponseOptimization
+    settings: Mapping[str, object]
+    """Every setting, nested as in the configuration file."""
     success: NotRequired[Literal[True]]
     timeouts: Timeouts
     timestamp: NotRequired[str]
@@ -963,9 +966,11 @@ class Sections(TypedDict):
 
 class ServerStatus(TypedDict):
     cors_enabled: bool
+    """Whether other origins may call."""
     host: str
     port: int
     ssl: bool
+    """false: the service speaks plain HTTP."""
 
 
 class ServicesHealth(TypedDict):
@@ -1085,7 +1090,9 @@ class Waiting(TypedDict):
 
 class WebsocketStatus(TypedDict):
     active_connections: int
+    """The same: a session is one connection."""
     connected_clients: int
+    """Socket.IO sessions."""
     messages_per_second: float
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import ConfigDict, Field
 
 from llama_async_proxy.chats import prompt
 from llama_async_proxy.doors.rest_wire import Answer, Envelope, Wire
 from llama_async_proxy.operations.config import ConfigUpdated
+from llama_async_proxy.operations.configuration import as_tree
 from llama_async_proxy.records import Sampling
 from llama_async_proxy.settings import BY_NAME, Settings
 
@@ -78,6 +81,7 @@ class ConfigAnswer(Envelope[EngineConfig]):
     model_options: ModelOptions
     performance: Performance
     response_optimization: ResponseOptimization
+    settings: dict[str, Any] = Field(description="Every setting, nested as in the configuration file.")
 
 
 class ConfigUpdatedAnswer(Answer[EngineConfig]):
@@ -109,6 +113,7 @@ def config_answer(settings: Settings) -> ConfigAnswer:
         model_options=_model_options(prompt.defaults(settings)),
         performance=Performance(num_thread=settings.threads, context_history_limit=settings.chat_history_limit),
         response_optimization=ResponseOptimization(stream=False, keep_alive=f"{ttl_s:g}s" if ttl_s else "-1"),
+        settings=as_tree(settings),
     )
 
 

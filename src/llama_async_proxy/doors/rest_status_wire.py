@@ -63,7 +63,7 @@ class Unhealthy(ErrorAnswer):
 class ApplicationStatus(Wire):
     name: str
     version: str
-    environment: str
+    environment: str = Field(description="Always production: there is but one way to run the service.")
     uptime: float
     start_time: str
 
@@ -71,13 +71,13 @@ class ApplicationStatus(Wire):
 class ServerStatus(Wire):
     port: int
     host: str
-    ssl: bool
-    cors_enabled: bool
+    ssl: bool = Field(description="false: the service speaks plain HTTP.")
+    cors_enabled: bool = Field(description="Whether other origins may call.")
 
 
 class WebsocketStatus(Wire):
-    connected_clients: int
-    active_connections: int
+    connected_clients: int = Field(description="Socket.IO sessions.")
+    active_connections: int = Field(description="The same: a session is one connection.")
     messages_per_second: float
 
 

@@ -5,8 +5,6 @@ Percentages are rounded to a tenth, sizes are bytes, times milliseconds since th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 from msgspec import Meta, Struct
@@ -16,6 +14,7 @@ from llama_async_proxy.doors.model_statuses import shown_status
 from llama_async_proxy.engines.custom import has_command
 from llama_async_proxy.errors import InvalidInput
 from llama_async_proxy.operations.config import ConfigUpdated, ConfigView, UpdateConfig
+from llama_async_proxy.operations.configuration import as_tree
 from llama_async_proxy.operations.engine import EngineView
 from llama_async_proxy.operations.metrics import GetSamples, Metrics, Samples
 from llama_async_proxy.operations.models import (
@@ -41,7 +40,7 @@ from llama_async_proxy.records import (
     Sample,
     Variant,
 )
-from llama_async_proxy.settings import BY_NAME, SETTINGS, Settings
+from llama_async_proxy.settings import BY_NAME
 
 ContextSize = Annotated[int, Meta(ge=0, le=1 << 31)]
 Limit = Annotated[int, Meta(ge=1, le=2000)]
@@ -415,8 +414,6 @@ class ConfigurationUpdate(Configuration):
 
 _SPELLINGS = {"models_dir": "baseModelsPath", "log_level": "logLevel"}
 """Settings that clients of this dialect know by another name than the file's. All others: the file's."""
-_UNLISTED = frozenset({"data_dir", "insecure_no_auth"})
-"""A client may send back all it was shown, and these, once in the file, would outlive the start they are meant for."""
 
 
 def update_config(payload: Changes) -> UpdateConfig:
@@ -424,41 +421,17 @@ def update_config(payload: Changes) -> UpdateConfig:
 
 
 def configuration(view: ConfigView) -> Configuration:
-    return Configuration(_tree(view.settings))
+    return Configuration(as_tree(view.settings, _SPELLINGS))
 
 
 def configuration_update(updated: ConfigUpdated) -> ConfigurationUpdate:
     change = updated.change
     return ConfigurationUpdate(
-        config=_tree(updated.settings),
+        config=as_tree(updated.settings, _SPELLINGS),
         restartRequired=change.restart_required,
         overridden=[_SPELLINGS.get(name, BY_NAME[name].file_key) for name in change.overridden],
         warnings=list(change.warnings),
     )
-
-
-def _tree(settings: Settings) -> dict[str, object]:
-    """Every setting once, nested as in the file."""
-    tree: dict[str, object] = {}
-    for setting in SETTINGS:
-        if setting.name not in _UNLISTED:
-            value = getattr(settings, setting.name)
-            _put(tree, _SPELLINGS.get(setting.name, setting.file_key), _plain(value))
-    return tree
-
-
-def _plain(value: object) -> object:
-    """JSON for what only settings hold."""
-    if isinstance(value, Path):
-        return str(value)
-    return dict(value) if isinstance(value, Mapping) else value
-
-
-def _put(tree: dict[str, Any], key: str, value: object) -> None:
-    *groups, last = key.split(".")
-    for group in groups:
-        tree = tree.setdefault(group, {})
-    tree[last] = value
 
 
 # --- the engine -------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from llama_async_proxy.errors import InvalidInput
@@ -82,6 +83,34 @@ def _warnings(settings: Settings, changed: tuple[str, ...]) -> tuple[str, ...]:
     if "llama_server" in changed and settings.llama_server and not Path(settings.llama_server).is_file():
         found.append(f"serverPath: {settings.llama_server} does not exist (yet)")
     return tuple(found)
+
+
+_UNLISTED = frozenset({"data_dir", "insecure_no_auth"})
+"""A client may send back all it was shown, and these, once in the file, would outlive the start they are meant for."""
+
+
+def as_tree(settings: Settings, spellings: Mapping[str, str] = MappingProxyType({})) -> dict[str, object]:
+    """JSON of every setting, nested as in the file; `spellings` has keys that differ from it, by setting."""
+    nested: dict[str, object] = {}
+    for setting in SETTINGS:
+        if setting.name not in _UNLISTED:
+            value = getattr(settings, setting.name)
+            _put(nested, spellings.get(setting.name, setting.file_key), _plain(value))
+    return nested
+
+
+def _plain(value: object) -> object:
+    """JSON for what only settings hold."""
+    if isinstance(value, Path):
+        return str(value)
+    return dict(value) if isinstance(value, Mapping) else value
+
+
+def _put(nested: dict[str, Any], key: str, value: object) -> None:
+    *groups, last = key.split(".")
+    for group in groups:
+        nested = nested.setdefault(group, {})
+    nested[last] = value
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
