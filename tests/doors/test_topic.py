@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from typing import Any
 
 import pytest
@@ -24,6 +24,9 @@ class Wires:
         assert to is not None
         self.sent.append((to, event, data))
         self._arrived.set()
+
+    def show(self, event: str, data: object, clients: Collection[str], namespace: str) -> None:  # noqa: ARG002
+        raise AssertionError("a delta reaches each client, in order")
 
     def backlog(self, client: str) -> int:
         return self.waiting.get(client, 0)

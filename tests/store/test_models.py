@@ -244,7 +244,7 @@ async def test_no_other_model_takes_the_name_of_a_variant(table: ModelTable) -> 
     await table.update(model.id, variants=(BOLD,))
     for changes in ({"name": "BOLD"}, {"aliases": ("bold",)}, {"variants": (Variant("bOLD"),)}):
         with pytest.raises(Conflict, match="has the name 'bold' already"):
-            await table.update(other.id, **changes)  # type: ignore[arg-type]
+            await table.update(other.id, **changes)
     with pytest.raises(Conflict):
         await table.add(registered("/m/c.gguf", name="Bold"))
     found = await table.add(scanned("/m/bold.gguf"))
