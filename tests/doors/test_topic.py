@@ -25,7 +25,7 @@ class Wires:
         self.sent.append((to, event, data))
         self._arrived.set()
 
-    def show(self, event: str, data: object, clients: Collection[str], namespace: str) -> None:  # noqa: ARG002
+    def show(self, event: str, data: object, clients: Collection[str], namespace: str) -> None:
         raise AssertionError("a delta reaches each client, in order")
 
     def backlog(self, client: str) -> int:
