@@ -263,7 +263,7 @@ def _engine(
     if settings.engine != "router":
         return WorkersEngine(outlets, lambda: find_launcher(live().engine, live().llama_server))
     if settings.router_url:
-        elsewhere = RemoteRouter(settings.router_url)
+        elsewhere = RemoteRouter(settings.router_url, settings.router_api_key_file)
         return RouterEngine(
             elsewhere, outlets, registered=registered, found=lambda models: register_found(store, outlets.bus, models)
         )

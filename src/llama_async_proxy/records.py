@@ -250,6 +250,8 @@ class Endpoint:
     port: int
     model: str | None = None
     """What requests must call the model, where a router answers for several; None: it does not matter."""
+    api_key: str | None = field(default=None, repr=False)
+    """What the server there asks for."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,6 +93,8 @@ SETTINGS: tuple[Setting, ...] = (
             aliases=("llama.port",), minimum=1, maximum=65535),
     Setting("router_url", str, "", "Address of a llama-server router that runs elsewhere, for --engine router. "
             "Default: the service starts its own.", "llama.routerUrl", "--router-url", restart=True),
+    Setting("router_api_key_file", str, "", "File whose first line is the API key that this router asks for.",
+            "llama.routerApiKeyFile", "--router-api-key-file", restart=True, by_hand=True, is_path=True),
     Setting("custom_commands", bool, False, "Let models be served by commands of their own. Whoever may change a model "
             "can then run programs as the service's user.", "llama.customCommands", "--custom-commands", restart=True,
             by_hand=True),
@@ -217,6 +219,7 @@ class Settings:
     engine_host: str
     engine_port: int
     router_url: str
+    router_api_key_file: str
     custom_commands: bool
     max_models: int
     load_on_request: bool

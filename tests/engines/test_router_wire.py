@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from llama_async_proxy.engines.options import StateLine
-from llama_async_proxy.engines.router_host import parse_url, router_environment
+from llama_async_proxy.engines.router_host import parse_url, read_api_key, router_environment
 from llama_async_proxy.engines.router_wire import (
     NotARouter,
     RouterEvent,
@@ -24,7 +24,7 @@ from llama_async_proxy.engines.router_wire import (
     section,
     split_line,
 )
-from llama_async_proxy.errors import InvalidInput
+from llama_async_proxy.errors import EngineMissing, InvalidInput
 from llama_async_proxy.records import CustomCommand, Endpoint, LaunchSpec, ModelKind, OptionValue
 
 
@@ -161,3 +161,22 @@ def test_another_address_is_refused(url: str) -> None:
 def test_the_router_itself_is_not_told_to_be_a_child() -> None:
     environment = router_environment({"LLAMA_ARG_PORT": "1", "HOME": str(Path("/h")), "LLAMA_ARG_THREADS": "2"})
     assert environment == {"HOME": "/h", "LLAMA_ARG_THREADS": "2", "LLAMA_ARG_CORS_ORIGINS": "http://127.0.0.1"}
+
+
+# --- a key for a router elsewhere -------------------------------------------------------------------------------------
+
+
+def test_a_key_is_the_first_line_of_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text("sesame \nanother\n")
+    assert read_api_key(file) == "sesame"
+
+
+@pytest.mark.parametrize("content", [b"", b"\nkey", b"two words", b"\xff\xfe", b"a\x00b"])
+def test_what_is_no_key_is_said_with_its_file(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "key"
+    file.write_bytes(content)
+    with pytest.raises(EngineMissing, match=str(file)):
+        read_api_key(file)
+    with pytest.raises(EngineMissing, match="cannot be read"):
+        read_api_key(tmp_path / "none")

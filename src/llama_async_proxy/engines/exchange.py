@@ -83,6 +83,8 @@ async def exchange(
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # an event stream may be silent for long
     host = f"[{endpoint.host}]" if ":" in endpoint.host else endpoint.host
     lines = [f"{method} {target} HTTP/1.1", f"host: {host}:{endpoint.port}", f"accept: {accept}", "connection: close"]
+    if endpoint.api_key is not None:
+        lines.append(f"authorization: Bearer {endpoint.api_key}")
     if content:
         lines += ["content-type: application/json", f"content-length: {len(content)}"]
     try:

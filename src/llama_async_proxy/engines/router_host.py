@@ -7,7 +7,7 @@ import contextlib
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -252,6 +252,9 @@ def _replace(path: Path, text: str) -> None:
     temporary.replace(path)
 
 
+_MAX_KEY = 4096
+
+
 class _BadPreset(Exception):
     """The router does not read the file we wrote."""
 
@@ -263,6 +266,18 @@ class _Preset:
 
 
 # --- elsewhere ----------------------------------------------------------------------------------------
+
+
+def read_api_key(path: Path) -> str:
+    """The first line of a file. Raises EngineMissing when it holds no key."""
+    try:
+        with path.open(encoding="ascii") as file:
+            key = file.readline(_MAX_KEY).strip()
+    except (OSError, ValueError) as exc:
+        raise EngineMissing(f"The router's API key cannot be read from {path}: {exc}") from exc
+    if not key or not key.isprintable() or " " in key:
+        raise EngineMissing(f"{path} has no API key in its first line (llama.routerApiKeyFile)")
+    return key
 
 
 def parse_url(url: str) -> Endpoint:
@@ -284,13 +299,17 @@ class RemoteRouter:
     is_patient = True
     leaves_models = True
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, api_key_file: str = "") -> None:
         """Raises InvalidInput for an address that is none."""
         self._url = url
+        self._api_key_file = api_key_file
         self._endpoint = parse_url(url)
         self._models: Sequence[RouterModel] = ()
 
     async def open(self, say: Say) -> Opened:  # noqa: ARG002 - its log is elsewhere
+        if self._api_key_file:
+            key = await asyncio.to_thread(read_api_key, Path(self._api_key_file))
+            self._endpoint = replace(self._endpoint, api_key=key)
         try:
             self._models = await RouterApi(self._endpoint).models()
         except RouterError as exc:

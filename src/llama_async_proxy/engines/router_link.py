@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from llama_async_proxy.engines import probe
 from llama_async_proxy.engines.instance import Listener
@@ -171,7 +171,7 @@ class RouterLink:
         if name is None or status not in RUNNING_STATUSES:
             others = [other for other in self._callbacks.running() if other.model_id != spec.model_id]
             name = await self._host.offer(spec, others, api)
-        instance.name, instance.endpoint = name, Endpoint(api.endpoint.host, api.endpoint.port, name)
+        instance.name, instance.endpoint = name, replace(api.endpoint, model=name)
         self._instances[name] = instance
         if status in RUNNING_STATUSES:
             instance.asked_s = self._now()

@@ -58,6 +58,8 @@ class UpstreamRequest:
     def head(self, endpoint: Endpoint) -> bytes:
         lines = [b"%b %b HTTP/1.1\r\nhost: %b" % (self.method.encode(), self.target, authority(endpoint))]
         lines += [b"%b: %b" % header for header in self.headers]
+        if endpoint.api_key is not None:
+            lines.append(b"authorization: Bearer " + endpoint.api_key.encode())
         if self.body or self.method == "POST":
             lines.append(b"content-length: %d" % len(self.body))
         return b"\r\n".join(lines) + b"\r\n\r\n"

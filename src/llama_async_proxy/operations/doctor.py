@@ -70,7 +70,7 @@ def _versions() -> Finding:
 
 async def _router(settings: Settings) -> Finding:
     try:
-        opened = await RemoteRouter(settings.router_url).open(lambda *_: None)
+        opened = await RemoteRouter(settings.router_url, settings.router_api_key_file).open(lambda *_: None)
     except ServiceError as exc:
         return Finding("engine", Level.PROBLEM, exc.message)
     return Finding("engine", Level.OK, f"a router at {opened.endpoint.host}:{opened.endpoint.port}")
