@@ -121,3 +121,24 @@ def test_models_of_a_router_elsewhere_are_shown_and_used(
     assert "sesame" not in service.output
     again = start_service(*arguments, models_dir=tmp_path / "empty")
     eventually(lambda: [m["status"] for m in again.wait_for_models(4) if m["id"] == "chat"] == ["running"])
+
+
+def test_the_service_itself_is_a_router_for_another_service(
+    start_service: ServiceFactory, models_dir: Path, tmp_path: Path
+) -> None:
+    first = start_service(models_dir=models_dir)
+    first.wait_for_models(4)
+    place = tmp_path / "second"
+    place.mkdir()
+
+    def status(at: RunningService) -> str:
+        return str(at.call("GET", "/api/models/chat")[1]["data"]["status"])
+
+    with RunningService(place, "--engine", "router", "--router-url", first.url) as second:
+        assert {model["id"] for model in second.wait_for_models(4)} == {"chat", "embed", "rerank", "slow"}
+        assert chat(second, "chat")["choices"]
+        assert (status(first), status(second)) == ("running", "running")
+        assert second.call("POST", "/api/models/chat/unload")[0] == 200
+        assert status(first) != "running"
+        assert first.call("POST", "/api/models/chat/load")[0] == 200
+        eventually(lambda: status(second) == "running")
