@@ -8,13 +8,12 @@ import gc
 import logging
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import socketio
-import uvloop
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from llama_async_proxy.chats.answers import Answers
@@ -79,8 +78,18 @@ def run(settings: Settings) -> int:
     """Serve until SIGINT or SIGTERM; returns the exit status. Raises ServiceError when it cannot start."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(listener) for listener in listen(settings.host, settings.port)]
-        uvloop.run(_serve(settings, sockets))
+        _run_loop(_serve(settings, sockets))
     return 0
+
+
+def _run_loop(main: Coroutine[object, object, None]) -> None:
+    """On uvloop where it is installed, else on asyncio's own loop: the same, slower."""
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(main)
+    else:
+        uvloop.run(main)
 
 
 async def _serve(settings: Settings, sockets: list[socket.socket]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import openai
 import pytest
 
+from support.models import write_chat
 from support.service import REPOSITORY, RunningService, clean_environment
 
 pytestmark = pytest.mark.engine
@@ -87,3 +88,20 @@ def test_nothing_in_the_package_needs_the_repository() -> None:
     command = [sys.executable, "-m", "llama_async_proxy", "--version"]
     result = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY.parent, check=True)
     assert result.stdout.startswith("llama-async-proxy ")
+
+
+def test_everything_works_on_the_loop_of_asyncio(tmp_path: Path, llama_server: Path) -> None:
+    (tmp_path / "blocked").mkdir()
+    (tmp_path / "blocked/uvloop.py").write_text("raise ImportError('not on this machine')")
+    (tmp_path / "models").mkdir()
+    write_chat(tmp_path / "models/chat.gguf")
+    environment = {"PYTHONPATH": str(tmp_path / "blocked")}
+    with RunningService(tmp_path, "--llama-server", str(llama_server), environment=environment) as service:
+        service.wait_for_models(1)
+        assert "uvloop/loop." not in Path(f"/proc/{service.process.pid}/maps").read_text()
+        client = openai.OpenAI(base_url=service.url + "/v1", api_key="none")
+        for stream in (True, False):
+            answer = client.chat.completions.create(
+                model="chat", messages=[{"role": "user", "content": "?"}], stream=stream, max_tokens=8
+            )
+            assert len(list(answer)) > 1
