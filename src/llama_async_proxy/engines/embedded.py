@@ -27,6 +27,10 @@ WHEEL_VERSION = "2026.10.11549"
 
 PARSE_SYMBOL = "_Z19common_params_parseiPPcR13common_params13llama_examplePFviS0_E"
 """bool common_params_parse(int, char **, common_params &, llama_example, void (*)(int, char **))"""
+LOG_SYMBOL = "_Z15common_log_mainv"
+"""common_log * common_log_main()"""
+FLUSH_SYMBOL = "_Z16common_log_flushP10common_log"
+"""void common_log_flush(common_log *)"""
 EXAMPLE_SERVER = 12
 """LLAMA_EXAMPLE_SERVER of enum llama_example: which flags the parser accepts."""
 LLAMA_SERVER_PORT = 8080
@@ -57,11 +61,23 @@ def serve(argv: list[str]) -> None:
     try:
         _server = xllamacpp.Server(parameters)  # its own HTTP listener; returns when the model is loaded
     except (RuntimeError, ValueError) as exc:
+        flush_log()
         raise Refused(str(exc)) from exc
     # The destructor waits for running streams and can hang, so the process leaves without it: the kernel frees all.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: os._exit(0))
     threading.Event().wait()
+
+
+def flush_log() -> None:
+    """Wait until llama.cpp's log is written: a thread of its own does that, so the reason could come late or never."""
+    from xllamacpp import xllamacpp as extension
+
+    library = ctypes.CDLL(extension.__file__)
+    log, flush = getattr(library, LOG_SYMBOL, None), getattr(library, FLUSH_SYMBOL, None)
+    if log is not None and flush is not None:
+        log.restype = ctypes.c_void_p
+        flush(ctypes.c_void_p(log()))
 
 
 def parse(argv: list[str]) -> CommonParams:
