@@ -12,13 +12,11 @@ import json
 import os
 import sys
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from platformdirs import user_data_path
 
@@ -293,7 +291,7 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 def _models(arguments: argparse.Namespace) -> int:
     base = arguments.url or _service_url(_settings(arguments))
-    name = urllib.parse.quote(getattr(arguments, "model", ""), safe="")
+    name = quote(getattr(arguments, "model", ""), safe="")
     method, path = {
         "list": ("GET", "/api/models"),
         "scan": ("POST", "/api/models/scan"),
@@ -326,27 +324,19 @@ def _service_url(settings: Settings) -> str:
 
 def call_service(base: str, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
     """The JSON answer of the running service. Raises ServiceError with the service's own sentence."""
-    if not base.startswith(("http://", "https://")):
-        raise InvalidInput("--url", f"must start with http:// or https://, not {base!r}")
-    data = None if method == "GET" else json.dumps(body or {}).encode()
-    request = urllib.request.Request(base.rstrip("/") + path, method=method, data=data)  # noqa: S310
-    request.add_header("Content-Type", "application/json")
-    try:
-        with urllib.request.urlopen(request) as response:  # noqa: S310
-            return json.load(response)
-    except urllib.error.HTTPError as exc:
-        raise _remote_error(exc) from exc
-    except (OSError, json.JSONDecodeError) as exc:
-        raise ServiceError(f"no service answers at {base} ({exc}); start it with: llama-async-proxy serve") from exc
+    from llama_async_proxy.client import ApiError, Client, ConnectionFailed, Request
 
-
-def _remote_error(exc: urllib.error.HTTPError) -> ServiceError:
     try:
-        error = json.load(exc)["error"]
-        message, details = str(error["message"]), error.get("details")
-    except (ValueError, KeyError, TypeError):
-        return ServiceError(f"the service answered {exc.code} {exc.reason}")
-    return ServiceError(message, details=details)
+        client = Client(base)
+    except ValueError as exc:
+        raise InvalidInput("--url", str(exc)) from exc
+    request: Request[Any] = Request(method, path, body=None if method == "GET" else body or {})
+    try:
+        return client.send(request)
+    except ConnectionFailed as exc:
+        raise ServiceError(f"{exc.message}; start the service with: llama-async-proxy serve") from exc
+    except ApiError as exc:
+        raise ServiceError(exc.message, details=exc.details) from exc
 
 
 def _render_models(data: Any) -> str:
@@ -429,7 +419,7 @@ def _preset_request(arguments: argparse.Namespace) -> tuple[str, str, Mapping[st
         case "list":
             return "GET", "/api/presets", {}
         case "show":
-            return "GET", f"/api/presets/{urllib.parse.quote(arguments.preset, safe='')}", {}
+            return "GET", f"/api/presets/{quote(arguments.preset, safe='')}", {}
         case "validate":
             return "POST", "/api/preset-validation", {"content": _ini_text(arguments.file)}
         case "import":

@@ -7,7 +7,7 @@ ApiError
 ├── NotFound             404
 ├── Conflict             409
 ├── RateLimited          429; says when to try again
-├── Unavailable          502, 503, 504: the service or its engine cannot do it now
+├── Unavailable          502, 503, 504, 507: the service or its engine cannot do it now
 └── ServerFailed         500
 """
 
@@ -83,7 +83,7 @@ def _class_of(status: int) -> type[ApiError]:
             return Conflict
         case 429:
             return RateLimited
-        case 502 | 503 | 504:
+        case 502 | 503 | 504 | 507:
             return Unavailable
         case _ if status < 500:
             return InvalidRequest

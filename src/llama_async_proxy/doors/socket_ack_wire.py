@@ -31,6 +31,7 @@ from llama_async_proxy.operations.presets import (
     ValidatePreset,
 )
 from llama_async_proxy.records import LogLevel, LogLine, Model, ModelRuntime, OptionValue
+from llama_async_proxy.settings import BY_NAME
 
 # --- models -----------------------------------------------------------------------------------------------------------
 
@@ -313,7 +314,8 @@ def config(view: ConfigView) -> AckConfig:
 
 def config_updated(updated: ConfigUpdated) -> AckConfigUpdated:
     change = updated.change
-    return AckConfigUpdated(True, change.restart_required, list(change.overridden), list(change.warnings))
+    overridden = [BY_NAME[name].file_key for name in change.overridden]
+    return AckConfigUpdated(True, change.restart_required, overridden, list(change.warnings))
 
 
 # --- metrics and logs -------------------------------------------------------------------------------------------------
