@@ -105,7 +105,8 @@ class ActivePreset:
                 self.problem = exc.message if settings.preset else None
             except ServiceError as exc:
                 self.problem = exc.message
-                logger.error("The remembered options are not in force: %s", exc.message)  # noqa: TRY400 - it says it all
+                what = "What was in force stays so" if self.name else "The remembered options are not in force"
+                logger.error("%s: %s", what, exc.message)  # noqa: TRY400 - it says it all
 
     async def choose(self, name: str) -> None:
         """Put a preset in force and remember it.
