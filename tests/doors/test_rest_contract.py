@@ -34,6 +34,8 @@ PROMISES = [
     response_headers_conformance,
     response_schema_conformance,
 ]
+TOO_LARGE = [promise for promise in PROMISES if promise is not negative_data_rejection]
+"""Of a body that is refused unread: schemathesis does not count 413 among the refusals."""
 KNOWN: dict[str, str] = {"model_id": "chat", "name": "default"}
 """Values of path parameters that exist, taken for half of the requests."""
 
@@ -71,7 +73,7 @@ def _try(operation: APIOperation[Any, Any, Any, Any], at: House) -> None:
             case.body["paths"] = [_inside(at.models_dir, path) for path in paths]
         response = case.call(base_url=at.url, timeout=30)
         assert response.status_code != 500, response.text
-        case.validate_response(response, checks=PROMISES)
+        case.validate_response(response, checks=TOO_LARGE if response.status_code == 413 else PROMISES)
 
     attempt()
 
