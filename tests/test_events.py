@@ -32,7 +32,7 @@ async def test_a_waiting_subscriber_is_woken() -> None:
         waiting = asyncio.ensure_future(anext(aiter(events)))
         await asyncio.sleep(0)
         bus.publish(ScanProgressed(1, 1))
-        assert await asyncio.wait_for(waiting, 1) == ScanProgressed(1, 30)
+        assert await asyncio.wait_for(waiting, 30) == ScanProgressed(1, 1)
 
 
 async def test_nothing_reaches_a_subscription_that_ended() -> None:
