@@ -261,7 +261,7 @@ class MemoryUse:
     host_bytes: int = 0
     gpu_bytes: int = 0
     gpus: tuple[int, ...] = ()
-    """Of each GPU, in the driver's order; empty with one, and where nobody knows."""
+    """Of each GPU, in the driver's order; empty where the engine chooses, and where nobody knows."""
 
 
 NO_MEMORY = MemoryUse()

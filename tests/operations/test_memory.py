@@ -76,11 +76,12 @@ def test_a_limit_that_was_set_holds() -> None:
 
 
 def test_each_gpu_of_several_has_its_own_bound() -> None:
-    two = replace(MACHINE, gpus=(MACHINE.gpus[0], MACHINE.gpus[0]))
-    (together, alone), [one] = book(two).capacity(), {gpu.memory_total_bytes for gpu in two.gpus}
-    assert (together.gpus, alone.gpus) == ((), (one, one))
-    mixed = replace(two, gpus=(two.gpus[0], replace(two.gpus[1], vendor="amd")))
-    assert book(mixed).capacity()[1].gpus == (), "no engine's order"
+    gpu = replace(MACHINE.gpus[0], memory_total_bytes=24 * GIB)
+    two = replace(MACHINE, gpus=(gpu, gpu))
+    together, alone = book(two, gpu_memory_margin_mib=1024).capacity()
+    assert (together.gpus, alone.gpus) == ((23 * GIB, 23 * GIB), (24 * GIB, 24 * GIB)), "less the margin"
+    mixed = replace(two, gpus=(gpu, replace(gpu, vendor="amd")))
+    assert book(mixed).capacity()[1].gpus == (), "their order for the engine is not known"
     assert book(two, kind="embedded").capacity()[1].gpus == ()
 
 

@@ -56,7 +56,10 @@ class Demand:
         return estimate(self.shape, self.placed(budget))
 
     def use(self, budget: MemoryBudget) -> MemoryUse:
-        return _sum(_use(self.estimate(budget)), self._draft_use(budget))
+        """By GPU only where the options say which layers lie where: else the engine puts them where there is room."""
+        answer = self.estimate(budget)
+        each = tuple(gpu.total_bytes for gpu in answer.gpus) if self.settings.gpu_shares else ()
+        return _sum(replace(_use(answer), gpus=each), self._draft_use(budget))
 
     def fits(self, budget: MemoryBudget) -> bool:
         return Capacity(budget.host_bytes, budget.gpu_bytes, budget.gpus).holds((self.use(budget),))
@@ -115,8 +118,7 @@ class Demand:
 
 
 def _use(answer: MemoryEstimate) -> MemoryUse:
-    each = tuple(gpu.total_bytes for gpu in answer.gpus) if len(answer.gpus) > 1 else ()
-    return MemoryUse(answer.host.total_bytes, answer.gpu.total_bytes, each)
+    return MemoryUse(answer.host.total_bytes, answer.gpu.total_bytes)
 
 
 def _sum(one: MemoryUse, other: MemoryUse) -> MemoryUse:

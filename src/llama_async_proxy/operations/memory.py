@@ -81,21 +81,18 @@ class MemoryBook:
         return use
 
     def capacity(self) -> tuple[Capacity, Capacity]:
-        """Layers are shared out by what each GPU has left, so that together only the sum counts; but no GPU has more
-        than it has.
-        """
         sample, settings = self._samples.latest, self._settings()
         if sample is None:
             return UNLIMITED, UNLIMITED
         each = () if self._engine().kind == "embedded" else gpu_totals(sample)
+        gpu_margin_bytes = settings.gpu_memory_margin_mib << 20
         free = Capacity(
             settings.memory_limit_mib << 20 or _host(sample, sample.memory_available_bytes, settings),
-            self._gpu(
-                settings.gpu_memory_limit_mib << 20, free_gpu_bytes(sample, settings.gpu_memory_margin_mib << 20)
-            ),
+            self._gpu(settings.gpu_memory_limit_mib << 20, free_gpu_bytes(sample, gpu_margin_bytes)),
+            tuple(max(0, total - gpu_margin_bytes) for total in each),
         )
         if settings.memory_strict:
-            return free, replace(free, gpus=each)
+            return free, free
         total = Capacity(
             settings.memory_limit_mib << 20 or sample.memory_total_bytes or None,
             self._gpu(settings.gpu_memory_limit_mib << 20, total_gpu_bytes(sample)),
