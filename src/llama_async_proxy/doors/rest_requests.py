@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Query
 from pydantic import Field
 
-from llama_async_proxy.doors.rest_wire import Answer, CamelWire, ErrorAnswer, iso_time
+from llama_async_proxy.doors.rest_routes import Live, Route, routes_of
+from llama_async_proxy.doors.rest_wire import Answer, CamelWire, iso_time
 from llama_async_proxy.operations import table
 from llama_async_proxy.operations.requests import CancelRequest, ListRequests
-from llama_async_proxy.operations.services import Services
 from llama_async_proxy.records import LiveRequest, RequestPhase, RequestRecord
 
 
@@ -60,14 +60,6 @@ class Cancelled(CamelWire):
     cancelled: list[RunningRequest] = Field(description="Several when clients gave them the same id.")
 
 
-async def _services(request: Request) -> Services:
-    services: Services = request.app.state.services()
-    return services
-
-
-Live = Annotated[Services, Depends(_services)]
-
-
 async def list_requests(
     services: Live,
     limit: Annotated[int, Query(description="Of those that have ended; 0 to 1000.")] = 100,
@@ -84,23 +76,14 @@ async def cancel_request(services: Live, request_id: str) -> Answer[Cancelled]:
     return Answer(data=Cancelled(cancelled=[*map(_running, cancelled.requests)]), message="Request cancelled")
 
 
+_ROUTES: tuple[Route, ...] = (
+    Route("GET", "/api/requests", list_requests, Answer[Requests], (400, 503), shows_null=True),
+    Route("DELETE", "/api/requests/{request_id:path}", cancel_request, Answer[Cancelled], (404,), shows_null=True),
+)
+
+
 def request_routes() -> APIRouter:
-    router = APIRouter(prefix="/api/requests", tags=["requests"])
-    router.add_api_route(
-        "", list_requests, methods=["GET"], responses=_failures(400, 503), operation_id=list_requests.__name__
-    )
-    router.add_api_route(
-        "/{request_id:path}",
-        cancel_request,
-        methods=["DELETE"],
-        responses=_failures(404),
-        operation_id=cancel_request.__name__,
-    )
-    return router
-
-
-def _failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    return {status: {"model": ErrorAnswer} for status in (*statuses, 500)}
+    return routes_of("requests", _ROUTES)
 
 
 def _running(request: LiveRequest) -> RunningRequest:
