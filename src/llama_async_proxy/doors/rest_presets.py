@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request
-from pydantic import BaseModel
+from fastapi import APIRouter, Query
 
 from llama_async_proxy.doors import rest_presets_wire as wire
 from llama_async_proxy.doors.rest_engine_wire import EngineData, engine_data
-from llama_async_proxy.doors.rest_wire import Answer, ErrorAnswer
+from llama_async_proxy.doors.rest_routes import BODY, Live, Route, routes_of
+from llama_async_proxy.doors.rest_wire import Answer
 from llama_async_proxy.operations import table
 from llama_async_proxy.operations.engine import EngineView
 from llama_async_proxy.operations.models_directory import ListModelsDirectory
@@ -49,16 +47,6 @@ from llama_async_proxy.operations.presets import (
     SavePreset,
     ValidatePreset,
 )
-from llama_async_proxy.operations.services import Services
-
-
-async def _services(request: Request) -> Services:
-    services: Services = request.app.state.services()
-    return services
-
-
-Live = Annotated[Services, Depends(_services)]
-
 
 # --- files ------------------------------------------------------------------------------------------------------------
 
@@ -242,77 +230,50 @@ def _engine(view: EngineView, message: str) -> Answer[EngineData]:
 # --- the table --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Route:
-    method: str
-    path: str
-    endpoint: Callable[..., Any]
-    answer: type[BaseModel]
-    errors: tuple[int, ...] = ()
-    """Statuses it may fail with, besides 500."""
-    tag: str = "presets"
-
-
 _PRESET = Answer[wire.PresetDetails]
-_BODY = (400, 413, 415)
-_WRITE = (*_BODY, 403, 404, 409, 503)
+_WRITE = (*BODY, 403, 404, 409, 503)
 
-_ROUTES: tuple[_Route, ...] = (
-    _Route("GET", "/api/presets", list_presets, Answer[wire.Presets], (403, 503)),
-    _Route("POST", "/api/presets", create_preset, _PRESET, _WRITE),
-    _Route("GET", "/api/preset-templates", list_preset_templates, Answer[wire.Templates]),
-    _Route("POST", "/api/preset-validation", validate_preset, Answer[wire.PresetVerdict], (*_BODY, 503)),
-    _Route("POST", "/api/preset-import", import_preset, _PRESET, _WRITE),
-    _Route("GET", "/api/presets/{name}", read_preset, _PRESET, (400, 403, 404, 503)),
-    _Route("PUT", "/api/presets/{name}", save_preset, _PRESET, _WRITE),
-    _Route("DELETE", "/api/presets/{name}", delete_preset, Answer[wire.PresetRemoved], (400, 403, 404, 409, 503)),
-    _Route("POST", "/api/presets/{name}/clone", clone_preset, _PRESET, _WRITE),
-    _Route("POST", "/api/presets/{name}/rename", rename_preset, _PRESET, _WRITE),
-    _Route("GET", "/api/presets/{name}/export", export_preset, Answer[wire.PresetFileText], (400, 403, 404, 503)),
-    _Route("GET", "/api/presets/{name}/versions", list_preset_versions, Answer[wire.Versions], (400, 404)),
-    _Route(
-        "POST", "/api/presets/{name}/versions/{version}/restore", restore_preset, _PRESET, (400, 403, 404, 409, 503)
-    ),
-    _Route("GET", "/api/presets/{name}/diff", diff_presets, Answer[wire.Difference], (400, 403, 404, 503)),
-    _Route("GET", "/api/presets/{name}/models", list_preset_models, Answer[wire.Sections], (400, 403, 404, 503)),
-    _Route("POST", "/api/presets/{name}/models", add_preset_model, _PRESET, _WRITE),
-    _Route("PATCH", "/api/presets/{name}/models/{model_name:path}", update_preset_model, _PRESET, _WRITE),
-    _Route(
-        "DELETE", "/api/presets/{name}/models/{model_name:path}", remove_preset_model, _PRESET, (400, 403, 404, 503)
-    ),
-    _Route("GET", "/api/presets/{name}/defaults", get_preset_defaults, Answer[wire.Defaults], (400, 403, 404, 503)),
-    _Route("PATCH", "/api/presets/{name}/defaults", update_preset_defaults, _PRESET, _WRITE),
-    _Route("GET", "/api/presets/{name}/inheritance", show_inheritance, Answer[wire.Inherited], (400, 403, 404, 503)),
-    _Route("GET", "/api/options", list_options, Answer[wire.Options], (503,), "options"),
-    _Route("GET", "/api/models/{model_id}/options", get_model_options, Answer[wire.OptionsOfModel], (404,), "options"),
-    _Route("GET", "/api/models-directory", list_models_directory, Answer[wire.DirectoryInfo], (), "models"),
-    _Route("GET", "/api/llama-server/options", get_engine_options, Answer[wire.OptionsOfEngine], (400,), "engine"),
-    _Route(
-        "PATCH",
-        "/api/llama-server/options",
-        configure_engine,
-        Answer[wire.OptionsOfEngine],
-        (*_BODY, 403, 503),
-        "engine",
-    ),
-    _Route(
-        "POST", "/api/llama-server/preset", start_with_preset, Answer[EngineData], (*_BODY, 403, 404, 503), "engine"
-    ),
-    _Route("DELETE", "/api/llama-server/preset", leave_preset, Answer[EngineData], (403, 503), "engine"),
+_PRESETS: tuple[Route, ...] = (
+    Route("GET", "/api/presets", list_presets, Answer[wire.Presets], (403, 503)),
+    Route("POST", "/api/presets", create_preset, _PRESET, _WRITE),
+    Route("GET", "/api/preset-templates", list_preset_templates, Answer[wire.Templates]),
+    Route("POST", "/api/preset-validation", validate_preset, Answer[wire.PresetVerdict], (*BODY, 503)),
+    Route("POST", "/api/preset-import", import_preset, _PRESET, _WRITE),
+    Route("GET", "/api/presets/{name}", read_preset, _PRESET, (400, 403, 404, 503)),
+    Route("PUT", "/api/presets/{name}", save_preset, _PRESET, _WRITE),
+    Route("DELETE", "/api/presets/{name}", delete_preset, Answer[wire.PresetRemoved], (400, 403, 404, 409, 503)),
+    Route("POST", "/api/presets/{name}/clone", clone_preset, _PRESET, _WRITE),
+    Route("POST", "/api/presets/{name}/rename", rename_preset, _PRESET, _WRITE),
+    Route("GET", "/api/presets/{name}/export", export_preset, Answer[wire.PresetFileText], (400, 403, 404, 503)),
+    Route("GET", "/api/presets/{name}/versions", list_preset_versions, Answer[wire.Versions], (400, 404)),
+    Route("POST", "/api/presets/{name}/versions/{version}/restore", restore_preset, _PRESET, (400, 403, 404, 409, 503)),
+    Route("GET", "/api/presets/{name}/diff", diff_presets, Answer[wire.Difference], (400, 403, 404, 503)),
+    Route("GET", "/api/presets/{name}/models", list_preset_models, Answer[wire.Sections], (400, 403, 404, 503)),
+    Route("POST", "/api/presets/{name}/models", add_preset_model, _PRESET, _WRITE),
+    Route("PATCH", "/api/presets/{name}/models/{model_name:path}", update_preset_model, _PRESET, _WRITE),
+    Route("DELETE", "/api/presets/{name}/models/{model_name:path}", remove_preset_model, _PRESET, (400, 403, 404, 503)),
+    Route("GET", "/api/presets/{name}/defaults", get_preset_defaults, Answer[wire.Defaults], (400, 403, 404, 503)),
+    Route("PATCH", "/api/presets/{name}/defaults", update_preset_defaults, _PRESET, _WRITE),
+    Route("GET", "/api/presets/{name}/inheritance", show_inheritance, Answer[wire.Inherited], (400, 403, 404, 503)),
+)
+_OPTIONS: tuple[Route, ...] = (
+    Route("GET", "/api/options", list_options, Answer[wire.Options], (503,)),
+    Route("GET", "/api/models/{model_id}/options", get_model_options, Answer[wire.OptionsOfModel], (404,)),
+)
+_MODELS: tuple[Route, ...] = (
+    Route("GET", "/api/models-directory", list_models_directory, Answer[wire.DirectoryInfo], ()),
+)
+_ENGINE: tuple[Route, ...] = (
+    Route("GET", "/api/llama-server/options", get_engine_options, Answer[wire.OptionsOfEngine], (400,)),
+    Route("PATCH", "/api/llama-server/options", configure_engine, Answer[wire.OptionsOfEngine], (*BODY, 403, 503)),
+    Route("POST", "/api/llama-server/preset", start_with_preset, Answer[EngineData], (*BODY, 403, 404, 503)),
+    Route("DELETE", "/api/llama-server/preset", leave_preset, Answer[EngineData], (403, 503)),
 )
 
 
 def preset_routes() -> APIRouter:
     router = APIRouter()
-    for route in _ROUTES:
-        router.add_api_route(
-            route.path,
-            route.endpoint,
-            methods=[route.method],
-            tags=[route.tag],
-            response_model=route.answer,
-            response_model_exclude_none=True,
-            responses={status: {"model": ErrorAnswer} for status in (*route.errors, 500)},
-            operation_id=route.endpoint.__name__,
-        )
+    tagged = {"presets": _PRESETS, "options": _OPTIONS, "models": _MODELS, "engine": _ENGINE}
+    for tag, routes in tagged.items():
+        router.include_router(routes_of(tag, routes))
     return router
