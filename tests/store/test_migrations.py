@@ -127,3 +127,27 @@ async def test_a_database_of_the_first_version_keeps_what_it_holds(empty: Databa
         assert [line.message for line in await store.logs.query()] == ["hello"]
         chat = await store.chats.create(NewConversation("after the upgrade", "m"))
         assert [hit.conversation_id for hit in await store.search.find(Query("upgrade"))] == [chat.id]
+
+
+async def test_a_database_of_the_second_version_keeps_its_conversations(empty: Database) -> None:
+    with empty.writing.begin() as connection:
+        migrations.upgrade(connection, "0002")
+        connection.execute(
+            text(
+                "INSERT INTO conversations (title, has_automatic_title, model, sampling, is_pinned, is_archived,"
+                " is_unspaced, created_at_ms, updated_at_ms) VALUES ('Talk', 0, 'm', '{}', 1, 0, 0, 1, 2)"
+            )
+        )
+        connection.execute(
+            text(
+                "INSERT INTO messages (conversation_id, role, content, status, is_active, is_unspaced, created_at_ms)"
+                " VALUES (1, 'user', 'ancient words', 'complete', 1, 0, 1)"
+            )
+        )
+    empty.close()
+    async with Store.open(empty.path, log_max_rows=lambda: 1000) as store:
+        conversation, messages = await store.chats.thread(1)
+        assert (conversation.title, conversation.is_pinned) == ("Talk", True)
+        assert [message.content for message in messages] == ["ancient words"]
+        assert [hit.conversation_id for hit in await store.search.find(Query("ancient"))] == [1]
+    assert examine_database(empty.path).endswith("MB")
