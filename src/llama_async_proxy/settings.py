@@ -92,7 +92,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("engine_port", int, 8134, "Port of the router engine; stored for other engines.", "port",
             aliases=("llama.port",), minimum=1, maximum=65535),
     Setting("router_url", str, "", "Address of a llama-server router that runs elsewhere, for --engine router. "
-            "Default: the service starts its own.", "llama.routerUrl", "--router-url", restart=True),
+            "Default: the service starts its own.", "llama.routerUrl", "--router-url", restart=True, by_hand=True),
     Setting("router_api_key_file", str, "", "File whose first line is the API key that this router asks for.",
             "llama.routerApiKeyFile", "--router-api-key-file", restart=True, by_hand=True, is_path=True),
     Setting("custom_commands", bool, False, "Let models be served by commands of their own. Whoever may change a model "
