@@ -21,6 +21,8 @@ from support.service import RunningService, clean_environment, free_port
 
 _HERE = Path(__file__).parent
 _LITELLM = _HERE.parents[1] / ".cache/bench/litellm"
+_KEY = "sk-0123456789abcdef0123456789abcdef"
+"""What the load generator sends; LiteLLM does not start without one."""
 OTHERS = ("nginx", "haproxy", "asgi+aiohttp")
 
 
@@ -73,7 +75,7 @@ def _service(directory: Path) -> Iterator[tuple[Rival, int]]:
 
 @contextlib.contextmanager
 def _proxy(name: str, command: list[str], port: int) -> Iterator[Rival]:
-    child = subprocess.Popen(command, env=clean_environment(), stderr=subprocess.DEVNULL)
+    child = subprocess.Popen(command, env=clean_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         _wait_for(port, name)
         process = psutil.Process(child.pid)
@@ -92,7 +94,7 @@ def _wait_for(port: int, name: str) -> None:
         f"http://127.0.0.1:{port}/v1/chat/completions",
         b'{"model":"mock","messages":[{"role":"user","content":"?"}]}',
     )
-    headers = {"content-type": "application/json", "authorization": "Bearer sk-bench"}
+    headers = {"content-type": "application/json", "authorization": f"Bearer {_KEY}"}
     deadline = time.monotonic() + 60
     while True:
         with contextlib.suppress(OSError):
@@ -163,7 +165,8 @@ def _litellm(directory: Path, port: int, engine: int) -> list[str]:
         )
     config = directory / "litellm.yaml"
     parameters = f"{{model: openai/mock, api_base: 'http://127.0.0.1:{engine}/v1', api_key: none}}"
-    config.write_text(f"model_list:\n  - model_name: mock\n    litellm_params: {parameters}\n")
+    models = f"model_list:\n  - model_name: mock\n    litellm_params: {parameters}\n"
+    config.write_text(f"{models}general_settings:\n  master_key: {_KEY}\n")
     return [str(_LITELLM / "bin/litellm"), "--config", str(config), "--host", "127.0.0.1", "--port", str(port)]
 
 
