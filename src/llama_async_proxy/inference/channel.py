@@ -116,6 +116,25 @@ class Owner(Protocol):
 class Channel(asyncio.Protocol):
     """One connection. `deadline_s`, on the loop's clock, is for the owner to watch, who calls `expire`."""
 
+    __slots__ = (
+        "_framing",
+        "_heard_s",
+        "_idle_s",
+        "_is_paused",
+        "_last",
+        "_limit_s",
+        "_listener",
+        "_loop",
+        "_owner",
+        "_stays_open",
+        "_transport",
+        "_wants_pieces",
+        "endpoint",
+        "has_answered",
+        "is_open",
+        "was_kept",
+    )
+
     def __init__(self, endpoint: Endpoint, owner: Owner) -> None:
         self.endpoint = endpoint
         self.was_kept = False
@@ -281,6 +300,8 @@ class Channel(asyncio.Protocol):
 class _Framing:
     """Reads one answer; its callbacks are httptools' and run for heads and ends only, not for each chunk."""
 
+    __slots__ = ("_headers", "_parser", "head", "is_complete", "stays_open")
+
     def __init__(self) -> None:
         self.head: Head | None = None
         self.is_complete = False
@@ -338,6 +359,8 @@ class _Framing:
 
 class _Pieces(_Framing):
     """Tells the body's pieces, too."""
+
+    __slots__ = ("on_body",)
 
     def __init__(self, listener: Listener) -> None:
         self.on_body = listener.piece

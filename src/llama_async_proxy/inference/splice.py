@@ -160,6 +160,26 @@ class Splicer:
 class Passage:
     """One request on its way, from its lease to its record."""
 
+    __slots__ = (
+        "_channel",
+        "_client",
+        "_connecting",
+        "_has_ended",
+        "_has_started",
+        "_head",
+        "_held",
+        "_is_between_events",
+        "_is_paused",
+        "_lease",
+        "_lines",
+        "_loop",
+        "_parts",
+        "_pieces",
+        "_request",
+        "_splicer",
+        "account",
+    )
+
     def __init__(self, splicer: Splicer, request: Request, lines: bytes, client: Client) -> None:
         self.account = Account(request.client, request.route.path, request_id(request.headers))
         self._splicer = splicer
