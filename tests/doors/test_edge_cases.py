@@ -79,7 +79,7 @@ async def test_a_connection_serves_answers_and_streams_in_turn(site: UpstreamSit
             assert (await client.until(ANSWER)).startswith(b"HTTP/1.1 200 OK\r\n")
             site.upstream.behaviour = streams(token("a"), *LAST_EVENTS)
             client.writer.write(post(STREAM_BODY))
-            assert (await client.until(b"0\r\n\r\n")).count(b"data: ") == 3
+            assert (await client.until(b"\r\n0\r\n\r\n")).count(b"data: ") == 3
 
 
 async def test_pipelined_requests_are_answered_in_order(site: UpstreamSite) -> None:
@@ -100,7 +100,7 @@ async def test_a_request_pipelined_during_a_stream_waits_for_its_end(site: Upstr
         await client.until(token("a"))
         site.upstream.behaviour = answers({"ok": True})
         client.writer.write(post())
-        assert token("b") in (await client.until(b"0\r\n\r\n"))
+        assert token("b") in (await client.until(b"\r\n0\r\n\r\n"))
         assert (await client.until(ANSWER)).startswith(b"HTTP/1.1 200 OK")
 
 

@@ -213,7 +213,7 @@ async def test_a_cancelled_stream_ends_with_an_error_event_and_frees_its_slot(si
         assert (live.id, live.model, live.phase) == ("r1", "tiny", RequestPhase.GENERATING)
         assert live.tokens >= 1
         assert site.live.cancel("r1")[0].id == "r1"
-        rest = await client.until(b"0\r\n\r\n")
+        rest = await client.until(b"\r\n0\r\n\r\n")
         assert b'"cancelled_error"' in rest
         assert b"[DONE]" not in rest
     await site.upstream.until(lambda u: u.cancelled == 1)
@@ -466,7 +466,7 @@ async def test_a_load_that_fails_late_is_an_error_event() -> None:
             await client.post(CHAT, json.dumps(STREAM).encode())
             await client.until(b": loading\n\n")
             site.engine.gate.set()
-            told = await client.until(b"0\r\n\r\n")
+            told = await client.until(b"\r\n0\r\n\r\n")
         assert b'"out of memory"' in told
         assert (await site.record()).error == "out of memory"
 
@@ -480,7 +480,7 @@ async def test_an_engines_refusal_after_that_is_an_error_event_too() -> None:
             await client.post(CHAT, json.dumps(STREAM).encode())
             await client.until(b": loading\n\n")
             site.engine.gate.set()
-            assert b"data: " + body + b"\n\n" in await client.until(b"0\r\n\r\n")
+            assert b"data: " + body + b"\n\n" in await client.until(b"\r\n0\r\n\r\n")
         assert (await site.record()).error == "too long"
 
 
