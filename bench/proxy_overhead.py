@@ -36,7 +36,7 @@ def busy(rival: Rival, seconds: float) -> dict[str, float]:
 
 def lone(rival: Rival, seconds: float) -> dict[str, float]:
     """One client; then four readers of streams of two tokens."""
-    answers = load(rival.port, clients=1, seconds=seconds)
+    answers = load(rival.port, clients=1, seconds=seconds, path="/v1/embeddings")
     streams = load(rival.port, clients=4, seconds=seconds, stream=1, events=2, interval_us=5000)
     return {
         "answer p50 ms": answers["total_p50"] / 1e3,
