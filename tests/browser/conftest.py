@@ -29,6 +29,13 @@ VIOLATIONS = """async () => (await axe.run()).violations.map(
 )"""
 
 
+SETTLED = """() => Promise.allSettled(
+    document.getAnimations()
+        .filter((animation) => animation.effect.getComputedTiming().endTime !== Infinity)
+        .map((animation) => animation.finished)
+).then(() => null)"""
+
+
 @pytest.fixture(scope="session")
 def chromium() -> str:
     names = ("chromium", "chromium-browser", "google-chrome")
@@ -90,6 +97,8 @@ def violations(node_modules: Path) -> Callable[[Page], Awaitable[list[str]]]:
     async def find(page: Page) -> list[str]:
         # Through the debugger, as the page's own policy forbids foreign scripts.
         await page.evaluate(axe)
+        # What is still fading in has not the contrast it will have.
+        await page.evaluate(SETTLED)
         found: list[str] = await page.evaluate(VIOLATIONS)
         return found
 
