@@ -36,7 +36,7 @@ from llama_async_proxy.engines.router import RouterEngine
 from llama_async_proxy.engines.router_host import OwnRouter, RemoteRouter
 from llama_async_proxy.engines.workers import WorkersEngine
 from llama_async_proxy.errors import EngineMissing, ServiceError
-from llama_async_proxy.events import EventBus, RequestFinished, SettingsChanged
+from llama_async_proxy.events import EventBus, RequestsFinished, SettingsChanged
 from llama_async_proxy.inference.completion import Completer
 from llama_async_proxy.inference.live import LiveRequests
 from llama_async_proxy.inference.names import Names
@@ -173,12 +173,13 @@ async def build(settings: Settings) -> AsyncIterator[Application]:
         )
         totals = InferenceTotals()
 
-        def finished(record: RequestRecord) -> None:
-            totals.add(record)
-            store.requests.append(record)
-            bus.publish(RequestFinished(record))
+        def finished(records: Sequence[RequestRecord]) -> None:
+            totals.add(records)
+            store.requests.append(records)
+            bus.publish(RequestsFinished(tuple(records)))
 
-        live_requests = LiveRequests(residency.runtime, bus, residency.positions)
+        live_requests = LiveRequests(residency.runtime, bus, positions=residency.positions, finished=finished)
+        stack.callback(live_requests.record)
         upstream = UpstreamClient()
         stack.callback(upstream.close)
         completer = Completer(
@@ -187,7 +188,6 @@ async def build(settings: Settings) -> AsyncIterator[Application]:
             client=upstream,
             live=live_requests,
             settings=live,
-            finished=finished,
         )
         answers = await stack.enter_async_context(
             Answers(store.turns, completer, suggest_title=store.chats.suggest_title, settings=live, bus=bus)
@@ -231,14 +231,12 @@ async def build(settings: Settings) -> AsyncIterator[Application]:
             client=upstream,
             settings=live,
             live=live_requests,
-            finished=finished,
         )
         splicer = Splicer(
             names=names,
             residency=residency,
             settings=live,
             live=live_requests,
-            finished=finished,
         )
         stack.callback(splicer.close)
         inference = InferenceDoor(proxy, names=names, runtime=residency.runtime, settings=live)

@@ -94,8 +94,10 @@ class RequestsProgressed:
 
 
 @dataclass(frozen=True, slots=True)
-class RequestFinished:
-    record: RequestRecord
+class RequestsFinished:
+    """Within the same moment, in that order."""
+
+    records: tuple[RequestRecord, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +179,7 @@ Event: TypeAlias = (
     | SampleTaken
     | LogWritten
     | RequestsProgressed
-    | RequestFinished
+    | RequestsFinished
     | SettingsChanged
     | PresetChanged
     | ConversationChanged

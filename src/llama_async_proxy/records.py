@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 OptionValue: TypeAlias = str | int | float | bool
 """A value of one engine option. True/False select the positive/negative form of a switch."""
@@ -252,6 +252,9 @@ class Endpoint:
     """What requests must call the model, where a router answers for several; None: it does not matter."""
     api_key: str | None = field(default=None, repr=False)
     """What the server there asks for."""
+
+    def __hash__(self) -> int:
+        return self.port  # pools of connections look endpoints up for each request
 
 
 @dataclass(frozen=True, slots=True)
@@ -517,9 +520,10 @@ class LiveRequest:
     """In its model's line, counted from 1, while it waits there."""
 
 
-@dataclass(frozen=True, slots=True)
-class RequestRecord:
+class RequestRecord(NamedTuple):
     """One inference request from arrival to end. Times are durations in ms from arrival."""
+
+    # A tuple, because a busy service makes thousands a second.
 
     id: str
     arrived_at_ms: int

@@ -123,7 +123,10 @@ async def house(directory: Path, model_files: Path, **settings: Any) -> AsyncIte
             residency=residency,
             bus=bus,
         )
-        live_requests = LiveRequests(residency.runtime, bus, residency.positions)
+        live_requests = LiveRequests(
+            residency.runtime, bus, positions=residency.positions, finished=store.requests.append
+        )
+        stack.callback(live_requests.record)
         upstream = UpstreamClient()
         stack.callback(upstream.close)
         completer = Completer(
@@ -132,7 +135,6 @@ async def house(directory: Path, model_files: Path, **settings: Any) -> AsyncIte
             client=upstream,
             live=live_requests,
             settings=live,
-            finished=store.requests.append,
         )
         answers = await stack.enter_async_context(
             Answers(store.turns, completer, suggest_title=store.chats.suggest_title, settings=live, bus=bus)

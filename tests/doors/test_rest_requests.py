@@ -37,7 +37,7 @@ async def test_running_requests_are_listed_and_cancelled(at: House) -> None:
 
 async def test_ended_requests_are_listed_up_to_the_limit(at: House) -> None:
     for number in range(3):
-        at.services.store.requests.append(Account("", "/completion", f"r{number}").record())
+        at.services.store.requests.append([Account("", "/completion", f"r{number}").record()])
     status, answer = await at.call("GET", "/api/requests?limit=2")
     while len(answer["data"]["recent"]) < 2:  # stored in batches
         status, answer = await at.call("GET", "/api/requests?limit=2")

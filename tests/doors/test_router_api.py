@@ -197,8 +197,8 @@ async def test_metrics_count_what_ended_and_show_who_runs(site: RouterSite) -> N
     async with site.events() as events:
         await site.call("POST", "/models/load", {"model": "chat"})
         await events.until("chat", "loaded")
-    site.totals.add(record("chat", total_ms=1500.0, prompt_tokens=7, completion_tokens=5))
-    site.totals.add(record("chat", 503))
+    site.totals.add([record("chat", total_ms=1500.0, prompt_tokens=7, completion_tokens=5)])
+    site.totals.add([record("chat", 503)])
     _, page = await site.call("GET", "/metrics")
     for line in (
         'llama_async_proxy_inference_requests_total{model="chat",status="200"} 1',
@@ -229,7 +229,7 @@ def test_labels_are_escaped() -> None:
 def test_names_that_strangers_invent_are_counted_together() -> None:
     totals = InferenceTotals()
     for i in range(1100):
-        totals.add(record(f"m{i}"))
-        totals.add(record(f"no{i}", 404))
+        totals.add([record(f"m{i}")])
+        totals.add([record(f"no{i}", 404)])
     assert len(totals.prompt_tokens) == 1001
     assert totals.requests["other", 404] == 1100

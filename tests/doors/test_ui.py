@@ -12,7 +12,7 @@ import pytest
 
 from doors.house import Client, House, client, house
 from llama_async_proxy.doors import ui_wire
-from llama_async_proxy.events import RequestFinished
+from llama_async_proxy.events import RequestsFinished
 from llama_async_proxy.operations.table import OPERATIONS
 from llama_async_proxy.records import RequestRecord
 
@@ -107,7 +107,7 @@ async def test_finished_requests_are_told_and_remembered(at: House, page: Client
     await page.ask("join", {"topic": "requests"})
     assert (await page.until("snapshot"))["data"] == {"records": []}
     for i in range(60):
-        at.services.bus.publish(RequestFinished(record(f"r{i}")))
+        at.services.bus.publish(RequestsFinished((record(f"r{i}"),)))
     await page.until("delta", lambda d: d["items"][-1]["id"] == "r59")
     async with client(at, "/ui") as late:
         await late.ask("join", {"topic": "requests"})
@@ -118,7 +118,7 @@ async def test_finished_requests_are_told_and_remembered(at: House, page: Client
 
 async def test_what_was_stored_before_a_restart_is_there(tmp_path: Path, model_files: Path) -> None:
     async with house(tmp_path / "first", model_files) as at:
-        at.services.store.requests.append(record("old"))
+        at.services.store.requests.append([record("old")])
         sample = replace(await at.services.sampler.now(), timestamp_ms=at.services.now_ms() - 60_000)
         at.services.store.metrics.append(sample)
     (tmp_path / "second").mkdir()
@@ -155,7 +155,7 @@ async def test_nothing_comes_after_leaving(at: House, page: Client) -> None:
         for each in (page, other):
             await each.ask("join", {"topic": "requests"})
         await page.ask("leave", {"topic": "requests"})
-        at.services.bus.publish(RequestFinished(record("r")))
+        at.services.bus.publish(RequestsFinished((record("r"),)))
         await other.until("delta")
     await page.ask("leave", {"topic": "requests"})
     assert page.all("delta") == []

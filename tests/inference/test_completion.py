@@ -43,12 +43,18 @@ class Desk:
         completer: Completer,
         residency: Residency,
         live: LiveRequests,
+        recorded: list[RequestRecord],
     ) -> None:
         self.upstream, self.engine, self.completer, self.residency = upstream, engine, completer, residency
         self.live = live
-        self.records: list[RequestRecord] = []
+        self._recorded = recorded
         self.pieces: list[tuple[str, str]] = []
         self.stop = asyncio.Event()
+
+    @property
+    def records(self) -> list[RequestRecord]:
+        self.live.record()
+        return self._recorded
 
     async def ask(self, request: CompletionRequest = ASKED) -> Completion:
         return await self.completer.complete(request, lambda *piece: self.pieces.append(piece), self.stop.wait)
@@ -62,18 +68,17 @@ async def desk() -> AsyncIterator[Desk]:
         residency = Residency(
             engine, settings=make_settings, models=lambda: (MODEL,), spec_for=make_spec, bus=bus, used=lambda *_: None
         )
-        live = LiveRequests(residency.runtime, bus, residency.positions)
+        recorded: list[RequestRecord] = []
+        live = LiveRequests(residency.runtime, bus, positions=residency.positions, finished=recorded.extend)
         running = asyncio.create_task(residency.run())
-        desk: Desk
         completer = Completer(
             names=Names(lambda: (MODEL,)),
             residency=residency,
             client=client,
             live=live,
             settings=make_settings,
-            finished=lambda record: desk.records.append(record),
         )
-        desk = Desk(upstream, engine, completer, residency, live)
+        desk = Desk(upstream, engine, completer, residency, live, recorded)
         yield desk
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)

@@ -24,7 +24,7 @@ async def test_what_was_given_to_a_store_is_there_when_it_opens_again(path: Path
         # Not yet written when the block ends.
         store.metrics.append(sample(1000))
         store.logs.append(line())
-        store.requests.append(record())
+        store.requests.append([record()])
     async with Store.open(path, log_max_rows=rows) as store:
         assert store.models.get(model.id).last_used_at_ms == 10_000
         assert await store.preferences.get_all() == {"theme": "dark"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -37,7 +37,7 @@ class Site:
         self.models = models
         self.settings = make_settings(**settings)
         self.meter = RequestMeter()
-        self.records: list[RequestRecord] = []
+        self._records: list[RequestRecord] = []
         self._recorded = asyncio.Event()
 
     @asynccontextmanager
@@ -53,7 +53,9 @@ class Site:
             bus=bus,
             used=lambda *_: None,
         )
-        self.live = LiveRequests(self.residency.runtime, bus, self.residency.positions)
+        self.live = LiveRequests(
+            self.residency.runtime, bus, positions=self.residency.positions, finished=self._finished
+        )
         client = UpstreamClient()
         proxy = Proxy(
             names=names,
@@ -61,7 +63,6 @@ class Site:
             client=client,
             settings=lambda: self.settings,
             live=self.live,
-            finished=self._finished,
             patience=patience or Patience(),
         )
         door = InferenceDoor(proxy, names=names, runtime=self.engine.runtime, settings=lambda: self.settings)
@@ -74,7 +75,6 @@ class Site:
                     residency=self.residency,
                     settings=lambda: self.settings,
                     live=self.live,
-                    finished=self._finished,
                 )
                 stack.callback(self.splicer.close)
                 http = http_protocol(ShortWay(self.splicer, self.meter))
@@ -85,9 +85,15 @@ class Site:
             self.http = await stack.enter_async_context(client_of_tests)
             yield
 
-    def _finished(self, record: RequestRecord) -> None:
-        self.records.append(record)
+    def _finished(self, records: Sequence[RequestRecord]) -> None:
+        self._records.extend(records)
         self._recorded.set()
+
+    @property
+    def records(self) -> list[RequestRecord]:
+        """Of the requests that have ended."""
+        self.live.record()
+        return self._records
 
     async def record(self) -> RequestRecord:
         """The one record there is, waiting for it."""

@@ -15,7 +15,7 @@ import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.config import Config
@@ -26,8 +26,7 @@ from llama_async_proxy.doors.security import judge
 from llama_async_proxy.errors import ServiceError
 from llama_async_proxy.inference import routes
 from llama_async_proxy.inference.delivery import Header
-from llama_async_proxy.inference.proxy import Request
-from llama_async_proxy.inference.splice import Passage, Splicer, engine_lines
+from llama_async_proxy.inference.splice import Passage, RequestHead, Splicer
 from llama_async_proxy.monitor.requests import RequestMeter, RequestToken
 from llama_async_proxy.settings import Settings
 
@@ -52,7 +51,8 @@ _HEAD = re.compile(
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)[ \t]*\r\n", re.IGNORECASE)
 _FOR_UVICORN = frozenset((b"transfer-encoding", b"upgrade", b"expect", b"trailer"))
 _PERSISTENCE = (b"keep-alive", b"close")
-_REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
+_STATUS_LINES = {status.value: f"{status.value} {status.phrase}".encode() for status in HTTPStatus}
+"""But for the version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,39 +68,41 @@ def http_protocol(way: ShortWay) -> type[asyncio.Protocol]:
     return cast("type[asyncio.Protocol]", functools.partial(Switch, way=way))
 
 
-@dataclass(slots=True)
-class _Head:
-    method: str
-    route: routes.Route
-    query: bytes
-    headers: list[Header]
-    length: int
-    closes: bool
-    lines: bytes
-    """What of the headers is for the engine."""
-
-
-@dataclass(slots=True)
 class _LastHead:
     """The head of a connection's last request: the next is mostly the same, but for its length."""
 
-    before: bytes
-    """Up to the digits of the length."""
-    after: bytes
-    head: _Head
-    settings: Settings
-    """Under which it was found harmless."""
+    __slots__ = ("_after", "_before", "_digits_at", "closes", "head", "settings")
 
-    def again(self, data: bytes, end: int, settings: Settings) -> _Head | None:
-        """The head that `data` begins with, up to `end`, if it is this one."""
-        before, after = self.before, self.after
-        if settings is not self.settings or not (data.startswith(before) and data.startswith(after, end - len(after))):
+    def __init__(self, data: bytes, end: int, found: _Found, settings: Settings) -> None:
+        """`found` is what `data` begins with, up to `end`; harmless under `settings`."""
+        self.head, self.closes = found.head, found.closes
+        self.settings = settings
+        length = _LENGTH.search(data, 0, end)
+        self._before, self._after = (data[:end], b"") if length is None else _around(length, data, end)
+        self._digits_at = len(self._before)
+
+    def lengths(self, data: bytes) -> tuple[int, int] | None:
+        """Lengths of head and body, if `data` begins with this head."""
+        if not data.startswith(self._before):
             return None
-        digits = data[len(before) : end - len(after)]
-        if not digits.isdigit() or len(digits) > _LENGTH_DIGITS or int(digits) > _MAX_BODY:
+        if not self._after:
+            return self._digits_at, 0
+        end = data.find(b"\r", self._digits_at, self._digits_at + _LENGTH_DIGITS + 1)
+        digits = data[self._digits_at : end]
+        if end < 0 or not data.startswith(self._after, end) or not digits.isdigit() or int(digits) > _MAX_BODY:
             return None
-        self.head.length = int(digits)
-        return self.head
+        return end + len(self._after), int(digits)
+
+
+def _around(match: re.Match[bytes], data: bytes, end: int) -> tuple[bytes, bytes]:
+    return data[: match.start(1)], data[match.end(1) : end]
+
+
+class _Found(NamedTuple):
+    head: RequestHead
+    length: int
+    """Of the body."""
+    closes: bool
 
 
 class Switch(HttpToolsProtocol):
@@ -199,20 +201,20 @@ class Switch(HttpToolsProtocol):
 
     def _take(self, data: bytes) -> None:
         """Look at what begins a request."""
+        last = self._last_head
+        lengths = last.lengths(data) if last is not None and last.settings is self._way.splicer.settings() else None
+        if last is not None and lengths is not None:
+            self._begin(last.head, data, lengths, closes=last.closes)
+            return
         end = data.find(_BLANK_LINE) + len(_BLANK_LINE)
         if end < len(_BLANK_LINE):
             self._head_is_incomplete(data)
-            return
-        if end > MAX_HEAD or data.count(b"\n", 0, end) > MAX_HEADERS + 2:
+        elif end > MAX_HEAD or data.count(b"\n", 0, end) > MAX_HEADERS + 2:
             self._refuse(431, b"Request header fields too large")
-            return
-        head = self._understood(data, end)
-        if head is None:
-            self._pass_on(data)
-        elif len(data) < end + head.length:
-            self._hold(data, end + head.length, BODY_S)
+        elif found := self._understood(data, end):
+            self._begin(found.head, data, (end, found.length), closes=found.closes)
         else:
-            self._begin(head, data, end)
+            self._pass_on(data)
 
     def _head_is_incomplete(self, data: bytes) -> None:
         if b"\n\n" in data or not data[:1].isupper():
@@ -230,19 +232,16 @@ class Switch(HttpToolsProtocol):
         self._held += data
         self._needed = needed
 
-    def _understood(self, data: bytes, end: int) -> _Head | None:
+    def _understood(self, data: bytes, end: int) -> _Found | None:
         """The head up to `end`, when the request can go the short way."""
-        settings, last = self._way.splicer.settings(), self._last_head
-        if last is not None and (head := last.again(data, end, settings)):
-            return head
-        head = _parse(data[:end])
-        if head is None or not self._is_harmless(head, settings):
+        settings = self._way.splicer.settings()
+        found = _parse(data[:end])
+        if found is None or not self._is_harmless(found.head, settings):
             return None
-        if length := _LENGTH.search(data, 0, end):
-            self._last_head = _LastHead(data[: length.start(1)], data[length.end(1) : end], head, settings)
-        return head
+        self._last_head = _LastHead(data, end, found, settings)
+        return found
 
-    def _is_harmless(self, head: _Head, settings: Settings) -> bool:
+    def _is_harmless(self, head: RequestHead, settings: Settings) -> bool:
         """The request is ours or of an allowed program. All else is for the security in front of the long way."""
         scope = {
             "type": "http",
@@ -256,21 +255,26 @@ class Switch(HttpToolsProtocol):
         except ServiceError:
             return False
 
-    def _begin(self, head: _Head, data: bytes, end: int) -> None:
-        client = self.client[0] if self.client else ""
-        whole = end + head.length
-        request = Request(head.route, head.method, head.query, head.headers, data[end:whole], client)
+    def _begin(self, head: RequestHead, data: bytes, lengths: tuple[int, int], *, closes: bool) -> None:
+        """`lengths` are those of head and body."""
+        end = lengths[0]
+        whole = end + lengths[1]
+        if len(data) < whole:
+            self._hold(data, whole, BODY_S)
+            return
         self._unset_keepalive_if_required()
         self._received()
         self._status = 0
-        self._closes = self._closes or head.closes
-        self._passage = self._way.splicer.begin(request, head.lines, self)
-        if self._passage is None:
+        self._closes = self._closes or closes
+        passage = self._passage = self._way.splicer.begin(head, data[end:whole], self)
+        if passage is None:
             self._pass_on(data)
             return
         self._token = self._way.meter.start()
-        self._held += data[whole:]
-        self._passage.set_paused(self._is_paused)
+        if len(data) > whole:
+            self._held += data[whole:]
+        if self._is_paused:
+            passage.set_paused(True)
 
     def _pass_on(self, data: bytes) -> None:
         """Let uvicorn have it."""
@@ -284,11 +288,15 @@ class Switch(HttpToolsProtocol):
         self._is_receiving = False
 
     def _refuse(self, status: int, why: bytes) -> None:
-        answer = b"HTTP/1.1 %d %b\r\ncontent-type: text/plain\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
-        self.transport.write(answer % (status, _REASONS[status], len(why), why))
+        answer = b"HTTP/1.1 %b\r\ncontent-type: text/plain\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
+        self.transport.write(answer % (_STATUS_LINES[status], len(why), why))
         self.transport.close()
 
     # --- a passage's client -----------------------------------------------------------------------
+
+    @property
+    def address(self) -> str:
+        return self.client[0] if self.client else ""
 
     def start(self, status: int, lines: bytes, body: bytes, *, closes: bool = False) -> None:
         self._status = status
@@ -298,9 +306,8 @@ class Switch(HttpToolsProtocol):
             self._default_headers = defaults
             self._default_lines = b"".join(b"%b: %b\r\n" % header for header in defaults)
         close = b"connection: close\r\n" if self._closes else b""
-        reason = _REASONS.get(status, b"")
-        head = b"HTTP/1.1 %d %b\r\n%b%b%b\r\n" % (status, reason, self._default_lines, lines, close)
-        self.transport.write(head + body)
+        parts = (_STATUS_LINES.get(status, b"%d " % status), self._default_lines, lines, close, body)
+        self.transport.write(b"HTTP/1.1 %b\r\n%b%b%b\r\n%b" % parts)
 
     def write(self, data: bytes) -> None:
         self.transport.write(data)
@@ -355,7 +362,7 @@ class Switch(HttpToolsProtocol):
         super()._start_asgi_task(cycle, cast("Any", wrapped))
 
 
-def _parse(data: bytes) -> _Head | None:
+def _parse(data: bytes) -> _Found | None:
     """A head the short way understands; None for any other."""
     match = _HEAD.fullmatch(data)
     if match is None:
@@ -383,7 +390,7 @@ def _parse(data: bytes) -> _Head | None:
             closes = closes or value.lower() == b"close"
     if (length is None) is (method == "POST"):
         return None
-    return _Head(method, route, query, headers, int(length or 0), closes, engine_lines(headers))
+    return _Found(RequestHead(route, method, query, headers), int(length or 0), closes)
 
 
 _OFFER = re.compile(rb"\r\n(?:upgrade|http2-settings|connection):[^\r\n]*", re.IGNORECASE)

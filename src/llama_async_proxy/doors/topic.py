@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +63,11 @@ class Topic:
         """Send `item` with the next delta. Of several with one key only the last is sent."""
         self._pending.pop(key, None)
         self._pending[key] = item
+        self._wake.set()
+
+    def publish_all(self, items: Mapping[Hashable, Any]) -> None:
+        """The same for many, by key, where the order of two with one key does not matter."""
+        self._pending.update(items)
         self._wake.set()
 
     async def join(self, client: str, since: int | None = None) -> None:

@@ -28,7 +28,7 @@ from llama_async_proxy.events import (
     ModelDeleted,
     ModelRuntimeChanged,
     ModelUpdated,
-    RequestFinished,
+    RequestsFinished,
     SampleTaken,
     SettingsChanged,
 )
@@ -53,7 +53,7 @@ _EVENTS = (
     EngineChanged,
     SettingsChanged,
     SampleTaken,
-    RequestFinished,
+    RequestsFinished,
     *CHAT_EVENTS,
 )
 
@@ -207,9 +207,9 @@ class UiDoor:
                 item = msgspec.to_builtins(wire.ui_sample(sample))
                 self._samples.append(item)
                 self._metrics.publish(item, key=sample.timestamp_ms)
-            case RequestFinished(record):
-                self._requests.append(record)
-                self._log.publish(record, key=record.id)
+            case RequestsFinished(records):
+                self._requests.extend(records)
+                self._log.publish_all({record.id: record for record in records})
             case _:
                 self._chats.publish(event)
 

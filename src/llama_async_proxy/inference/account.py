@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from random import getrandbits
 
 from llama_async_proxy.inference.lease import Lease
-from llama_async_proxy.inference.usage import UsageCapture
+from llama_async_proxy.inference.usage import UsageCapture, usage_of
 from llama_async_proxy.records import Model, RequestRecord
 
 _TWO_EVENTS = 400
@@ -25,12 +25,13 @@ def request_id(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
 
 
 class Account:
-    """Written to while the request runs; `record` sums it up."""
+    """Written to until `end`; then `record` sums it up, off the request's way."""
 
     __slots__ = (
         "_arrived_s",
+        "_body",
+        "_ended_s",
         "_first_s",
-        "_last_s",
         "_lease",
         "_usage",
         "arrived_at_ms",
@@ -62,12 +63,15 @@ class Account:
         self._arrived_s = time.perf_counter()
         self._lease: Lease | None = None
         self._first_s: float | None = None
-        self._last_s = 0.0
-        self._usage = UsageCapture()
+        self._ended_s: float | None = None
+        self._body = b""
+        """The answer, when it came in one piece."""
+        self._usage: UsageCapture | None = None
+        """Of any other, from its first piece on."""
 
     @property
     def elapsed_ms(self) -> float:
-        return 1000.0 * (time.perf_counter() - self._arrived_s)
+        return 1000.0 * ((self._ended_s or time.perf_counter()) - self._arrived_s)
 
     @property
     def is_waiting(self) -> bool:
@@ -86,42 +90,54 @@ class Account:
     def leased(self, lease: Lease) -> None:
         self._lease = lease
 
+    def answered(self, body: bytes) -> None:
+        """The engine's answer has come, all at once."""
+        self._first_s = time.perf_counter()
+        self.pieces = 1
+        self._body = body
+
     def received(self, chunk: bytes) -> None:
         """Count what has come of the engine's answer, with its chunk framing or without."""
-        self._last_s = time.perf_counter()
-        if self._first_s is None:
-            self._first_s = self._last_s
+        usage = self._usage
+        if usage is None:
+            self._first_s = time.perf_counter()
+            usage = self._usage = UsageCapture()
         self.pieces += 1 if len(chunk) < _TWO_EVENTS else chunk.count(b"\n\n") or 1
-        self._usage.feed(chunk)
+        usage.feed(chunk)
+
+    def end(self) -> None:
+        """Time stands still from now on."""
+        self._ended_s = time.perf_counter()
 
     def record(self) -> RequestRecord:
-        """The request as it stands now, which is its end."""
-        usage = self._usage.usage()
-        lease = self._lease
+        """What is to be kept of it, once it has ended."""
+        usage = usage_of(self._body) if self._usage is None else self._usage.usage()
+        queued_ms, load_ms = (_ms(self._lease.queued_s), _ms(self._lease.load_s)) if self._lease else (None, None)
+        # By position: names would double the time this takes.
         return RequestRecord(
-            id=self.id,
-            arrived_at_ms=self.arrived_at_ms,
-            client=self.client,
-            route=self.route,
-            model=self.model,
-            status=self.status,
-            streamed=self.streamed,
-            queued_ms=_ms(lease.queued_s) if lease else None,
-            load_ms=_ms(lease.load_s) if lease else None,
-            first_token_ms=_ms(self._first_s - self._arrived_s) if self.streamed and self._first_s else None,
-            total_ms=self.elapsed_ms,
-            prompt_tokens=usage.prompt_tokens,
-            completion_tokens=usage.completion_tokens,
-            cached_tokens=usage.cached_tokens,
-            tokens_per_second=usage.tokens_per_second or self._measured_rate(usage.completion_tokens),
-            error=self.error,
+            self.id,
+            self.arrived_at_ms,
+            self.client,
+            self.route,
+            self.model,
+            self.status,
+            self.streamed,
+            queued_ms,
+            load_ms,
+            _ms(self._first_s - self._arrived_s) if self.streamed and self._first_s else None,
+            self.elapsed_ms,
+            usage.prompt_tokens,
+            usage.completion_tokens,
+            usage.cached_tokens,
+            usage.tokens_per_second or (self._measured_rate(usage.completion_tokens) if self.streamed else None),
+            self.error,
         )
 
     def _measured_rate(self, tokens: int | None) -> float | None:
-        """For streams of engines that tell the count but not the time; the first token marks the start."""
-        if not self.streamed or tokens is None or tokens < 2 or self._first_s is None or self._last_s <= self._first_s:
+        """For engines that tell the count but not the time; the first token marks the start."""
+        if tokens is None or tokens < 2 or self._first_s is None or self._ended_s is None:
             return None
-        return (tokens - 1) / (self._last_s - self._first_s)
+        return (tokens - 1) / (self._ended_s - self._first_s) if self._ended_s > self._first_s else None
 
 
 def _ms(seconds: float | None) -> float | None:

@@ -22,8 +22,10 @@ from llama_async_proxy.records import Endpoint
 from llama_async_proxy.settings import Settings
 
 _BLANK_LINE = b"\r\n\r\n"
-_LENGTH = re.compile(rb"\r\ncontent-length: ?(\d{1,12})(?=\r\n)", re.IGNORECASE)
-_MOST_KNOWN = 64
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,12})(?=\r\n)", re.IGNORECASE)
+_LENGTH_DIGITS = 12
+_MOST_KNOWN = 8
+"""llama-server has one for JSON and one for text."""
 _LAST_CHUNK = b"0\r\n\r\n"
 
 
@@ -49,41 +51,37 @@ class Head:
 
 
 class KnownHeads:
-    """Heads of whole answers on connections that stayed open, by their bytes without the digits of the length."""
+    """Heads of whole answers on connections that stayed open: the last few different ones."""
 
     def __init__(self) -> None:
-        self._known: dict[bytes, Head] = {}
+        self._known: list[tuple[bytes, bytes, Head]] = []
+        """What comes before the digits of the length, what comes after them, and what it means."""
 
     def find(self, data: bytes) -> tuple[Head, bytes] | None:
-        """Head and body, when `data` is all of an answer whose head is known."""
-        end = data.find(_BLANK_LINE)
-        length = _LENGTH.search(data, 0, end + 2) if end >= 0 else None
-        if length is None or len(data) - end - len(_BLANK_LINE) != int(length[1]):
-            return None
-        known = self._known.get(_without(length, data, end))
-        if known is None:
-            return None
-        head = Head(
-            known.status, known.headers, known.lines, int(length[1]), is_chunked=False, is_stream=known.is_stream
-        )
-        return head, data[end + 4 :]
+        """Head and body, when `data` is all of an answer whose head is known. Its length is that of the body then."""
+        for begin, rest, head in self._known:
+            if data.startswith(begin):
+                end = data.find(b"\r", len(begin), len(begin) + _LENGTH_DIGITS + 1)
+                digits = data[len(begin) : end]
+                body_at = end + len(rest)
+                if end >= 0 and data.startswith(rest, end) and digits.isdigit() and int(digits) == len(data) - body_at:
+                    return head, data[body_at:]
+        return None
 
     def learn(self, data: bytes, head: Head) -> None:
         """`data` begins with a head that was read as `head`, after which came the body and a connection to be kept."""
-        end = data.find(_BLANK_LINE)
-        lengths = _LENGTH.findall(data, 0, end + 2)
-        if head.status == 200 and len(lengths) == 1 and (found := _LENGTH.search(data, 0, end + 2)):
-            if len(self._known) >= _MOST_KNOWN:
-                self._known.clear()
-            self._known[_without(found, data, end)] = head
-
-
-def _without(length: re.Match[bytes], data: bytes, end: int) -> bytes:
-    return data[: length.start(1)] + data[length.end(1) : end]
+        end = data.find(_BLANK_LINE) + len(_BLANK_LINE)
+        lengths = list(_LENGTH.finditer(data, 0, end - 2))
+        if head.status == 200 and not head.is_stream and len(lengths) == 1:
+            begin, rest = data[: lengths[0].start(1)], data[lengths[0].end(1) : end]
+            self._known = [(begin, rest, head), *self._known[: _MOST_KNOWN - 1]]
 
 
 class Listener(Protocol):
     """Who has asked on a channel. After `complete` or `died` it hears no more of it."""
+
+    def answer(self, head: Head, body: bytes, channel: Channel) -> None:
+        """All of a plain answer has come in, and the channel is free. `head` has the length of another."""
 
     def head(self, head: Head, body: bytes) -> None:
         """The head has come in, and the raw bytes after it."""
@@ -243,10 +241,13 @@ class Channel(asyncio.Protocol):
         self._limit_s = self._idle_s
         self.has_answered = True
         if self._framing is None:
-            found = self._owner.known.find(data)
+            found = None if self._wants_pieces else self._owner.known.find(data)
             if found is not None:
-                listener.head(*found)
-                self._finish(listener, stays_open=True)
+                self._listener = None
+                self._stays_open = self.was_kept = True
+                if self._is_paused:
+                    self.set_paused(False)
+                listener.answer(*found, self)
                 return
             self._framing = _Pieces(listener) if self._wants_pieces else _Framing()
         framing = self._framing

@@ -18,7 +18,7 @@ from llama_async_proxy.inference.residency import Residency
 from llama_async_proxy.inference.routes import Route
 from llama_async_proxy.inference.upstream import Response, Timeouts, UpstreamClient, UpstreamRequest
 from llama_async_proxy.inference.variants import with_defaults
-from llama_async_proxy.records import Completion, CompletionRequest, Model, RequestRecord
+from llama_async_proxy.records import Completion, CompletionRequest, Model
 from llama_async_proxy.settings import Settings
 
 _ROUTE = Route("POST", "/v1/chat/completions", streams=True)
@@ -45,15 +45,12 @@ class Completer:
         client: UpstreamClient,
         live: LiveRequests,
         settings: Callable[[], Settings],
-        finished: Callable[[RequestRecord], None],
     ) -> None:
-        """`finished` gets one record per completion, also of those that failed."""
         self._names = names
         self._residency = residency
         self._client = client
         self._live = live
         self._settings = settings
-        self._finished = finished
 
     def find(self, name: str) -> Model:
         """The model of that name. Raises NotFound naming close matches."""
@@ -87,10 +84,8 @@ class Completer:
             account.status, account.error = 503, "the service stopped"
             raise
         finally:
-            self._live.discard(account)
-            record = account.record()
-            self._finished(record)
-        return Completion(record, was_stopped)
+            self._live.end(account)
+        return Completion(account.record(), was_stopped)
 
     async def _run(
         self, request: CompletionRequest, grow: Grow, stopped: Callable[[], Awaitable[object]], account: Account

@@ -20,6 +20,8 @@ def ignore(_: ServiceError) -> None:
 class Lease:
     """One request's claim on a model; while it is held the model is not evicted."""
 
+    __slots__ = ("_endpoint", "load_s", "model", "place", "queued_s", "revoke")
+
     def __init__(self, model: Model, revoke: Revoke = ignore) -> None:
         self.model = model
         self.revoke = revoke

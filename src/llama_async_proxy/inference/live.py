@@ -1,17 +1,20 @@
-"""The inference requests that have not ended: what each does now, and how to break it off by its id."""
+"""The inference requests that have not ended: what each does now, and how to break it off by its id; and what remains
+of those that have, a record each, which is made off their way."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from llama_async_proxy.errors import Cancelled, NotFound, ServiceError
 from llama_async_proxy.events import EventBus, RequestsProgressed
 from llama_async_proxy.inference.account import Account
-from llama_async_proxy.records import LiveRequest, ModelRuntime, RequestPhase
+from llama_async_proxy.records import LiveRequest, ModelRuntime, RequestPhase, RequestRecord
 
 TICK_S = 0.5
+RECORD_S = 0.05
+"""How long an end waits for others, to be recorded together with them."""
 _MOST_PUBLISHED = 200
 """Of the newest requests; nobody can read more of them twice a second."""
 
@@ -22,20 +25,41 @@ class LiveRequests:
     """Belongs to the event loop's thread. Its cost for a request is that of an entry in a dictionary."""
 
     def __init__(
-        self, runtime: Callable[[int], ModelRuntime], bus: EventBus, positions: Callable[[], Mapping[Cancel, int]]
+        self,
+        runtime: Callable[[int], ModelRuntime],
+        bus: EventBus,
+        *,
+        positions: Callable[[], Mapping[Cancel, int]],
+        finished: Callable[[Sequence[RequestRecord]], None],
     ) -> None:
-        """`runtime` tells of a model's queue, `positions` of the places in them, by what breaks a request off."""
+        """`runtime` tells of a model's queue, `positions` of the places in them, by what breaks a request off.
+        `finished` gets a record of each request soon after its end."""
         self._runtime = runtime
         self._bus = bus
         self._positions = positions
+        self._finished = finished
         self._running: dict[Account, Cancel] = {}
         """In the order of arrival. Ids may be the clients' own, so that two requests can have the same."""
+        self._ended: list[Account] = []
+        """Not yet recorded."""
 
     def add(self, account: Account, cancel: Cancel) -> None:
         self._running[account] = cancel
 
-    def discard(self, account: Account) -> None:
+    def end(self, account: Account) -> None:
+        """Its last byte has left, or it has failed; it need not have been added."""
+        account.end()
         self._running.pop(account, None)
+        if not self._ended:
+            asyncio.get_running_loop().call_later(RECORD_S, self.record)
+        self._ended.append(account)
+
+    def record(self) -> None:
+        """Record at once what has ended."""
+        if self._ended:
+            records = tuple([account.record() for account in self._ended])
+            self._ended.clear()
+            self._finished(records)
 
     def all(self) -> tuple[LiveRequest, ...]:
         """Newest first."""

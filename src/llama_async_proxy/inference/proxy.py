@@ -26,7 +26,7 @@ from llama_async_proxy.inference.residency import Residency
 from llama_async_proxy.inference.routes import Headers, Parameters, Route, forbids_loading, parameters
 from llama_async_proxy.inference.upstream import Timeouts, UpstreamClient, UpstreamRequest
 from llama_async_proxy.inference.variants import with_defaults
-from llama_async_proxy.records import Model, RequestRecord
+from llama_async_proxy.records import Model
 from llama_async_proxy.settings import Settings
 
 CLIENT_GONE = 499
@@ -68,16 +68,13 @@ class Proxy:
         client: UpstreamClient,
         settings: Callable[[], Settings],
         live: LiveRequests,
-        finished: Callable[[RequestRecord], None],
         patience: Patience = Patience(),  # noqa: B008 - frozen
     ) -> None:
-        """`finished` gets one record per request, when its last byte has left or it has failed."""
         self._names = names
         self._residency = residency
         self._client = client
         self._settings = settings
         self._live = live
-        self._finished = finished
         self._patience = patience
 
     async def handle(self, request: Request, reply: Reply, gone: Callable[[], Awaitable[None]]) -> None:
@@ -101,8 +98,7 @@ class Proxy:
             logger.exception("Inference request %s to %s failed", account.id, request.route.path)
             await delivery.fail(ServiceError(f"Internal error; the service's log has it under {account.id}."))
         finally:
-            self._live.discard(account)
-            self._finished(account.record())
+            self._live.end(account)
 
     async def refuse(self, request: Request, reply: Reply, error: ServiceError) -> None:
         """Answer with `error`; the body of `request` need not have been read."""
@@ -110,7 +106,7 @@ class Proxy:
         try:
             await Delivery(reply, request.route.dialect, account).fail(error)
         finally:
-            self._finished(account.record())
+            self._live.end(account)
 
     async def _serve(
         self, request: Request, delivery: Delivery, account: Account, gone: Callable[[], Awaitable[None]]

@@ -212,7 +212,8 @@ class Residency:
         """The request has ended."""
         self._requests.discard(lease)
         self._release(lease)
-        self._wake()
+        if self._is_awaited:
+            self._wake()
 
     async def run(self) -> None:
         """Evict, unload idle models, and notice what changes by itself, until cancelled."""
@@ -246,7 +247,6 @@ class Residency:
     def _grant(self, lease: Lease, endpoint: Endpoint) -> None:
         self._hold(lease)
         lease.grant(endpoint)
-        self._touch(lease.model.id)
         self._used(lease.model.id, time.time_ns() // 1_000_000)
 
     def _endpoint(self, model_id: int) -> Endpoint | None:
@@ -260,7 +260,11 @@ class Residency:
             raise InvalidInput("model", f"{model.slug!r} is not loaded, and loading on request is off; load it first")
 
     def _hold(self, lease: Lease) -> None:
-        self._leases.setdefault(lease.model.id, set()).add(lease)
+        leases = self._leases.get(lease.model.id)
+        if leases is None:
+            leases = self._leases[lease.model.id] = set()
+            self._last_used_s[lease.model.id] = time.monotonic()
+        leases.add(lease)
 
     def _release(self, lease: Lease) -> None:
         leases = self._leases.get(lease.model.id)
@@ -269,13 +273,11 @@ class Residency:
         leases.discard(lease)
         if not leases:
             del self._leases[lease.model.id]
-        self._touch(lease.model.id)
+        self._last_used_s[lease.model.id] = time.monotonic()
         if self._queue or self._announced:
             self._advance()
-        self._wake()
-
-    def _touch(self, model_id: int) -> None:
-        self._last_used_s[model_id] = time.monotonic()
+        if self._is_awaited:
+            self._wake()
 
     # --- loading and waiting ----------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import NamedTuple
 from urllib.parse import parse_qs
 
 import msgspec
@@ -89,8 +90,7 @@ def methods(path: str) -> tuple[str, ...]:
     return tuple(route.method for route in ROUTES if route.path == path)
 
 
-@dataclass(frozen=True, slots=True)
-class Parameters:
+class Parameters(NamedTuple):
     """What routing needs of a request: the model's name, None when it names none, and how it is to be answered."""
 
     model: str | None

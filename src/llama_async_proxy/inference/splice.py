@@ -17,7 +17,7 @@ from llama_async_proxy.errors import DeadlineExceeded, ServiceError, UpstreamFai
 from llama_async_proxy.inference import reassembly
 from llama_async_proxy.inference.account import Account, request_id
 from llama_async_proxy.inference.channel import Channel, Head, KnownHeads, last_chunks
-from llama_async_proxy.inference.delivery import REQUEST_ID, Header, can_be_reassembled, error_headers, for_answer
+from llama_async_proxy.inference.delivery import Header, can_be_reassembled, error_headers, for_answer
 from llama_async_proxy.inference.dialects import error_body, error_event
 from llama_async_proxy.inference.lease import Lease
 from llama_async_proxy.inference.live import LiveRequests
@@ -25,9 +25,9 @@ from llama_async_proxy.inference.names import Names, choose
 from llama_async_proxy.inference.proxy import CLIENT_GONE, ClientGone, Request, for_engine, kept_headers
 from llama_async_proxy.inference.reassembly import NotReassembled, Reassembly
 from llama_async_proxy.inference.residency import Residency
-from llama_async_proxy.inference.routes import parameters
-from llama_async_proxy.inference.upstream import MAX_IDLE, UpstreamRequest, authority
-from llama_async_proxy.records import Endpoint, RequestRecord
+from llama_async_proxy.inference.routes import Route, parameters
+from llama_async_proxy.inference.upstream import MAX_IDLE, authority
+from llama_async_proxy.records import Endpoint
 from llama_async_proxy.settings import Settings
 
 _CHECK_S = 0.4
@@ -42,6 +42,10 @@ _BODY_END = (_EVENT_END, b"\r\n0\r\n\r\n")
 class Client(Protocol):
     """The client's connection, while a passage answers on it."""
 
+    @property
+    def address(self) -> str:
+        """Of the peer, for the record."""
+
     def start(self, status: int, lines: bytes, body: bytes, *, closes: bool = False) -> None:
         """Write the head and what there is of the body. `lines` are header fields, each with its line end. With
         `closes` only the connection's end shows where the answer ends."""
@@ -53,9 +57,39 @@ class Client(Protocol):
         """The answer ended; when it is not `whole`, only closing the connection can tell the client."""
 
 
-def engine_lines(headers: Sequence[Header]) -> bytes:
-    """What of a request's headers is for the engine, as `Splicer.begin` takes it."""
-    return b"".join(b"%b: %b\r\n" % header for header in kept_headers(headers))
+class RequestHead:
+    """What the requests of a connection have in common as long as only their bodies differ."""
+
+    __slots__ = ("_begins", "_endpoint", "_lines", "headers", "method", "own_id", "query", "route")
+
+    def __init__(self, route: Route, method: str, query: bytes, headers: Sequence[Header]) -> None:
+        self.route = route
+        self.method = method
+        self.query = query
+        self.headers = headers
+        self.own_id = request_id(headers)
+        self._lines = _lines(kept_headers(headers))
+        self._endpoint: Endpoint | None = None
+        self._begins = b""
+        """What a request to that endpoint begins with."""
+
+    def written(self, endpoint: Endpoint, body: bytes) -> bytes:
+        """The request as the engine gets it."""
+        if endpoint.model is not None:
+            return self._routed(endpoint, body)
+        if endpoint is not self._endpoint:
+            query = b"?" + self.query if self.query else b""
+            target = b"%b %b%b" % (self.method.encode(), self.route.path.encode(), query)
+            self._begins = b"%b HTTP/1.1\r\nhost: %b\r\n%b" % (target, authority(endpoint), self._lines)
+            self._endpoint = endpoint
+        if body or self.method == "POST":
+            return b"%bcontent-length: %d\r\n\r\n%b" % (self._begins, len(body), body)
+        return self._begins + b"\r\n"
+
+    def _routed(self, endpoint: Endpoint, body: bytes) -> bytes:
+        plain = for_engine(Request(self.route, self.method, self.query, self.headers, body, ""))
+        request = plain.to(endpoint)
+        return request.head(endpoint) + request.body
 
 
 class Splicer:
@@ -68,11 +102,9 @@ class Splicer:
         residency: Residency,
         settings: Callable[[], Settings],
         live: LiveRequests,
-        finished: Callable[[RequestRecord], None],
     ) -> None:
         self.settings = settings
         self.live = live
-        self.finished = finished
         self._names = names
         self.residency = residency
         self._loop = asyncio.get_running_loop()
@@ -81,26 +113,23 @@ class Splicer:
         self.known = KnownHeads()
         self._timer: asyncio.TimerHandle | None = None
 
-    def begin(self, request: Request, lines: bytes, client: Client) -> Passage | None:
-        """Send `request` to its model. None when it needs another treatment; nothing has happened then.
-
-        `lines` are `engine_lines` of its headers: a connection's requests have the same, again and again.
-        """
+    def begin(self, head: RequestHead, body: bytes, client: Client) -> Passage | None:
+        """Send a request to its model. None when it needs another treatment; nothing has happened then."""
         try:
-            asked = parameters(request.route, request.query, request.headers, request.body)
+            asked = parameters(head.route, head.query, head.headers, body)
             index = self._names.index
             model = choose(index, asked.model, () if asked.model else self.residency.loaded())
         except Exception:  # the long way meets it again, and answers and logs it
             return None
         if index.variant(asked.model):
             return None
-        passage = Passage(self, request, lines, client)
+        passage = Passage(self, head, body, client)
         lease = self.residency.claim(model, passage.fail)
         if lease is None:
             return None
         # Of other servers it is not known how their streams and their whole answers differ.
         reassembles = asked.reassembles and not model.has_command
-        passage.begin(lease, reassembly.begin(request.route.path) if reassembles else None)
+        passage.begin(lease, reassembly.begin(head.route.path) if reassembles else None)
         return passage
 
     def close(self) -> None:
@@ -171,20 +200,19 @@ class Passage:
         "_is_between_events",
         "_is_paused",
         "_lease",
-        "_lines",
-        "_loop",
         "_parts",
         "_pieces",
         "_request",
+        "_request_body",
         "_splicer",
         "account",
     )
 
-    def __init__(self, splicer: Splicer, request: Request, lines: bytes, client: Client) -> None:
-        self.account = Account(request.client, request.route.path, request_id(request.headers))
+    def __init__(self, splicer: Splicer, request: RequestHead, body: bytes, client: Client) -> None:
+        self.account = Account(client.address, request.route.path, request.own_id)
         self._splicer = splicer
         self._request = request
-        self._lines = lines
+        self._request_body = body
         self._client = client
         self._parts: Reassembly | None = None
         """What the answer is put together from, when it is."""
@@ -194,7 +222,6 @@ class Passage:
         """Of a stream, the beginning of an event that had not come whole."""
         self._is_between_events = True
         """The client is, with what it has been sent of a stream."""
-        self._loop = asyncio.get_running_loop()
         self._lease: Lease
         self._head: Head | None = None
         self._channel: Channel | None = None
@@ -221,13 +248,13 @@ class Passage:
             self._send(channel)
 
     def _connect(self) -> None:
-        self._connecting = self._loop.create_task(self._connected())
+        self._connecting = asyncio.create_task(self._connected())
 
     async def _connected(self) -> None:
         endpoint, limit_s = self._lease.endpoint, self._splicer.settings().connect_timeout_s
         try:
             async with asyncio.timeout(limit_s):
-                _, channel = await self._loop.create_connection(
+                _, channel = await asyncio.get_running_loop().create_connection(
                     lambda: Channel(endpoint, self._splicer), endpoint.host, endpoint.port
                 )
         except TimeoutError:
@@ -244,21 +271,11 @@ class Passage:
         if not channel.is_open:
             self.fail(UpstreamFailed("The model's process closed the connection without an answer."))
             return
-        channel.begin(self, self._written(), self._splicer.settings(), pieces=self._parts is not None)
-        channel.set_paused(self._is_paused)
-
-    def _written(self) -> bytes:
-        """The request as the engine gets it."""
-        request, endpoint = self._request, self._lease.endpoint
-        body = request.body if self._parts is None else self._parts.as_stream(request.body)
-        if endpoint.model is not None:
-            plain = for_engine(request)
-            routed = UpstreamRequest(plain.method, plain.target, plain.headers, body).to(endpoint)
-            return routed.head(endpoint) + routed.body
-        query = b"?" + request.query if request.query else b""
-        length = b"content-length: %d\r\n" % len(body) if body or request.method == "POST" else b""
-        start = b"%b %b%b HTTP/1.1\r\nhost: " % (request.method.encode(), request.route.path.encode(), query)
-        return b"%b%b\r\n%b%b\r\n%b" % (start, authority(endpoint), self._lines, length, body)
+        parts, body = self._parts, self._request_body
+        sent = self._request.written(self._lease.endpoint, body if parts is None else parts.as_stream(body))
+        channel.begin(self, sent, self._splicer.settings(), pieces=parts is not None)
+        if self._is_paused:
+            channel.set_paused(True)
 
     # --- what the client's connection says --------------------------------------------------------
 
@@ -276,6 +293,14 @@ class Passage:
             self._end(whole=False)
 
     # --- what the engine's connection says --------------------------------------------------------
+
+    def answer(self, head: Head, body: bytes, channel: Channel) -> None:
+        """The whole answer has come in, and the channel is free."""
+        self.account.answered(body)
+        self._start(head.status, b"%bcontent-length: %d\r\n" % (head.lines, len(body)), body)
+        self._channel = None
+        self._splicer.keep(channel)
+        self._end(whole=True)
 
     def head(self, head: Head, body: bytes) -> None:
         """The answer's head has come in, and the raw bytes after it."""
@@ -301,7 +326,7 @@ class Passage:
     def _start(self, status: int, lines: bytes, body: bytes, *, closes: bool = False) -> None:
         self._has_started = True
         self.account.status = status
-        lines = b"%b%b: %b\r\n" % (lines, REQUEST_ID, self.account.id.encode())
+        lines = b"%bx-request-id: %b\r\n" % (lines, self.account.id.encode())
         self._client.start(status, lines, body, closes=closes)
 
     def piece(self, piece: bytes) -> None:
@@ -420,12 +445,8 @@ class Passage:
             self._channel.abort()
             self._channel = None
         self._splicer.residency.release(self._lease)
-        self._loop.call_soon(self._record)
+        self._splicer.live.end(self.account)
         self._client.ended(whole=whole)
-
-    def _record(self) -> None:
-        self._splicer.live.discard(self.account)
-        self._splicer.finished(self.account.record())
 
 
 def _lines(headers: Sequence[Header]) -> bytes:

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -20,6 +19,8 @@ _END_BYTES = 16384
 """The last event of /completion echoes its settings: about 5 KiB."""
 _HEAD_BYTES = 2048
 """Anthropic's first event is under 1 KiB, but may come in pieces."""
+_END_OF_BODY = 2048
+"""Bytes; decoding more than that costs more than looking for what is wanted."""
 _END_CHUNKS = 16
 """The last events (finish, usage, [DONE]) may come as one chunk each, split anywhere."""
 _USAGE, _TIMINGS = b'"usage":{', b'"timings":{'
@@ -30,8 +31,7 @@ _OBJECT = re.compile(rb"\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}")
 """Numbers, and objects of numbers: no strings that could hold a brace."""
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """None where the engine did not say."""
 
     prompt_tokens: int | None = None
@@ -82,8 +82,16 @@ class _Timings(msgspec.Struct, frozen=True):
 
 
 _NO_COUNTS, _NO_TIMINGS = _Counts(), _Timings()
+
+
+class _End(msgspec.Struct, frozen=True):
+    usage: _Counts = _NO_COUNTS
+    timings: _Timings = _NO_TIMINGS
+
+
 _COUNTS = msgspec.json.Decoder(_Counts)
 _TIMES = msgspec.json.Decoder(_Timings)
+_END = msgspec.json.Decoder(_End)
 
 
 class UsageCapture:
@@ -101,22 +109,40 @@ class UsageCapture:
         self._tail.append(chunk if len(chunk) <= _END_BYTES else chunk[-_END_BYTES:])
 
     def usage(self) -> Usage:
-        tail = _unframed(b"".join(self._tail)[-_END_BYTES:])
-        timings = _decoded(_TIMES, tail, _TIMINGS, tail.rfind(_TIMINGS)) or _NO_TIMINGS
-        last = _decoded(_COUNTS, tail, _USAGE, tail.rfind(_USAGE)) or _NO_COUNTS
-        prompt = last.prompt
-        first = _NO_COUNTS if prompt is not None else self._first_counts()
-        return Usage(
-            _first(prompt, first.prompt, timings.prompt),
-            _first(last.completion, first.completion, timings.predicted_n),
-            _first(last.cached, first.cached, timings.cache_n),
-            # 0.0 stands for "one token only", whose rate nobody knows.
-            timings.predicted_per_second or None,
-        )
+        return _usage(self._head, _unframed(b"".join(self._tail)[-_END_BYTES:]))
 
-    def _first_counts(self) -> _Counts:
-        head = _unframed(self._head)
-        return _decoded(_COUNTS, head, _USAGE, head.find(_USAGE)) or _NO_COUNTS
+
+def usage_of(body: bytes) -> Usage:
+    """Of a whole answer in one piece, with its chunk framing or without."""
+    at = body.rfind(_USAGE)
+    if at >= 0 and len(body) - at <= _END_OF_BODY:
+        # Mostly it stands among the last keys of the object, with which it makes another.
+        try:
+            end = _END.decode(b"{" + body[at:])
+        except msgspec.DecodeError:
+            pass
+        else:
+            return _joined(end.timings, end.usage, _NO_COUNTS)
+    return _usage(body[:_END_BYTES], _unframed(body[-_END_BYTES:]))
+
+
+def _usage(head: bytes, tail: bytes) -> Usage:
+    timings = _decoded(_TIMES, tail, _TIMINGS, tail.rfind(_TIMINGS)) or _NO_TIMINGS
+    last = _decoded(_COUNTS, tail, _USAGE, tail.rfind(_USAGE)) or _NO_COUNTS
+    if last.prompt is not None:
+        return _joined(timings, last, _NO_COUNTS)
+    head = _unframed(head)
+    return _joined(timings, last, _decoded(_COUNTS, head, _USAGE, head.find(_USAGE)) or _NO_COUNTS)
+
+
+def _joined(timings: _Timings, last: _Counts, first: _Counts) -> Usage:
+    return Usage(
+        _first(last.prompt, first.prompt, timings.prompt),
+        _first(last.completion, first.completion, timings.predicted_n),
+        _first(last.cached, first.cached, timings.cache_n),
+        # 0.0 stands for "one token only", whose rate nobody knows.
+        timings.predicted_per_second or None,
+    )
 
 
 def _unframed(data: bytes) -> bytes:

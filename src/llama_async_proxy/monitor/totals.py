@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from llama_async_proxy.records import RequestRecord
@@ -25,7 +26,11 @@ class InferenceTotals:
     duration_ms: Counter[str] = field(default_factory=Counter)
     _models: set[str] = field(default_factory=set)
 
-    def add(self, record: RequestRecord) -> None:
+    def add(self, records: Iterable[RequestRecord]) -> None:
+        for record in records:
+            self._add(record)
+
+    def _add(self, record: RequestRecord) -> None:
         model = self._label(record)
         self.requests[model, record.status] += 1
         self.prompt_tokens[model] += record.prompt_tokens or 0

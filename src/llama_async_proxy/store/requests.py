@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from operator import attrgetter
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, delete, func, insert, or_, select
@@ -17,8 +16,7 @@ from llama_async_proxy.store.writer import Writer
 MAX_ROWS = 200_000
 """About 40 MB."""
 
-_NAMES = tuple(field.name for field in fields(RequestRecord))
-_VALUES = attrgetter(*_NAMES)
+_NAMES = RequestRecord._fields
 _COLUMNS = [requests.c[name] for name in _NAMES]
 
 
@@ -61,9 +59,9 @@ class RequestTable:
         self._database = database
         self._writer = writer
 
-    def append(self, record: RequestRecord) -> None:
-        """Store a record soon. Never fails; any thread."""
-        self._writer.append(_store, record)
+    def append(self, records: Sequence[RequestRecord]) -> None:
+        """Store records soon. Never fails; any thread."""
+        self._writer.append(_store, *records)
 
     async def recent(self, *, limit: int = 100, model: str | None = None) -> tuple[RequestRecord, ...]:
         """The newest `limit` by arrival, newest first. Raises StoreUnavailable."""
@@ -124,13 +122,16 @@ _TOKENS = ("prompt_tokens", "completion_tokens", "cached_tokens")
 def _store(connection: Connection, records: Sequence[RequestRecord]) -> None:
     # With the driver's own parameters a row costs half of what it does with SQLAlchemy's.
     statement = insert(requests).compile(dialect=connection.dialect, column_keys=_NAMES)
-    connection.exec_driver_sql(str(statement), [_to_row(record) for record in records])
+    connection.exec_driver_sql(str(statement), [_storable(record) for record in records])
     newest_id = select(func.max(requests.c.row_id)).scalar_subquery()
     connection.execute(delete(requests).where(requests.c.row_id <= newest_id - MAX_ROWS))
 
 
-def _to_row(record: RequestRecord) -> tuple[Any, ...]:
-    return tuple(storable(value) if isinstance(value, str) else value for value in _VALUES(record))
+def _storable(record: RequestRecord) -> RequestRecord:
+    # The rest is our own: only these two can have in them what a client sent.
+    if record.error is None and record.model.isascii():
+        return record
+    return record._replace(model=storable(record.model), error=record.error and storable(record.error))
 
 
 def _record(row: Row[Any]) -> RequestRecord:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
+from itertools import repeat
 from typing import Any, TypeAlias, TypeVar
 
 from sqlalchemy import Connection
@@ -35,10 +36,8 @@ MAX_WAITING_ROWS = 20_000
 RETRY_S = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    sink: Sink[Any]
-    value: Any
+_Row: TypeAlias = tuple[Sink[Any], Any]
+"""A value and who stores it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +69,18 @@ class Writer:
         """Why rows cannot be written at present; None when all is well."""
         return self._problem
 
-    def append(self, sink: Sink[T], row: T) -> None:
-        """Store `row` soon, together with others. Never fails and never blocks; see MAX_WAITING_ROWS."""
+    def append(self, sink: Sink[T], *rows: T) -> None:
+        """Store `rows` soon, together with others. Never fails and never blocks; see MAX_WAITING_ROWS."""
         with self._wake:
-            if self._closing:
+            if self._closing or not rows:
                 return
-            self._rows.append(_Row(sink, row))
+            before = len(self._rows)
+            self._rows.extend(zip(repeat(sink), rows, strict=False))
             self._trim()
             if self._due_s is None:
                 self._due_s = time.monotonic() + FLUSH_S
                 self._wake.notify()
-            elif len(self._rows) == BATCH_ROWS:
+            elif before < BATCH_ROWS <= len(self._rows):
                 self._wake.notify()
 
     async def run(self, work: Callable[[Connection], T], on_commit: Callable[[T], None] | None = None) -> T:
@@ -167,7 +167,7 @@ class Writer:
                 return
             except Exception:
                 if len(batch) == 1:
-                    _log.exception("A row cannot be stored and is left out: %r", batch[0].value)
+                    _log.exception("A row cannot be stored and is left out: %r", batch[0][1])
                     limit = BATCH_ROWS
                 else:
                     self._keep(batch)
@@ -209,7 +209,7 @@ class Writer:
 
 def _store(rows: Sequence[_Row], connection: Connection) -> None:
     by_sink: dict[Sink[Any], list[Any]] = {}
-    for row in rows:
-        by_sink.setdefault(row.sink, []).append(row.value)
+    for sink, value in rows:
+        by_sink.setdefault(sink, []).append(value)
     for sink, values in by_sink.items():
         sink(connection, values)
