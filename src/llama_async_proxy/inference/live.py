@@ -13,7 +13,7 @@ from llama_async_proxy.inference.account import Account
 from llama_async_proxy.records import LiveRequest, ModelRuntime, RequestPhase, RequestRecord
 
 TICK_S = 0.5
-RECORD_S = 0.05
+RECORD_S = 0.02
 """How long an end waits for others, to be recorded together with them."""
 _MOST_PUBLISHED = 200
 """Of the newest requests; nobody can read more of them twice a second."""

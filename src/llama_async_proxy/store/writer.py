@@ -29,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 FLUSH_S = 0.2
 """Longest a row waits for company. Readers accept to see streams this late."""
-BATCH_ROWS = 500
+BATCH_ROWS = 2000
 """Where larger batches stop being cheaper per row and start to hold up the event loop."""
 MAX_WAITING_ROWS = 20_000
 """What is kept while the disk is full or the database locked, about 10 MB; beyond it the oldest are lost."""
