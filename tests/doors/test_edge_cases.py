@@ -7,7 +7,7 @@ import json
 import re
 import socket
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
 
 import aiohttp
 import pytest
@@ -19,7 +19,7 @@ from llama_async_proxy.doors.server import Server, listen
 from llama_async_proxy.doors.switch import ShortWay, http_protocol
 from llama_async_proxy.inference.proxy import CLIENT_GONE
 from support.asgi import RawClient
-from support.site import CHAT, UpstreamSite
+from support.site import CHAT, STREAM, UpstreamSite
 from support.upstream import LAST_EVENTS, Exchange, answers, make_settings, never_answers, says, streams, token
 
 LOOP_FACTORIES = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
@@ -323,6 +323,54 @@ async def test_engine_connections_are_kept_between_answers(site: UpstreamSite) -
     for _ in range(20):
         await site.http.post("/completion", content=BODY)
     assert site.upstream.connections == 1
+
+
+async def test_after_a_stream_began_a_connection_is_ready_for_the_next(switched: UpstreamSite) -> None:
+    """The engine closes each after its stream."""
+    may_end = asyncio.Semaphore(0)
+    switched.upstream.behaviour = streams(token("a"), token("b"), before_each=lambda n: ends_when(may_end, n))
+    async with RawClient.connected(switched.port) as client:
+        await client.post(CHAT, json.dumps(STREAM).encode())
+        await client.until(b'"a"')
+        await switched.upstream.until(lambda u: u.connections == 2)
+        may_end.release()
+        await client.until(b"\r\n0\r\n\r\n")
+    may_end.release()
+    await switched.stream()
+    assert [request.connection for request in switched.upstream.requests] == [0, 1]
+
+
+async def ends_when(may_end: asyncio.Semaphore, event: int) -> None:
+    if event:
+        await may_end.acquire()
+
+
+async def test_a_ready_connection_that_died_is_replaced(switched: UpstreamSite) -> None:
+    async def dies_unless_first_or_third(exchange: Exchange) -> None:
+        await (exchange.die() if exchange.connection == 1 else streams(token("a"))(exchange))
+
+    switched.upstream.behaviour = dies_unless_first_or_third
+    await switched.stream()
+    await switched.upstream.until(lambda u: u.connections == 2)
+    assert token("a") in (await switched.stream()).content
+    assert [request.connection for request in switched.upstream.requests] == [0, 1, 2]
+
+
+async def test_a_full_backlog_ends_with_the_connect_limit() -> None:
+    async with UpstreamSite(short_way=True, connect_timeout_s=0.2).running() as site:
+        with socket.socket() as busy, ExitStack() as stack:
+            busy.bind(("127.0.0.1", 0))
+            busy.listen(0)
+            for _ in range(4):  # nobody accepts, so that these fill the queue
+                waiting = stack.enter_context(socket.socket())
+                waiting.setblocking(False)
+                waiting.connect_ex(busy.getsockname())
+            site.engine.endpoints = {1: type(site.upstream.endpoint)("127.0.0.1", busy.getsockname()[1])}
+            await site.residency.load(site.models[0])
+            response = await site.http.post("/completion", content=BODY)
+            assert response.status_code == 504
+            assert "accepted no connection within 0.2 s" in response.json()["error"]["message"]
+            assert site.residency.in_flight(1) == 0
 
 
 async def test_a_model_that_cannot_be_reached_is_a_502(site: UpstreamSite) -> None:

@@ -109,7 +109,9 @@ def comparable(response: httpx.Response) -> dict[str, Any]:
 
 async def both(server: LlamaServer, site: Site, method: str, path: str, **request: Any) -> httpx.Response:
     """The answer, after checking that it is the same both ways."""
-    async with httpx.AsyncClient(base_url=server.url, timeout=30) as straight:
+    # It closes after a stream without saying so: a kept connection would fail now and then.
+    unkept = httpx.Limits(max_keepalive_connections=0)
+    async with httpx.AsyncClient(base_url=server.url, timeout=30, limits=unkept) as straight:
         if path == "/v1/messages":  # which counts what the engine has from before, whatever it is asked
             await straight.request(method, path, **request)
         direct = await straight.request(method, path, **request)

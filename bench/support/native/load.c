@@ -1,10 +1,11 @@
 /* A load generator: what clients see of single answers and of streams. Prints one JSON object.
  *
- *   load port=P clients=N seconds=S [model=M] [stream=1 events=E interval_us=U] [vanish_ms=V] [path=/v1/...]
+ *   load port=P clients=N seconds=S [model=M] [stream=1 events=E interval_us=U] [vanish_ms=V] [think_ms=T] [path=/v1/...]
  *
  * Each client sends one request after the other, answers on a kept connection, streams on whatever the server leaves
- * open. With `vanish_ms` a client breaks off after a random time of up to that, wherever its answer is. Times are
- * microseconds; an event's delay counts from the moment the engine wrote it.
+ * open. With `vanish_ms` a client breaks off after a random time of up to that, wherever its answer is; with `think_ms`
+ * it waits as long before its next request. Times are microseconds; an event's delay counts from the moment the engine
+ * wrote it.
  */
 
 #include "http.h"
@@ -13,8 +14,8 @@
 
 typedef struct {
     int fd;
-    enum { CONNECTING, WAITING, READING, OVER } state;
-    long long sent_ns, first_ns, leaves_ns;
+    enum { CONNECTING, THINKING, WAITING, READING, OVER } state;
+    long long sent_ns, first_ns, leaves_ns, thinks_ns;
     char head[8192];
     int head_length;
     long long expected, received; /* bytes of the body; expected is -1 for chunked */
@@ -27,7 +28,7 @@ typedef struct {
 } Series;
 
 static int epoll, port = 0, active;
-static long clients = 1, is_stream = 0, events_each = 100, interval_us = 0, vanish_ms = 0;
+static long clients = 1, is_stream = 0, events_each = 100, interval_us = 0, vanish_ms = 0, think_ms = 0;
 static double seconds = 1;
 static const char *model = "mock", *path = "/v1/chat/completions";
 static char request[8192];
@@ -74,9 +75,15 @@ static void leave(Client *c) {
 
 static void again(Client *c, int on_new_connection) {
     if (now_ns() >= stop_ns) return leave(c);
-    if (!on_new_connection) return send_request(c);
-    close(c->fd);
-    open_connection(c);
+    if (on_new_connection) {
+        close(c->fd);
+        open_connection(c);
+    } else if (think_ms) {
+        c->thinks_ns = now_ns() + rand() % (think_ms * 1000) * 1000LL;
+        c->state = THINKING;
+    } else {
+        send_request(c);
+    }
 }
 
 static void finished(Client *c) {
@@ -155,6 +162,12 @@ static void handle(Client *c, unsigned events) {
     send_request(c);
 }
 
+static void think(Client *all) {
+    long long now = now_ns();
+    for (Client *c = all; c < all + clients; c++)
+        if (c->state == THINKING && c->thinks_ns <= now) send_request(c);
+}
+
 static void vanish(Client *all) {
     long long now = now_ns();
     for (Client *c = all; c < all + clients; c++) {
@@ -178,6 +191,7 @@ static void read_arguments(int count, char **arguments) {
         else if (!strcmp(name, "events")) events_each = atol(value);
         else if (!strcmp(name, "interval_us")) interval_us = atol(value);
         else if (!strcmp(name, "vanish_ms")) vanish_ms = atol(value);
+        else if (!strcmp(name, "think_ms")) think_ms = atol(value);
         else if (!strcmp(name, "model")) model = value;
         else if (!strcmp(name, "path")) path = value;
         else {
@@ -242,6 +256,7 @@ int main(int count, char **arguments) {
             if (events[i].data.ptr == &epoll) (void)!read(timer, &ticks, sizeof ticks);
             else handle(events[i].data.ptr, events[i].events);
         }
+        if (think_ms) think(all);
         if (vanish_ms) vanish(all);
     }
     report((now_ns() - start) / 1e9);

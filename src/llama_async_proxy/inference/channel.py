@@ -78,7 +78,10 @@ class KnownHeads:
 
 
 class Listener(Protocol):
-    """Who has asked on a channel. After `complete` or `died` it hears no more of it."""
+    """Who has asked on a channel. After `answer`, `complete` or `died` it hears no more of it."""
+
+    def connected(self, channel: Channel) -> None:
+        """It can be asked now."""
 
     def answer(self, head: Head, body: bytes, channel: Channel) -> None:
         """All of a plain answer has come in, and the channel is free. `head` has the length of another."""
@@ -105,6 +108,7 @@ class Listener(Protocol):
 class Owner(Protocol):
     """Who keeps the channels."""
 
+    loop: asyncio.AbstractEventLoop
     known: KnownHeads
 
     def opened(self, channel: Channel) -> None: ...
@@ -115,6 +119,7 @@ class Channel(asyncio.Protocol):
     """One connection. `deadline_s`, on the loop's clock, is for the owner to watch, who calls `expire`."""
 
     __slots__ = (
+        "_connecting",
         "_framing",
         "_heard_s",
         "_idle_s",
@@ -140,8 +145,9 @@ class Channel(asyncio.Protocol):
         self.has_answered = False
         """A byte of the answer has come in."""
         self._owner = owner
-        self._loop = asyncio.get_running_loop()
+        self._loop = owner.loop
         self._transport: asyncio.Transport
+        self._connecting: asyncio.Task[None] | None = None
         self._listener: Listener | None = None
         self._framing: _Framing | None = None
         """Reads the answer; None before its first byte, and for one whose head was known."""
@@ -157,6 +163,29 @@ class Channel(asyncio.Protocol):
         """What came in last; all of the head while it is not whole."""
 
     # --- for who asks -----------------------------------------------------------------------------
+
+    def connect(self, limit_s: float) -> None:
+        """Begin to; who does not `reach` for it leaves it to wait as a kept one."""
+        self._heard_s, self._limit_s = self._loop.time(), limit_s
+        self._owner.opened(self)
+        self._connecting = self._loop.create_task(self._connect())
+
+    async def _connect(self) -> None:
+        try:
+            await self._loop.create_connection(lambda: self, self.endpoint.host, self.endpoint.port)
+        except OSError as error:
+            self._connecting = None
+            self._owner.lost(self)
+            if self._listener is not None:
+                self._listener.fail(UpstreamFailed(f"The model's process cannot be reached: {error}"))
+        else:
+            self._connecting = None
+
+    def reach(self, listener: Listener) -> None:
+        """Tell `listener` when it can be asked, which may be now, or that it cannot."""
+        self._listener = listener
+        if self.is_open:
+            listener.connected(self)
 
     def begin(self, listener: Listener, request: bytes, settings: Settings, *, pieces: bool) -> None:
         self._listener = listener
@@ -181,7 +210,11 @@ class Channel(asyncio.Protocol):
 
     def abort(self) -> None:
         self._listener = None
-        self._transport.abort()
+        if self.is_open:
+            self._transport.abort()
+        elif self._connecting is not None:
+            self._connecting.cancel()
+            self._owner.lost(self)
 
     def kept(self) -> None:
         """It waits for the next request."""
@@ -190,6 +223,11 @@ class Channel(asyncio.Protocol):
     @property
     def deadline_s(self) -> float:
         return self._heard_s + self._limit_s
+
+    @property
+    def is_alive(self) -> bool:
+        """It is open or about to be, as far as one can tell."""
+        return (self.is_open or self._connecting is not None) and self._loop.time() < self.deadline_s
 
     @property
     def is_reusable(self) -> bool:
@@ -205,7 +243,10 @@ class Channel(asyncio.Protocol):
     def expire(self) -> None:
         """The deadline has passed."""
         if self._listener is None:
-            self._transport.close()
+            self.abort()
+        elif not self.is_open:
+            limit_s = self._limit_s
+            self._listener.fail(DeadlineExceeded(f"The model's process accepted no connection within {limit_s:g} s."))
         elif not self._is_paused:
             has_head = self._framing is not None and self._framing.head is not None
             what = "is silent in the middle of its answer" if has_head else "does not begin to answer"
@@ -217,8 +258,11 @@ class Channel(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
         self.is_open = True
-        self._heard_s = self._loop.time()  # to be closed if whoever wanted it has left meanwhile
-        self._owner.opened(self)
+        if self._listener is not None:
+            self._listener.connected(self)
+        else:
+            self.was_kept = self._stays_open = True
+            self.kept()
 
     def data_received(self, data: bytes) -> None:
         listener = self._listener

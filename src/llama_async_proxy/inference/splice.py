@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from llama_async_proxy.errors import DeadlineExceeded, ServiceError, UpstreamFailed
+from llama_async_proxy.errors import ServiceError, UpstreamFailed
 from llama_async_proxy.inference import reassembly
 from llama_async_proxy.inference.account import Account, request_id
 from llama_async_proxy.inference.channel import Channel, Head, KnownHeads, last_chunks
@@ -107,7 +107,7 @@ class Splicer:
         self.live = live
         self._names = names
         self.residency = residency
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._channels: set[Channel] = set()
         self._idle: dict[Endpoint, list[Channel]] = {}
         self.known = KnownHeads()
@@ -139,15 +139,28 @@ class Splicer:
 
     # --- for passages and channels ----------------------------------------------------------------
 
-    def take(self, endpoint: Endpoint) -> Channel | None:
-        """A kept connection that seems to live."""
+    def take(self, endpoint: Endpoint) -> Channel:
+        """A kept connection that seems to live, else a new one."""
         idle = self._idle.get(endpoint)
         while idle:
             channel = idle.pop()
-            if channel.is_open and self._loop.time() < channel.deadline_s:
+            if channel.is_alive:
                 return channel
             channel.abort()
-        return None
+        return self.connect(endpoint)
+
+    def connect(self, endpoint: Endpoint) -> Channel:
+        """A new connection, about to open."""
+        channel = Channel(endpoint, self)
+        channel.connect(self.settings().connect_timeout_s)
+        return channel
+
+    def prepare(self, endpoint: Endpoint) -> None:
+        """Have a connection at hand for the next request: the one in use will be closed after its stream, and to
+        connect takes as long as all else that is done here for a first token."""
+        idle = self._idle.setdefault(endpoint, [])
+        if not idle:
+            idle.append(self.connect(endpoint))
 
     def keep(self, channel: Channel) -> None:
         """Take back a connection whose answer has ended."""
@@ -173,11 +186,12 @@ class Splicer:
 
     def _check_later(self) -> None:
         settings = self.settings()
-        pause_s = min(_CHECK_S, settings.first_token_timeout_s / 4, settings.idle_timeout_s / 4)
-        self._timer = self._loop.call_later(pause_s, self._check)
+        limits_s = (settings.connect_timeout_s, settings.first_token_timeout_s, settings.idle_timeout_s)
+        pause_s = min(_CHECK_S, min(limits_s) / 4)
+        self._timer = self.loop.call_later(pause_s, self._check)
 
     def _check(self) -> None:
-        now_s = self._loop.time()
+        now_s = self.loop.time()
         for channel in tuple(self._channels):
             if now_s >= channel.deadline_s:
                 channel.expire()
@@ -192,7 +206,6 @@ class Passage:
     __slots__ = (
         "_channel",
         "_client",
-        "_connecting",
         "_has_ended",
         "_has_started",
         "_head",
@@ -225,7 +238,6 @@ class Passage:
         self._lease: Lease
         self._head: Head | None = None
         self._channel: Channel | None = None
-        self._connecting: asyncio.Task[None] | None = None
         self._is_paused = False
         self._has_started = False
         self._has_ended = False
@@ -241,36 +253,13 @@ class Passage:
         self._ask()
 
     def _ask(self) -> None:
-        channel = self._splicer.take(self._lease.endpoint)
-        if channel is None:
-            self._connect()
-        else:
-            self._send(channel)
+        self._reach(self._splicer.take(self._lease.endpoint))
 
-    def _connect(self) -> None:
-        self._connecting = asyncio.create_task(self._connected())
-
-    async def _connected(self) -> None:
-        endpoint, limit_s = self._lease.endpoint, self._splicer.settings().connect_timeout_s
-        try:
-            async with asyncio.timeout(limit_s):
-                _, channel = await asyncio.get_running_loop().create_connection(
-                    lambda: Channel(endpoint, self._splicer), endpoint.host, endpoint.port
-                )
-        except TimeoutError:
-            self.fail(DeadlineExceeded(f"The model's process accepted no connection within {limit_s:g} s."))
-        except OSError as error:
-            self.fail(UpstreamFailed(f"The model's process cannot be reached: {error}"))
-        else:
-            self._send(channel)
-        finally:
-            self._connecting = None
-
-    def _send(self, channel: Channel) -> None:
+    def _reach(self, channel: Channel) -> None:
         self._channel = channel
-        if not channel.is_open:
-            self.fail(UpstreamFailed("The model's process closed the connection without an answer."))
-            return
+        channel.reach(self)
+
+    def connected(self, channel: Channel) -> None:
         parts, body = self._parts, self._request_body
         sent = self._request.written(self._lease.endpoint, body if parts is None else parts.as_stream(body))
         channel.begin(self, sent, self._splicer.settings(), pieces=parts is not None)
@@ -304,6 +293,11 @@ class Passage:
 
     def head(self, head: Head, body: bytes) -> None:
         """The answer's head has come in, and the raw bytes after it."""
+        self._begins(head, body)
+        if head.length is None:
+            self._splicer.prepare(self._lease.endpoint)
+
+    def _begins(self, head: Head, body: bytes) -> None:
         self._head = head
         if self._parts is not None:
             if can_be_reassembled(head.status, head.headers):
@@ -374,8 +368,7 @@ class Passage:
     def died(self, channel: Channel, error: ServiceError) -> None:
         """The engine's connection is of no more use."""
         if channel.was_kept and not channel.has_answered and not self._has_ended:
-            self._channel = None
-            self._connect()
+            self._reach(self._splicer.connect(self._lease.endpoint))
         else:
             self.fail(error)
 
@@ -439,8 +432,6 @@ class Passage:
 
     def _end(self, *, whole: bool) -> None:
         self._has_ended = True
-        if self._connecting is not None and self._connecting is not asyncio.current_task():
-            self._connecting.cancel()
         if self._channel is not None:
             self._channel.abort()
             self._channel = None

@@ -21,8 +21,9 @@ _HEAD_BYTES = 2048
 """Anthropic's first event is under 1 KiB, but may come in pieces."""
 _END_OF_BODY = 2048
 """Bytes; decoding more than that costs more than looking for what is wanted."""
-_END_CHUNKS = 16
-"""The last events (finish, usage, [DONE]) may come as one chunk each, split anywhere."""
+_END_CHUNKS = 6
+"""The last events (finish, usage, [DONE]) and the end of the body may come as one chunk each, one of them in two. More
+would be memory that each of thousands of streams touches with each token."""
 _USAGE, _TIMINGS = b'"usage":{', b'"timings":{'
 """Inside a JSON string the quotes would be escaped."""
 _FRAMING = re.compile(rb"\r\n[0-9A-Fa-f]{1,8}\r\n")
@@ -77,6 +78,10 @@ class _Timings(msgspec.Struct, frozen=True):
     predicted_per_second: float | None = None
 
     @property
+    def is_complete(self) -> bool:
+        return None not in (self.cache_n, self.prompt_n, self.predicted_n)
+
+    @property
     def prompt(self) -> int | None:
         return None if self.prompt_n is None else self.prompt_n + (self.cache_n or 0)
 
@@ -109,7 +114,11 @@ class UsageCapture:
         self._tail.append(chunk if len(chunk) <= _END_BYTES else chunk[-_END_BYTES:])
 
     def usage(self) -> Usage:
-        return _usage(self._head, _unframed(b"".join(self._tail)[-_END_BYTES:]))
+        tail = b"".join(self._tail)
+        at = tail.rfind(_TIMINGS)
+        if at >= 0 and (timings := _decoded(_TIMES, tail, _TIMINGS, at)) and timings.is_complete:
+            return _joined(timings, _NO_COUNTS, _NO_COUNTS)  # which is all: "usage" says the same
+        return _usage(self._head, _unframed(tail[-_END_BYTES:]))
 
 
 def usage_of(body: bytes) -> Usage:

@@ -138,7 +138,7 @@ def _store(connection: Connection, records: Sequence[RequestRecord]) -> None:
 def _insertion(rows: int) -> str:
     """The statement that inserts so many, in the driver's own style."""
     row = f"({', '.join('?' * len(_NAMES))})"
-    return f"INSERT INTO {requests.name} ({', '.join(_NAMES)}) VALUES {', '.join([row] * rows)}"
+    return f"INSERT INTO {requests.name} ({', '.join(_NAMES)}) VALUES {', '.join([row] * rows)}"  # noqa: S608 - names of ours
 
 
 def _storable(record: RequestRecord) -> RequestRecord:
