@@ -35,9 +35,9 @@ def busy(rival: Rival, seconds: float) -> dict[str, float]:
 
 
 def lone(rival: Rival, seconds: float) -> dict[str, float]:
-    """One client; then four readers of streams of two tokens."""
+    """One client; then four readers of streams of two tokens, who think a while before each."""
     answers = load(rival.port, clients=1, seconds=seconds, path="/v1/embeddings")
-    streams = load(rival.port, clients=4, seconds=seconds, stream=1, events=2, interval_us=5000)
+    streams = load(rival.port, clients=4, seconds=seconds, stream=1, events=2, interval_us=5000, think_ms=20)
     return {
         "answer p50 ms": answers["total_p50"] / 1e3,
         "first chunk p50 ms": streams["first_p50"] / 1e3,

@@ -21,17 +21,19 @@ from support.tables import conditions, medians, table
 CPU = "CPU per token, µs"
 CROWDS = {1: 5, 32: 10, 256: 50, 1000: 100}
 """Streams at once -> milliseconds between two tokens of each."""
+TOKENS = 100
+"""Of a stream. Each costs a new connection to the engine, which the tokens share."""
 
 
-def measure(rival: Rival, *, streams: int, seconds: float) -> dict[str, float]:
+def measure(rival: Rival, *, streams: int) -> dict[str, float]:
     interval_ms = CROWDS[streams]
     before_s, before_mib = rival.cpu_s(), rival.rss_mib()
     run = LoadRun(
         rival.port,
         clients=streams,
-        seconds=0.1,  # one stream each
+        seconds=0.1 if streams > 100 else 3.0,  # of many one each, of few one after the other
         stream=1,
-        events=round(1000 * seconds / interval_ms),
+        events=TOKENS,
         interval_us=1000 * interval_ms,
     )
     peak_mib = _peak(rival, run)
@@ -56,13 +58,12 @@ def _peak(rival: Rival, run: LoadRun) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=3.0, help="length of a stream")
     parser.add_argument("--streams", type=int, nargs="*", default=list(CROWDS), choices=list(CROWDS))
     arguments = parser.parse_args()
     with stand() as rivals:
         print(conditions(arguments.rounds))
         for streams in arguments.streams:
-            with_rival = functools.partial(measure, streams=streams, seconds=arguments.seconds)
+            with_rival = functools.partial(measure, streams=streams)
             rows = medians(arguments.rounds, lambda name: with_rival(rivals[name]), rivals)  # noqa: B023 - used at once
             print(f"\n{streams} streams, a token each {CROWDS[streams]} ms:\n")
             print(table(rows, first="through", ratio_to="nginx", of=CPU), flush=True)

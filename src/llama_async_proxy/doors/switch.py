@@ -143,6 +143,7 @@ class Switch(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.write = transport.write
         self._wait_at_most(HEAD_S)
 
     def data_received(self, data: bytes) -> None:
@@ -166,6 +167,7 @@ class Switch(HttpToolsProtocol):
         if self._passage is not None:
             self._passage.client_gone()
         super().connection_lost(exc)
+        self.parser = None  # type: ignore[assignment]  # it holds this protocol, which nothing else would take apart
 
     def pause_writing(self) -> None:
         self._is_paused = True
@@ -308,9 +310,6 @@ class Switch(HttpToolsProtocol):
         close = b"connection: close\r\n" if self._closes else b""
         parts = (_STATUS_LINES.get(status, b"%d " % status), self._default_lines, lines, close, body)
         self.transport.write(b"HTTP/1.1 %b\r\n%b%b%b\r\n%b" % parts)
-
-    def write(self, data: bytes) -> None:
-        self.transport.write(data)
 
     def ended(self, *, whole: bool) -> None:
         self._passage = None

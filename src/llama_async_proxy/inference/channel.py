@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, cast
 
@@ -27,6 +27,8 @@ _LENGTH_DIGITS = 12
 _MOST_KNOWN = 8
 """llama-server has one for JSON and one for text."""
 _LAST_CHUNK = b"0\r\n\r\n"
+_END_BYTES = 8
+"""Enough to see between what an answer ended."""
 
 
 @dataclass(slots=True)
@@ -160,7 +162,7 @@ class Channel(asyncio.Protocol):
         self._is_paused = False
         self._stays_open = False
         self._last = b""
-        """What came in last; all of the head while it is not whole."""
+        """The end of what came in; all of the head while it is not whole."""
 
     # --- for who asks -----------------------------------------------------------------------------
 
@@ -210,6 +212,7 @@ class Channel(asyncio.Protocol):
 
     def abort(self) -> None:
         self._listener = None
+        self._forget_framing()
         if self.is_open:
             self._transport.abort()
         elif self._connecting is not None:
@@ -273,7 +276,7 @@ class Channel(asyncio.Protocol):
         framing = self._framing
         if framing is not None and framing.head is not None:
             if self._is_fed(framing, listener, data):
-                self._last = data
+                self._last = data[-_END_BYTES:]
                 listener.body(data)
                 if framing.is_complete:
                     self._finish(listener, stays_open=framing.stays_open)
@@ -300,7 +303,7 @@ class Channel(asyncio.Protocol):
         data = self._last + data
         if framing.head is not None:
             body = _after_head(data)
-            self._last = body or b"\r\n"
+            self._last = body[-_END_BYTES:] or b"\r\n"
             listener.head(framing.head, body)
             if framing.is_complete and self._listener is listener:
                 if framing.stays_open:
@@ -323,10 +326,16 @@ class Channel(asyncio.Protocol):
         if self._listener is not listener:
             return  # it was asked again meanwhile
         self._listener = None
+        self._forget_framing()
         self.set_paused(False)
         self._stays_open = stays_open
         self.was_kept = True
         listener.complete(self)
+
+    def _forget_framing(self) -> None:
+        if self._framing is not None:
+            self._framing.close()
+            self._framing = None
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_open = False
@@ -340,12 +349,14 @@ class Channel(asyncio.Protocol):
             return
         what = "broke off its answer" if head is not None else "closed the connection without an answer"
         listener.died(self, UpstreamFailed(f"The model's process {what}."))
+        self._forget_framing()
 
 
 class _Framing:
-    """Reads one answer; its callbacks are httptools' and run for heads and ends only, not for each chunk."""
+    """Reads one answer; its callbacks are httptools' and run for heads and ends only, not for each chunk. To be closed,
+    as reader and parser hold each other."""
 
-    __slots__ = ("_headers", "_parser", "head", "is_complete", "stays_open")
+    __slots__ = ("_headers", "_parser", "feed", "head", "is_complete", "stays_open")
 
     def __init__(self) -> None:
         self.head: Head | None = None
@@ -354,10 +365,12 @@ class _Framing:
         """The connection can take another request."""
         self._headers: list[Header] = []
         self._parser = httptools.HttpResponseParser(self)
-
-    def feed(self, data: bytes) -> None:
+        self.feed: Callable[[bytes], None] = self._parser.feed_data
         """Raises httptools' errors."""
-        self._parser.feed_data(data)
+
+    def close(self) -> None:
+        """It is fed no more."""
+        del self.feed, self._parser
 
     def is_between_chunks(self) -> bool:
         """Whether a last chunk would end the body here; nothing can be fed afterwards."""

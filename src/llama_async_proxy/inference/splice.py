@@ -46,12 +46,13 @@ class Client(Protocol):
     def address(self) -> str:
         """Of the peer, for the record."""
 
+    @property
+    def write(self) -> Callable[[bytes], None]:
+        """Writes more of the body, framed already."""
+
     def start(self, status: int, lines: bytes, body: bytes, *, closes: bool = False) -> None:
         """Write the head and what there is of the body. `lines` are header fields, each with its line end. With
         `closes` only the connection's end shows where the answer ends."""
-
-    def write(self, data: bytes) -> None:
-        """Write more of the body, framed already."""
 
     def ended(self, *, whole: bool) -> None:
         """The answer ended; when it is not `whole`, only closing the connection can tell the client."""
@@ -218,6 +219,7 @@ class Passage:
         "_request",
         "_request_body",
         "_splicer",
+        "_write",
         "account",
     )
 
@@ -227,6 +229,7 @@ class Passage:
         self._request = request
         self._request_body = body
         self._client = client
+        self._write = client.write
         self._parts: Reassembly | None = None
         """What the answer is put together from, when it is."""
         self._pieces: list[bytes] = []
@@ -335,7 +338,7 @@ class Passage:
         if self.account.streamed:
             data = self._whole_events(data)
         if data:
-            self._client.write(data)
+            self._write(data)
 
     def _whole_events(self, data: bytes) -> bytes:
         """`data` up to the end of an event, so that the client stands between two should the engine die. What has begun
@@ -359,7 +362,7 @@ class Passage:
         self._channel = None
         self._splicer.keep(channel)
         if self._held:
-            self._client.write(self._held)
+            self._write(self._held)
         if self._parts is None:
             self._end(whole=True)
         else:
@@ -416,7 +419,7 @@ class Passage:
             body = error_body(self._request.route.dialect, error)
             self._start(error.status, _lines(error_headers(error, body)), body)
         elif rest := self._error_at_the_end(error):
-            self._client.write(rest)
+            self._write(rest)
         else:
             whole = False
         self._end(whole=whole)

@@ -1,14 +1,13 @@
-"""How many tokens an answer took, read from its ends only. Pure.
+"""How many tokens an answer took, read from what the engine says of it. Pure.
 
 llama-server writes "usage" and "timings" once, next to the end (embeddings: to the beginning; Anthropic: the input's
-part at the beginning). Parsing every event of a stream would cost more than passing it on; looking at the two ends
-costs nothing per token.
+part at the beginning). Parsing every event of a stream would cost more than passing it on; looking for these words costs
+a tenth of a microsecond.
 """
 
 from __future__ import annotations
 
 import re
-from collections import deque
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -17,13 +16,10 @@ _T = TypeVar("_T")
 
 _END_BYTES = 16384
 """The last event of /completion echoes its settings: about 5 KiB."""
-_HEAD_BYTES = 2048
-"""Anthropic's first event is under 1 KiB, but may come in pieces."""
+_EVENT_ENDS = (b"\n\n\r\n", b"\n\n", b"\r\n0\r\n\r\n")
+"""With chunk framing, without, and the end of the body."""
 _END_OF_BODY = 2048
 """Bytes; decoding more than that costs more than looking for what is wanted."""
-_END_CHUNKS = 6
-"""The last events (finish, usage, [DONE]) and the end of the body may come as one chunk each, one of them in two. More
-would be memory that each of thousands of streams touches with each token."""
 _USAGE, _TIMINGS = b'"usage":{', b'"timings":{'
 """Inside a JSON string the quotes would be escaped."""
 _FRAMING = re.compile(rb"\r\n[0-9A-Fa-f]{1,8}\r\n")
@@ -100,25 +96,38 @@ _END = msgspec.json.Decoder(_End)
 
 
 class UsageCapture:
-    """Keeps the two ends of an answer as it passes, with its chunk framing or without."""
+    """Keeps what tells the usage of an answer as it passes, with its chunk framing or without: of a stream only the
+    events in question, so that a token leaves no memory touched that the next would find cold."""
 
-    __slots__ = ("_head", "_tail")
+    __slots__ = ("_first", "_last", "_rest", "_second_last")
 
     def __init__(self) -> None:
-        self._head = b""
-        self._tail: deque[bytes] = deque(maxlen=_END_CHUNKS)
+        self._first = self._second_last = self._last = b""
+        """Events that tell something; of a long answer in one piece, its beginning."""
+        self._rest = b""
+        """What has begun and not ended."""
 
     def feed(self, chunk: bytes) -> None:
-        if len(self._head) < _HEAD_BYTES:
-            self._head += chunk[:_END_BYTES]
-        self._tail.append(chunk if len(chunk) <= _END_BYTES else chunk[-_END_BYTES:])
+        if self._rest:
+            chunk = self._rest + chunk
+            self._rest = b""
+        if not chunk.endswith(_EVENT_ENDS):
+            self._has_not_ended(chunk)
+        elif _USAGE in chunk or _TIMINGS in chunk:
+            self._first = self._first or chunk[:_END_BYTES]
+            self._second_last, self._last = self._last, chunk[-_END_BYTES:]
+
+    def _has_not_ended(self, chunk: bytes) -> None:
+        if len(chunk) > _END_BYTES:
+            self._first = self._first or chunk[:_END_BYTES]
+        self._rest = chunk[-_END_BYTES:]
 
     def usage(self) -> Usage:
-        tail = b"".join(self._tail)
+        tail = b"".join((self._second_last, self._last, self._rest))
         at = tail.rfind(_TIMINGS)
         if at >= 0 and (timings := _decoded(_TIMES, tail, _TIMINGS, at)) and timings.is_complete:
             return _joined(timings, _NO_COUNTS, _NO_COUNTS)  # which is all: "usage" says the same
-        return _usage(self._head, _unframed(tail[-_END_BYTES:]))
+        return _usage(self._first or tail, _unframed(tail))
 
 
 def usage_of(body: bytes) -> Usage:
