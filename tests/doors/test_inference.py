@@ -364,6 +364,27 @@ async def test_the_error_event_is_in_the_routes_own_dialect(site: UpstreamSite, 
     assert json.loads(lines[1].removeprefix("data: "))["type"] == "error"
 
 
+PROGRESS = b'data: {"choices":[],"prompt_progress":{"total":9}}\n\n'
+LONG = [{"role": "user", "content": "x" * 3000}]
+
+
+async def test_the_progress_of_a_long_prompt_is_for_us_only(site: UpstreamSite) -> None:
+    site.upstream.behaviour = streams(PROGRESS, PROGRESS, token("a"), *LAST_EVENTS)
+    response = await site.stream(messages=LONG)
+    assert response.content == b"".join((token("a"), *LAST_EVENTS))
+    [exchange] = site.upstream.requests
+    assert exchange.json == {"model": "tiny", "stream": True, "messages": LONG, "return_progress": True}
+    assert (await site.record()).streamed
+
+
+async def test_what_fails_before_the_first_token_of_a_long_prompt_has_its_status(site: UpstreamSite) -> None:
+    site.upstream.behaviour = breaks_off_after(PROGRESS, PROGRESS)
+    response = await site.stream(messages=LONG)
+    assert (response.status_code, response.json()["error"]["type"]) == (502, "upstream_error")
+    site.upstream.behaviour = answers(b'{"error":{"message":"too long"}}', b"400 Bad Request")
+    assert (await site.stream(messages=LONG)).status_code == 400
+
+
 async def test_an_engine_that_dies_before_its_answer_is_a_502(site: UpstreamSite) -> None:
     site.upstream.behaviour = Exchange.die
     response = await site.stream()

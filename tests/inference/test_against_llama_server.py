@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
+from llama_async_proxy.inference import progress
 from llama_async_proxy.inference.proxy import CLIENT_GONE
 from llama_async_proxy.records import Endpoint
 from support.asgi import RawClient
@@ -25,6 +26,8 @@ from support.upstream import make_model
 pytestmark = pytest.mark.engine
 
 MESSAGES = [{"role": "user", "content": "hello there"}]
+UNKEPT = httpx.Limits(max_keepalive_connections=0)
+"""llama-server closes after a stream without saying so: a kept connection would fail now and then."""
 FIXED = {"model": "chat", "seed": 1, "temperature": 0, "cache_prompt": False, "max_tokens": 12}
 
 
@@ -109,9 +112,7 @@ def comparable(response: httpx.Response) -> dict[str, Any]:
 
 async def both(server: LlamaServer, site: Site, method: str, path: str, **request: Any) -> httpx.Response:
     """The answer, after checking that it is the same both ways."""
-    # It closes after a stream without saying so: a kept connection would fail now and then.
-    unkept = httpx.Limits(max_keepalive_connections=0)
-    async with httpx.AsyncClient(base_url=server.url, timeout=30, limits=unkept) as straight:
+    async with httpx.AsyncClient(base_url=server.url, timeout=30, limits=UNKEPT) as straight:
         if path == "/v1/messages":  # which counts what the engine has from before, whatever it is asked
             await straight.request(method, path, **request)
         direct = await straight.request(method, path, **request)
@@ -325,6 +326,22 @@ async def test_an_answer_is_the_same_though_the_engine_streamed_it(
                 assert comparable(await site.http.post(path, json=body)) == direct, changes
 
 
+@pytest.mark.parametrize("short_way", [False, True], ids=["asgi", "splice"])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/completion", "/infill"])
+async def test_a_stream_is_the_same_though_the_engine_told_its_progress(
+    chat_server: LlamaServer, path: str, short_way: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "LONG_PROMPT_BYTES", 0)
+    async with site_of(short_way=short_way, chat=chat_server) as site:
+        await site.residency.load(site.models[0])
+        async with httpx.AsyncClient(base_url=chat_server.url, timeout=30, limits=UNKEPT) as straight:
+            for changes in SAID[path]:
+                body = {**FIXED, **PROMPTS.get(path, {"prompt": "the quick"}), **changes, "stream": True}
+                await straight.post(path, json=body)  # so that both find the same in the engine's cache
+                direct = comparable(await straight.post(path, json=body))
+                assert comparable(await site.http.post(path, json=body)) == direct, changes
+
+
 async def test_an_answer_whose_first_character_takes_several_tokens_is_asked_for_plainly(
     chat_server: LlamaServer,
 ) -> None:
@@ -334,9 +351,9 @@ async def test_an_answer_whose_first_character_takes_several_tokens_is_asked_for
         assert (await both(chat_server, site, "POST", "/v1/messages", json=body)).status_code == 200
 
 
-async def until_busy(server: LlamaServer, slots: int) -> None:
+async def until_busy(server: LlamaServer, slots: int, limit_s: float = 15.0) -> None:
     """Wait until so many slots are in use; a generation that nobody broke off would take much longer."""
-    async with httpx.AsyncClient(base_url=server.url) as client, asyncio.timeout(15):
+    async with httpx.AsyncClient(base_url=server.url) as client, asyncio.timeout(limit_s):
         while sum(slot["is_processing"] for slot in (await client.get("/slots")).json()) != slots:
             await asyncio.sleep(0.02)
 
@@ -368,6 +385,26 @@ async def test_a_client_that_leaves_frees_the_slot(
             await until_busy(slow_server, 1)
             assert (await site.record()).status == CLIENT_GONE
         await until_busy(slow_server, 0)
+
+
+@pytest.mark.parametrize("short_way", [False, True], ids=["asgi", "splice"])
+async def test_a_client_that_leaves_during_a_long_prompt_frees_the_slot(
+    llama_server: Path, model_files: Path, short_way: bool
+) -> None:
+    """Which would take more than ten seconds, and llama-server writes nothing of a stream before."""
+    small_steps = ("--slots", "-np", "2", "-c", "8192", "-b", "32", "-ub", "32", "--threads", "1")
+    asked = {"model": "slow", "prompt": "the quick brown fox " * 220, "stream": True}
+    with running(llama_server, model_files / "slow.gguf", *small_steps) as server:
+        async with site_of(short_way=short_way, slow=server) as site:
+            await site.residency.load(site.models[0])
+            async with RawClient.connected(site.port) as other, RawClient.connected(site.port) as client:
+                await other.post("/completion", json.dumps({**asked, "prompt": "a", "n_predict": 2000}).encode())
+                await other.until(b'"content":"')
+                await client.post("/completion", json.dumps(asked).encode())
+                await until_busy(server, 2)
+                client.writer.close()
+                await until_busy(server, 1, limit_s=8.0)
+            assert {record.first_token_ms for record in site.records if record.status == CLIENT_GONE} == {None}
 
 
 async def test_a_killed_engine_ends_its_stream_with_an_error_event(llama_server: Path, model_files: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,6 +11,7 @@ from llama_async_proxy.errors import Overloaded, ServiceError
 from llama_async_proxy.inference import sse
 from llama_async_proxy.inference.account import Account
 from llama_async_proxy.inference.dialects import Dialect, error_body, error_event, relayed_error_event
+from llama_async_proxy.inference.progress import HiddenProgress
 from llama_async_proxy.inference.reassembly import Answer, Reassembly
 from llama_async_proxy.inference.upstream import Response
 
@@ -78,19 +79,21 @@ class Delivery:
             await self._write(sse.COMMENT_LOADING)
             await asyncio.sleep(patience.comment_s)
 
-    async def relay(self, response: Response) -> None:
+    async def relay(self, response: Response, hidden: HiddenProgress | None = None) -> None:
         """Pass on a whole answer. Raises what the response raises; `fail` then says so to the client."""
-        if self._has_started and not (response.status == 200 and sse.is_event_stream(response.headers)):
+        is_stream = response.status == 200 and sse.is_event_stream(response.headers)
+        if self._has_started and not is_stream:
             await self._relay_as_event(response)
             return
-        if not self._has_started:
+        if not is_stream:
+            hidden = None
+        if hidden is None and not self._has_started:
             await self._start(response.status, for_client(response.headers))
-        ended = False
-        while not ended:
-            chunk = await response.read()
+        async for chunk, more in _chunks(response, hidden):
+            if not self._has_started:  # held back, as what fails before the first token has a status of its own
+                await self._start(response.status, for_client(response.headers))
             self._account.received(chunk)
-            ended = response.ended
-            await self._write(chunk, more=not ended)
+            await self._write(chunk, more=more)
 
     async def reassemble(self, response: Response, parts: Reassembly) -> None:
         """Hand over a stream as one answer. Raises NotReassembled before anything has left, and as `relay`."""
@@ -133,6 +136,18 @@ class Delivery:
     async def _write(self, chunk: bytes, *, more: bool = True) -> None:
         await self._reply.write(chunk, more=more)
         self._last = chunk
+
+
+async def _chunks(response: Response, hidden: HiddenProgress | None) -> AsyncIterator[tuple[bytes, bool]]:
+    """What of a body is for the client, as it comes, and whether more follows."""
+    more = True
+    while more:
+        chunk = await response.read()
+        more = not response.ended
+        if hidden is not None:
+            chunk = hidden.feed(chunk) if more else hidden.feed(chunk) + hidden.rest()
+        if chunk or not more:
+            yield chunk, more
 
 
 def can_be_reassembled(status: int, headers: Iterable[Header]) -> bool:

@@ -21,6 +21,7 @@ from llama_async_proxy.inference.lease import Lease
 from llama_async_proxy.inference.live import LiveRequests
 from llama_async_proxy.inference.names import Names, choose
 from llama_async_proxy.inference.priority import priority_of
+from llama_async_proxy.inference.progress import HiddenProgress, asking
 from llama_async_proxy.inference.reassembly import NotReassembled
 from llama_async_proxy.inference.residency import Residency
 from llama_async_proxy.inference.routes import Headers, Parameters, Route, forbids_loading, parameters
@@ -138,8 +139,11 @@ class Proxy:
         reassembles = asked.reassembles and not lease.model.has_command
         if reassembles and await self._reassembled(request, lease, delivery):
             return
+        hidden = None
+        if asked.hides_progress and not lease.model.has_command:
+            hidden, request = HiddenProgress(), replace(request, body=asking(request.body))
         async with self._client.request(lease.endpoint, for_engine(request), self._timeouts()) as response:
-            await delivery.relay(response)
+            await delivery.relay(response, hidden)
 
     async def _reassembled(self, request: Request, lease: Lease, delivery: Delivery) -> bool:
         """Answer from a stream. False when that cannot be done; nothing has left then."""

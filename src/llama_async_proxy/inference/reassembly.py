@@ -64,11 +64,18 @@ class Parameters(msgspec.Struct):
 
     @property
     def allow_reassembly(self) -> bool:
-        return all(
-            value is _UNSET or bytes(value) in _HARMLESS.get(name, _OFF)
-            for name in Parameters.__struct_fields__
-            if (value := getattr(self, name)) is not _UNSET and not (name == "prompt" and bytes(value)[:1] == b'"')
-        )
+        return all(self._is_harmless(name) for name in Parameters.__struct_fields__)
+
+    @property
+    def allow_hidden_progress(self) -> bool:
+        """A stream of the answer can tell of its progress, by events that are taken out of its beginning again."""
+        return all(self._is_harmless(name) for name in ("return_progress", "n", "n_cmpl", "prompt"))
+
+    def _is_harmless(self, name: str) -> bool:
+        value: _Raw = getattr(self, name)
+        if value is _UNSET or (name == "prompt" and bytes(value)[:1] == b'"'):
+            return True
+        return bytes(value) in _HARMLESS.get(name, _OFF)
 
 
 _OFF = (b"null", b"false", b"0")

@@ -17,7 +17,7 @@ from urllib.parse import parse_qs
 import msgspec
 
 from llama_async_proxy.errors import InvalidInput
-from llama_async_proxy.inference import reassembly
+from llama_async_proxy.inference import progress, reassembly
 from llama_async_proxy.inference.dialects import Dialect
 
 Headers = Iterable[tuple[bytes, bytes]]
@@ -97,6 +97,8 @@ class Parameters(NamedTuple):
     stream: bool = False
     reassembles: bool = False
     """Its JSON answer can be put together from a stream."""
+    hides_progress: bool = False
+    """Its stream is long in coming, and can tell of its progress without its client's seeing it."""
 
 
 class _Body(msgspec.Struct):
@@ -128,8 +130,12 @@ def parameters(route: Route, query: bytes, headers: Headers, body: bytes) -> Par
         raise InvalidInput("body", f"{error}") from None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidInput("body", f"is not valid JSON: {error}") from None
-    stream = bytes(asked.stream)
-    return Parameters(_given(asked.model), stream == b"true", stream in _NO_STREAM and asked.allow_reassembly)
+    model, stream = _given(asked.model), bytes(asked.stream)
+    if stream == b"true":
+        is_long = route.dialect is Dialect.OPENAI and len(body) > progress.LONG_PROMPT_BYTES
+        hides = is_long and asked.allow_hidden_progress and not progress.continues_an_answer(body)
+        return Parameters(model, stream=True, hides_progress=hides)
+    return Parameters(model, reassembles=stream in _NO_STREAM and asked.allow_reassembly)
 
 
 def forbids_loading(query: bytes) -> bool:

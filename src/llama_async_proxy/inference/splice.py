@@ -22,6 +22,7 @@ from llama_async_proxy.inference.dialects import error_body, error_event
 from llama_async_proxy.inference.lease import Lease
 from llama_async_proxy.inference.live import LiveRequests
 from llama_async_proxy.inference.names import Names, choose
+from llama_async_proxy.inference.progress import HiddenProgress, asking
 from llama_async_proxy.inference.proxy import CLIENT_GONE, ClientGone, Request, for_engine, kept_headers
 from llama_async_proxy.inference.reassembly import NotReassembled, Reassembly
 from llama_async_proxy.inference.residency import Residency
@@ -130,6 +131,8 @@ class Splicer:
             return None
         # Of other servers it is not known how their streams and their whole answers differ.
         reassembles = asked.reassembles and not model.has_command
+        if asked.hides_progress and not model.has_command:
+            passage.hide_progress()
         passage.begin(lease, reassembly.begin(head.route.path) if reassembles else None)
         return passage
 
@@ -211,6 +214,7 @@ class Passage:
         "_has_started",
         "_head",
         "_held",
+        "_hidden",
         "_is_between_events",
         "_is_paused",
         "_lease",
@@ -234,6 +238,8 @@ class Passage:
         """What the answer is put together from, when it is."""
         self._pieces: list[bytes] = []
         """Of the body, not yet among the parts."""
+        self._hidden: HiddenProgress | None = None
+        """What the client is not shown of a stream."""
         self._held = b""
         """Of a stream, the beginning of an event that had not come whole."""
         self._is_between_events = True
@@ -246,6 +252,11 @@ class Passage:
         self._has_ended = False
 
     # --- beginning --------------------------------------------------------------------------------
+
+    def hide_progress(self) -> None:
+        """Have the engine tell its progress, but not the client."""
+        self._hidden = HiddenProgress()
+        self._request_body = asking(self._request_body)
 
     def begin(self, lease: Lease, parts: Reassembly | None) -> None:
         self._lease = lease
@@ -309,6 +320,13 @@ class Passage:
             self._parts = None
             self._pieces.clear()
         self.account.streamed = head.is_stream
+        if self._hidden is not None and can_be_reassembled(head.status, head.headers):
+            self._shown(body, self._hidden)
+        else:
+            self._hidden = None
+            self._begin_answer(head, body)
+
+    def _begin_answer(self, head: Head, body: bytes) -> None:
         if head.length is not None:
             framing = b"content-length: %d\r\n" % head.length
         elif head.is_chunked:
@@ -334,11 +352,26 @@ class Passage:
         if self._parts is not None:
             self._feed(self._parts)
             return
+        if self._hidden is not None:
+            data = self._shown(data, self._hidden)
+            if not data:
+                return
         self.account.received(data)
         if self.account.streamed:
             data = self._whole_events(data)
         if data:
             self._write(data)
+
+    def _shown(self, data: bytes, hidden: HiddenProgress) -> bytes:
+        """What of a stream's beginning is for the client and has not left yet. Until there is some the head is held
+        back, as what fails before the first token has a status of its own."""
+        data = hidden.feed(data)
+        if hidden.is_over:
+            self._hidden = None
+        if data and not self._has_started and self._head is not None:
+            self._begin_answer(self._head, data)
+            return b""
+        return data
 
     def _whole_events(self, data: bytes) -> bytes:
         """`data` up to the end of an event, so that the client stands between two should the engine die. What has begun
@@ -359,6 +392,8 @@ class Passage:
         return data
 
     def complete(self, channel: Channel) -> None:
+        if self._hidden is not None:
+            self.body(self._hidden.rest())
         self._channel = None
         self._splicer.keep(channel)
         if self._held:

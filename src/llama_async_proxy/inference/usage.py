@@ -1,8 +1,8 @@
 """How many tokens an answer took, read from what the engine says of it. Pure.
 
 llama-server writes "usage" and "timings" once, next to the end (embeddings: to the beginning; Anthropic: the input's
-part at the beginning). Parsing every event of a stream would cost more than passing it on; looking for these words costs
-a tenth of a microsecond.
+part at the beginning). Parsing every event of a stream would cost more than passing it on; to look for these words
+costs a tenth of a microsecond.
 """
 
 from __future__ import annotations
