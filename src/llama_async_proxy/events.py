@@ -88,7 +88,7 @@ class LogWritten:
 
 @dataclass(frozen=True, slots=True)
 class RequestsProgressed:
-    """Requests in flight that have moved on; what ends between two of these events is only told by its end."""
+    """Those in flight now, newest first; of very many only the newest."""
 
     requests: tuple[LiveRequest, ...]
 

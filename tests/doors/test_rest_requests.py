@@ -59,7 +59,7 @@ async def test_a_request_that_is_not_there_cannot_be_cancelled(at: House) -> Non
 
 
 async def test_what_runs_is_told_to_who_listens(at: House) -> None:
-    with at.services.bus.subscribe(RequestsProgressed) as events:
+    with at.services.live.watch(), at.services.bus.subscribe(RequestsProgressed) as events:
         running(at, "r1")
         async for event in events:
             assert isinstance(event, RequestsProgressed)

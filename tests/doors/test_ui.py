@@ -13,6 +13,7 @@ import pytest
 from doors.house import Client, House, client, house
 from llama_async_proxy.doors import ui_wire
 from llama_async_proxy.events import RequestsFinished
+from llama_async_proxy.inference.account import Account
 from llama_async_proxy.operations.table import OPERATIONS
 from llama_async_proxy.records import RequestRecord
 
@@ -114,6 +115,17 @@ async def test_finished_requests_are_told_and_remembered(at: House, page: Client
         records = (await late.until("snapshot"))["data"]["records"]
     assert [r["id"] for r in records] == [f"r{i}" for i in range(10, 60)]
     assert records[0]["totalMs"] == 12.5
+
+
+async def test_requests_in_flight_are_told_until_they_end(at: House, page: Client) -> None:
+    assert await snapshot_of(page, "live") == {"live": []}
+    account = Account("127.0.0.1", "/completion", "r1")
+    at.services.live.add(account, lambda _: None)
+    told = await page.until("delta", lambda d: d["items"][-1])
+    assert [(one["id"], one["phase"]) for one in told["items"][-1]] == [("r1", "queued")]
+    assert [one["id"] for one in (await snapshot_of(page, "live"))["live"]] == ["r1"]
+    at.services.live.end(account)
+    await page.until("delta", lambda d: d["seq"] > told["seq"] and d["items"][-1] == [])
 
 
 async def test_what_was_stored_before_a_restart_is_there(tmp_path: Path, model_files: Path) -> None:

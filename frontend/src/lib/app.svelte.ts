@@ -24,6 +24,7 @@ export class App {
   readonly engine = new Feed(topics.engine);
   readonly metrics = new Feed(topics.metrics);
   readonly requests = new Feed(topics.requests);
+  readonly live = new Feed(topics.live);
 
   readonly loaded = $derived((this.models.data ?? []).filter(isLoaded));
 

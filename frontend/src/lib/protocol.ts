@@ -188,6 +188,8 @@ export interface Topics {
   metrics: { data: { samples: UiSample[] }; item: UiSample };
   engine: { data: { engine: UiEngine }; item: UiEngine };
   requests: { data: { records: UiRequest[] }; item: UiRequest };
+  /** Those in flight, all of them in each item, newest first. */
+  live: { data: { live: LiveRequest[] }; item: LiveRequest[] };
   /** A snapshot of these two holds only what is not stored; the rest is asked for by `chats.list` and `chats.get`. */
   chats: { data: { answering: number[] }; item: ChatsItem };
   [topic: ChatTopic]: { data: { answer: UiMessage | null }; item: ChatItem };
@@ -368,7 +370,6 @@ export interface Operations {
   "chats.stop": { input: { id: number }; output: unknown };
   "chats.choose": { input: { id: number; message_id: number }; output: unknown };
   "chats.search": { input: SearchInput; output: { hits: Hit[] } };
-  "requests.list": { input: { limit: number }; output: { live: LiveRequest[] } };
   "requests.cancel": { input: { id: string }; output: unknown };
   "engine.start": { input: Nothing; output: unknown };
   "engine.stop": { input: Nothing; output: unknown };

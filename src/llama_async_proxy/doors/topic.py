@@ -12,8 +12,6 @@ from llama_async_proxy.doors.outlet import Outlet
 
 _SLOW = 32
 """Packets waiting for a client before it counts as slow; one that keeps up has none or one."""
-_KEPT = 2000
-"""Items kept for clients that come back after a short absence."""
 
 
 @dataclass(slots=True)
@@ -39,14 +37,17 @@ class Topic:
         lossy: bool,
         first_seq: int,
         render: Callable[[Any], object] = lambda item: item,
+        keeps: int = 2000,
     ) -> None:
-        """`render` makes JSON values of an item; it is asked only when somebody is to see the item."""
+        """`render` makes JSON values of an item; it is asked only when somebody is to see the item. So many items as
+        `keeps` says are there for clients that come back after a short absence."""
         self.name = name
         self._outlet = outlet
         self._snapshot = snapshot
         self._interval_s = interval_s
         self._lossy = lossy
         self._render = render
+        self._keeps = keeps
         self._seq = first_seq
         self._members: dict[str, _Member] = {}
         self._pending: dict[Hashable, Any] = {}
@@ -111,7 +112,7 @@ class Topic:
     def _keep(self, items: list[Any]) -> None:
         self._sent.append((self._seq, items))
         self._kept += len(items)
-        while self._kept > _KEPT:
+        while self._kept > self._keeps:
             self._kept -= len(self._sent.popleft()[1])
 
     async def _deliver(self, client: str, member: _Member, items: list[object]) -> None:

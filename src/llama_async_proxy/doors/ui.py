@@ -8,7 +8,7 @@ import logging
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -29,14 +29,16 @@ from llama_async_proxy.events import (
     ModelRuntimeChanged,
     ModelUpdated,
     RequestsFinished,
+    RequestsProgressed,
     SampleTaken,
     SettingsChanged,
 )
+from llama_async_proxy.inference.live import MOST_PUBLISHED
 from llama_async_proxy.operations import engine as engine_operations
 from llama_async_proxy.operations import models as model_operations
 from llama_async_proxy.operations.services import Services
 from llama_async_proxy.operations.table import OPERATIONS
-from llama_async_proxy.records import RequestRecord
+from llama_async_proxy.records import LiveRequest, RequestRecord
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +56,7 @@ _EVENTS = (
     SettingsChanged,
     SampleTaken,
     RequestsFinished,
+    RequestsProgressed,
     *CHAT_EVENTS,
 )
 
@@ -96,11 +99,20 @@ class UiDoor:
             first_seq=first_seq,
             render=_shown,
         )
-        self._topics = {t.name: t for t in (self._models, self._engine, self._metrics, self._log)}
+        self._live = Topic(
+            "live",
+            outlet,
+            lambda: {"live": _shown_live(services().live.all()[:MOST_PUBLISHED])},
+            interval_s=0.1,
+            lossy=False,
+            first_seq=first_seq,
+            render=_shown_live,
+            keeps=1,
+        )
+        self._topics = {t.name: t for t in (self._models, self._engine, self._metrics, self._log, self._live)}
         self._chats = ChatTopics(lambda: services().answers, topic)
-        self._watch = contextlib.ExitStack()
-        """Holds the sampler's faster pace while someone is joined to the metrics."""
-        self._is_watching = False
+        self._metrics_watch, self._live_watch = _Watch(), _Watch()
+        """Of the sampler and of the requests in flight, who have more to do while somebody looks."""
 
     def connected(self, client: str) -> None:
         self._clients.add(client)
@@ -162,11 +174,9 @@ class UiDoor:
         return msgspec.to_builtins(output, enc_hook=_plain)
 
     def _set_pace(self) -> None:
-        if self._metrics.is_watched and not self._is_watching:
-            self._watch.enter_context(self._services().sampler.watch())
-        elif self._is_watching and not self._metrics.is_watched:
-            self._watch.close()
-        self._is_watching = self._metrics.is_watched
+        services = self._services()
+        self._metrics_watch.turn(services.sampler.watch, on=self._metrics.is_watched)
+        self._live_watch.turn(services.live.watch, on=self._live.is_watched)
 
     # --- feeds --------------------------------------------------------------------------------------------------------
 
@@ -210,6 +220,8 @@ class UiDoor:
             case RequestsFinished(records):
                 self._requests.extend(records)
                 self._log.publish_all({record.id: record for record in records})
+            case RequestsProgressed(live):
+                self._live.publish(live, key=0)
             case _:
                 self._chats.publish(event)
 
@@ -227,6 +239,25 @@ class UiDoor:
         services = self._services()
         view = engine_operations.view(services)
         return msgspec.to_builtins(wire.ui_engine(view, services.configuration.settings))
+
+
+class _Watch:
+    """A context entered while it is on."""
+
+    def __init__(self) -> None:
+        self._entered = contextlib.ExitStack()
+        self._is_on = False
+
+    def turn(self, watch: Callable[[], contextlib.AbstractContextManager[None]], *, on: bool) -> None:
+        if on and not self._is_on:
+            self._entered.enter_context(watch())
+        elif self._is_on and not on:
+            self._entered.close()
+        self._is_on = on
+
+
+def _shown_live(live: Sequence[LiveRequest]) -> object:
+    return msgspec.to_builtins(live)
 
 
 def _shown(record: RequestRecord) -> object:

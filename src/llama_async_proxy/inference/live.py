@@ -4,8 +4,9 @@ of those that have, a record each, which is made off their way."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import islice
 
 from llama_async_proxy.errors import Cancelled, NotFound, ServiceError
 from llama_async_proxy.events import EventBus, RequestsProgressed
@@ -15,7 +16,7 @@ from llama_async_proxy.records import LiveRequest, ModelRuntime, RequestPhase, R
 TICK_S = 0.5
 RECORD_S = 0.02
 """How long an end waits for others, to be recorded together with them."""
-_MOST_PUBLISHED = 200
+MOST_PUBLISHED = 200
 """Of the newest requests; nobody can read more of them twice a second."""
 
 Cancel = Callable[[ServiceError], None]
@@ -42,6 +43,8 @@ class LiveRequests:
         """In the order of arrival. Ids may be the clients' own, so that two requests can have the same."""
         self._ended: list[Account] = []
         """Not yet recorded."""
+        self._watchers = 0
+        self._is_watched = asyncio.Event()
 
     def add(self, account: Account, cancel: Cancel) -> None:
         self._running[account] = cancel
@@ -75,16 +78,29 @@ class LiveRequests:
             cancel(Cancelled("The request was cancelled."))
         return views
 
+    @contextmanager
+    def watch(self) -> Iterator[None]:
+        """Have what runs published until the block ends. While nobody watches it costs nothing."""
+        self._watchers += 1
+        self._is_watched.set()
+        try:
+            yield
+        finally:
+            self._watchers -= 1
+            if not self._watchers:
+                self._is_watched.clear()
+
     async def run(self) -> None:
-        """Publish what has become of the requests, until cancelled: off their own way, and only of those that last."""
-        known: dict[str, LiveRequest] = {}
+        """Publish what runs while somebody watches, until cancelled: off the requests' own way."""
         while True:
-            await asyncio.sleep(TICK_S)
-            newest = self.all()[:_MOST_PUBLISHED]
-            changed = tuple(view for view in newest if _without_clock(view) != known.get(view.id))
-            if changed:
-                self._bus.publish(RequestsProgressed(changed))
-            known = {view.id: _without_clock(view) for view in newest}
+            await self._is_watched.wait()
+            had_some = True  # what another watcher saw before may have ended
+            while self._watchers:
+                newest = self._views(dict(islice(reversed(self._running.items()), MOST_PUBLISHED)))
+                if newest or had_some:
+                    self._bus.publish(RequestsProgressed(newest))
+                had_some = bool(newest)
+                await asyncio.sleep(TICK_S)
 
     def _views(self, running: Mapping[Account, Cancel]) -> tuple[LiveRequest, ...]:
         positions = self._positions()
@@ -109,7 +125,3 @@ class LiveRequests:
             elapsed_ms=account.elapsed_ms,
             position=position,
         )
-
-
-def _without_clock(view: LiveRequest) -> LiveRequest:
-    return replace(view, elapsed_ms=0.0)

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
-import type { UiEngine, UiModel, UiRequest, UiSample } from "../protocol";
-import { engine, metrics, models, requests, WINDOW_MS } from "./topics";
+import type { LiveRequest, UiEngine, UiModel, UiRequest, UiSample } from "../protocol";
+import { engine, live, metrics, models, requests, WINDOW_MS } from "./topics";
 
 const model = (id: number, name: string, status: UiModel["status"] = "unloaded"): UiModel =>
   ({ id, name, status }) as UiModel;
@@ -39,6 +39,15 @@ describe("engine", () => {
     const running = { status: "running" } as UiEngine;
     expect(engine.apply(idle, [idle, running])).toBe(running);
     expect(engine.apply(idle, [])).toBe(idle);
+  });
+});
+
+describe("live", () => {
+  it("is all that runs now", () => {
+    const [one, two] = [{ id: "1" }, { id: "2" }] as LiveRequest[];
+    const start = live.fromSnapshot({ live: [one!] });
+    expect(live.apply(start, [[two!, one!], [two!]])).toEqual([two]);
+    expect(live.apply(start, [])).toBe(start);
   });
 });
 

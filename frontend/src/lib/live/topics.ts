@@ -1,6 +1,6 @@
 /** The reducers of all topics. */
 
-import type { ModelItem, UiEngine, UiModel, UiRequest, UiSample } from "../protocol";
+import type { LiveRequest, ModelItem, UiEngine, UiModel, UiRequest, UiSample } from "../protocol";
 import type { Reduction } from "./feed.svelte";
 
 const byName = new Intl.Collator("en", { numeric: true, sensitivity: "base" });
@@ -45,6 +45,13 @@ function recent(samples: readonly UiSample[]): readonly UiSample[] {
   const start = (samples.at(-1)?.t ?? 0) - WINDOW_MS;
   return samples.filter((sample) => sample.t >= start);
 }
+
+/** The requests in flight, newest first. */
+export const live: Reduction<"live", readonly LiveRequest[]> = {
+  topic: "live",
+  fromSnapshot: (data) => data.live,
+  apply: (state, items) => items.at(-1) ?? state,
+};
 
 const KEPT_REQUESTS = 50;
 
