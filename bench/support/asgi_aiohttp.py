@@ -1,4 +1,5 @@
-"""The usual way to write such a proxy, to compare with: an ASGI app on uvicorn, aiohttp towards the engine.
+"""The usual way to write such a proxy, to compare with: an ASGI app on uvicorn, aiohttp towards the engine. It looks
+at the model in the body and counts the tokens of each answer.
 
 asgi_aiohttp.py PORT ENGINE_PORT
 """
@@ -19,6 +20,7 @@ class Proxy:
     def __init__(self, engine_port: int) -> None:
         self._engine = f"http://127.0.0.1:{engine_port}"
         self._session: aiohttp.ClientSession | None = None
+        self._tokens = 0
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if self._session is None:
@@ -35,9 +37,22 @@ class Proxy:
         async with self._session.post(self._engine + scope["path"], data=body, headers=headers) as answer:
             kept = [(k.lower().encode(), v.encode()) for k, v in answer.headers.items() if k.lower() not in _HOP_BY_HOP]
             await send({"type": "http.response.start", "status": answer.status, "headers": kept})
+            last = before_last = b""
             async for chunk in answer.content.iter_any():
+                before_last, last = last, chunk
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
+        self._tokens += _tokens(before_last + last)
+
+
+def _tokens(end: bytes) -> int:
+    """Of the last event that is JSON, or of a whole answer."""
+    for line in reversed(end.splitlines()):
+        text = line.removeprefix(b"data: ")
+        if text.startswith(b"{"):
+            usage = json.loads(text).get("usage") or {}
+            return int(usage.get("completion_tokens", 0))
+    return 0
 
 
 if __name__ == "__main__":
