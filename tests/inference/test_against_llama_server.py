@@ -327,7 +327,7 @@ async def test_an_answer_is_the_same_though_the_engine_streamed_it(
 
 
 @pytest.mark.parametrize("short_way", [False, True], ids=["asgi", "splice"])
-@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/completion", "/infill"])
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/completion", "/infill", "/v1/responses"])
 async def test_a_stream_is_the_same_though_the_engine_told_its_progress(
     chat_server: LlamaServer, path: str, short_way: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

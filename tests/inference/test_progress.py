@@ -35,6 +35,22 @@ def test_progress_is_taken_out_however_the_stream_is_cut(framed: Callable[[bytes
     assert shown(*pieces) == b"".join(map(framed, (COMMENT, TOKEN, TOKEN)))
 
 
+def test_of_several_events_in_a_chunk_the_others_stay() -> None:
+    assert shown(chunk(PROGRESS + TOKEN)) == chunk(TOKEN)
+    assert shown(chunk(COMMENT + PROGRESS), chunk(TOKEN)) == chunk(COMMENT) + chunk(TOKEN)
+
+
+@pytest.mark.parametrize("framed", [chunk, bare])
+def test_responses_begin_once(framed: Callable[[bytes], bytes]) -> None:
+    created = b'event: response.created\ndata: {"type":"response.created"}\n\n'
+    begun = b'event: response.in_progress\ndata: {"type":"response.in_progress","response":{"id":"1"}}\n\n'
+    told = begun.replace(b"}}", b'},"prompt_progress":{"total":9,"processed":0}}')
+    delta = b'event: response.output_text.delta\ndata: {"delta":"a"}\n\n'
+    assert shown(framed(created + told), framed(told), framed(told), framed(delta)) == b"".join(
+        map(framed, (created + begun, delta))
+    )
+
+
 def test_after_the_first_token_nothing_is_taken_out() -> None:
     hidden = HiddenProgress()
     pieces = (chunk(PROGRESS), chunk(TOKEN) + chunk(PROGRESS), chunk(PROGRESS))
@@ -48,14 +64,14 @@ def test_after_the_first_token_nothing_is_taken_out() -> None:
 @pytest.mark.parametrize(
     "stream",
     [
-        chunk(PROGRESS + TOKEN),
+        chunk(TOKEN[:-2]),
         chunk(TOKEN.replace(b"a", b'\\"prompt_progress\\":{')),
         b"0\r\n\r\n",
         b'data: {"no end":' + b"1" * 20_000,
         b"event: error\ndata: {}\n\n",
         b"5\r\nother\r\n",
     ],
-    ids=["two events in a chunk", "in a string", "no event", "endless", "named", "no events at all"],
+    ids=["half an event in a chunk", "in a string", "no event", "endless", "named", "no events at all"],
 )
 def test_anything_else_is_passed_on(stream: bytes) -> None:
     assert shown(stream) == stream

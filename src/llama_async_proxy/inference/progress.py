@@ -17,8 +17,10 @@ writes anyway."""
 _ASK = b'"return_progress":true'
 _PROGRESS = b'"prompt_progress":{'
 """Inside a JSON string the quotes would be escaped."""
-_EVENT = re.compile(rb"(?:([0-9A-Fa-f]{1,8})\r\n)?((?:data: [^\n]*|:[^\n]*)\n\n)(?(1)\r\n)")
-"""One event or comment, with the framing of a chunk of its own or without any."""
+_TOLD = re.compile(rb',"prompt_progress":\{[^{}]*\}')
+_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8})\r\n")
+_BEFORE = (b":", b"event: response.created\n")
+"""How events begin that may stand before the first of progress."""
 _LONGEST = 16 * 1024
 """Bytes; a progress event has some hundreds."""
 
@@ -29,6 +31,8 @@ class _Message(msgspec.Struct):
 
 class _Chat(msgspec.Struct):
     messages: list[_Message] = []
+    input: list[_Message] | str = ""
+    """The same of Responses."""
 
 
 _CHAT = msgspec.json.Decoder(_Chat)
@@ -38,10 +42,11 @@ def continues_an_answer(body: bytes) -> bool:
     """Whether a chat's last message is the model's own, which llama-server tells again in an event of progress. True
     also when that cannot be read."""
     try:
-        messages = _CHAT.decode(body).messages
+        chat = _CHAT.decode(body)
     except msgspec.DecodeError:
         return True
-    return bool(messages) and messages[-1].role == "assistant"
+    messages = chat.messages or chat.input
+    return bool(messages) and isinstance(messages, list) and messages[-1].role == "assistant"
 
 
 def asking(body: bytes) -> bytes:
@@ -58,30 +63,62 @@ class HiddenProgress:
         self.is_over = False
         """Nothing is taken out any more."""
         self._held = b""
-        """An event that has not come whole."""
+        """A chunk, or an event, that has not come whole."""
+        self._has_begun = False
+        """An event that only tells that the answer is in progress has been passed on: of Responses, which have one."""
 
     def feed(self, data: bytes) -> bytes:
         """What of `data`, and of what was held back before, is for the client."""
         if self.is_over:
             return data
         data, self._held = self._held + data, b""
-        passed = b""
-        while event := _EVENT.match(data):
-            if event[1] is not None and int(event[1], 16) != len(event[2]):
-                break  # a chunk that holds more than one event: not llama-server's
-            if _PROGRESS not in event[2]:
-                if event[2].startswith(b"data"):
-                    break
-                passed += event[0]
-            data = data[event.end() :]
-        if event is None and b"\n\n" not in data.rstrip() and len(data) < _LONGEST:
-            self._held = data
-            return passed
-        self.is_over = True
-        return passed + data
+        passed, is_over = b"", False
+        while not is_over and (unit := _first(data)):
+            content, size, is_chunk = unit
+            shown, is_over = self._shown(content)
+            if shown == content:
+                passed += data[:size]
+            elif shown:
+                passed += b"%x\r\n%b\r\n" % (len(shown), shown) if is_chunk else shown
+            data = data[size:]
+        self.is_over = is_over or len(data) > _LONGEST
+        if self.is_over:
+            return passed + data
+        self._held = data
+        return passed
 
     def rest(self) -> bytes:
         """What is held back, once the stream has ended; nothing is any more."""
         self.is_over = True
         rest, self._held = self._held, b""
         return rest
+
+    def _shown(self, content: bytes) -> tuple[bytes, bool]:
+        """What of some whole events is for the client, and whether all that follows is."""
+        *events, end = content.split(b"\n\n")
+        shown = b""
+        for number, event in enumerate(events):
+            if _PROGRESS in event:
+                shown += self._first_of_responses(event)
+            elif event.startswith(_BEFORE):
+                shown += event + b"\n\n"
+            else:
+                return shown + b"\n\n".join((*events[number:], end)), True
+        return shown + end, bool(end) or not events
+
+    def _first_of_responses(self, event: bytes) -> bytes:
+        if self._has_begun or not event.startswith(b"event: response.in_progress\n"):
+            return b""
+        self._has_begun = True
+        return _TOLD.sub(b"", event) + b"\n\n"
+
+
+def _first(data: bytes) -> tuple[bytes, int, bool] | None:
+    """The content of the first chunk, or without framing the first event, its size with all, and whether it is a chunk.
+    None when it has not come whole."""
+    chunk = _CHUNK.match(data)
+    if chunk is not None:
+        end = chunk.end() + int(chunk[1], 16)
+        return (data[chunk.end() : end], end + 2, True) if len(data) >= end + 2 else None
+    end = data.find(b"\n\n") + 2
+    return (data[:end], end, False) if end > 1 else None

@@ -132,7 +132,7 @@ def parameters(route: Route, query: bytes, headers: Headers, body: bytes) -> Par
         raise InvalidInput("body", f"is not valid JSON: {error}") from None
     model, stream = _given(asked.model), bytes(asked.stream)
     if stream == b"true":
-        is_long = route.dialect is Dialect.OPENAI and len(body) > progress.LONG_PROMPT_BYTES
+        is_long = route.dialect is not Dialect.ANTHROPIC and len(body) > progress.LONG_PROMPT_BYTES
         hides = is_long and asked.allow_hidden_progress and not progress.continues_an_answer(body)
         return Parameters(model, stream=True, hides_progress=hides)
     return Parameters(model, reassembles=stream in _NO_STREAM and asked.allow_reassembly)
