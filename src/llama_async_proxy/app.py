@@ -40,6 +40,7 @@ from llama_async_proxy.events import EventBus, RequestsFinished, SettingsChanged
 from llama_async_proxy.inference.completion import Completer
 from llama_async_proxy.inference.live import LiveRequests
 from llama_async_proxy.inference.names import Names
+from llama_async_proxy.inference.pool import Pool
 from llama_async_proxy.inference.proxy import Proxy
 from llama_async_proxy.inference.residency import Residency
 from llama_async_proxy.inference.splice import Splicer
@@ -180,14 +181,14 @@ async def build(settings: Settings) -> AsyncIterator[Application]:
 
         live_requests = LiveRequests(residency.runtime, bus, positions=residency.positions, finished=finished)
         stack.callback(live_requests.record)
-        upstream = UpstreamClient()
-        stack.callback(upstream.close)
+        pool = Pool(live)
+        stack.callback(pool.close)
+        upstream = UpstreamClient(pool)
         completer = Completer(
             names=names,
             residency=residency,
             client=upstream,
             live=live_requests,
-            settings=live,
         )
         answers = await stack.enter_async_context(
             Answers(store.turns, completer, suggest_title=store.chats.suggest_title, settings=live, bus=bus)
@@ -229,16 +230,15 @@ async def build(settings: Settings) -> AsyncIterator[Application]:
             names=names,
             residency=residency,
             client=upstream,
-            settings=live,
             live=live_requests,
         )
         splicer = Splicer(
+            pool=pool,
             names=names,
             residency=residency,
             settings=live,
             live=live_requests,
         )
-        stack.callback(splicer.close)
         inference = InferenceDoor(proxy, names=names, runtime=residency.runtime, settings=live)
         await _start_engine(engine)
         if settings.preset:

@@ -29,6 +29,7 @@ from llama_async_proxy.events import EventBus, LogWritten
 from llama_async_proxy.inference.completion import Completer
 from llama_async_proxy.inference.live import LiveRequests
 from llama_async_proxy.inference.names import Names
+from llama_async_proxy.inference.pool import Pool
 from llama_async_proxy.inference.residency import Residency
 from llama_async_proxy.inference.upstream import UpstreamClient
 from llama_async_proxy.monitor.connections import ConnectionMeter
@@ -127,14 +128,14 @@ async def house(directory: Path, model_files: Path, **settings: Any) -> AsyncIte
             residency.runtime, bus, positions=residency.positions, finished=store.requests.append
         )
         stack.callback(live_requests.record)
-        upstream = UpstreamClient()
-        stack.callback(upstream.close)
+        pool = Pool(live)
+        stack.callback(pool.close)
+        upstream = UpstreamClient(pool)
         completer = Completer(
             names=names,
             residency=residency,
             client=upstream,
             live=live_requests,
-            settings=live,
         )
         answers = await stack.enter_async_context(
             Answers(store.turns, completer, suggest_title=store.chats.suggest_title, settings=live, bus=bus)

@@ -21,7 +21,8 @@ from llama_async_proxy.engines.router_host import Host, OwnRouter, RemoteRouter,
 from llama_async_proxy.engines.router_wire import RouterModel
 from llama_async_proxy.engines.supervisor import Timing
 from llama_async_proxy.errors import EngineMissing, EngineStopped, LoadFailed
-from llama_async_proxy.inference.upstream import Timeouts, UpstreamClient, UpstreamRequest
+from llama_async_proxy.inference.pool import Pool
+from llama_async_proxy.inference.upstream import UpstreamClient, UpstreamRequest
 from llama_async_proxy.records import (
     Endpoint,
     EngineEventType,
@@ -34,6 +35,7 @@ from llama_async_proxy.records import (
 )
 from support.rig import EngineRig, children_of_this_process
 from support.service import clean_environment, free_port
+from support.upstream import make_settings
 
 pytestmark = pytest.mark.engine
 
@@ -65,7 +67,8 @@ class RouterRig(EngineRig[RouterEngine]):
         self, host: Host, specs: dict[int, LaunchSpec], found: Callable[[Sequence[RouterModel]], None] = lambda _: None
     ) -> None:
         self.specs = specs
-        self.client = UpstreamClient()
+        self.pool = Pool(make_settings)
+        self.client = UpstreamClient(self.pool)
 
         async def tell(models: Sequence[RouterModel]) -> None:
             found(models)
@@ -90,7 +93,7 @@ class RouterRig(EngineRig[RouterEngine]):
         assert runtime.endpoint is not None
         content = b"" if body is None else json.dumps(body).encode()
         request = UpstreamRequest("GET" if body is None else "POST", path.encode(), (), content)
-        async with self.client.request(runtime.endpoint, request, Timeouts(5, 30, 30)) as response:
+        async with self.client.request(runtime.endpoint, request) as response:
             answer = b"".join([chunk async for chunk in response])
         return {"status": response.status, "text": answer.decode()}
 
@@ -116,7 +119,7 @@ async def rig(own: OwnRouter, specs: dict[int, LaunchSpec]) -> AsyncIterator[Rou
     before = children_of_this_process()
     async with RouterRig(own, specs).running() as running:
         yield running
-        running.client.close()
+        running.pool.close()
     assert children_of_this_process() <= before
 
 
@@ -276,7 +279,7 @@ async def attached(elsewhere: str, specs: dict[int, LaunchSpec]) -> AsyncIterato
     await until_healthy(elsewhere)
     async with RouterRig(RemoteRouter(elsewhere), specs).running() as running:
         yield running
-        running.client.close()
+        running.pool.close()
 
 
 async def test_a_router_elsewhere_runs_the_model_it_knows_by_its_file(attached: RouterRig) -> None:

@@ -1,71 +1,157 @@
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+
 import pytest
 
-from llama_async_proxy.inference.channel import Head, KnownHeads, last_chunks
+from llama_async_proxy.errors import ServiceError
+from llama_async_proxy.inference.channel import Channel, last_chunks
+from llama_async_proxy.inference.heads import Head
+from llama_async_proxy.inference.pool import Pool
+from support.upstream import Upstream, answers, make_settings, never_answers, says
 
-BODY = b'{"ok":true}'
-HEAD = b"HTTP/1.1 200 OK\r\nServer: llama.cpp\r\nContent-Length: %d\r\nContent-Type: application/json\r\n\r\n"
+REQUEST = b"GET /props HTTP/1.1\r\n\r\n"
+SETTINGS = make_settings()
+WHOLE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+CHUNKS = b"2\r\nab\r\n1\r\nc\r\n0\r\n\r\n"
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + CHUNKS
 
 
-def answer(body: bytes = BODY, head: bytes = HEAD) -> bytes:
-    return head % len(body) + body
+class Asker:
+    """Asks once, and keeps what it is told."""
 
+    def __init__(self, pool: Pool, upstream: Upstream, *, pieces: bool = False, raw: bool = True) -> None:
+        self.told: list[str] = []
+        self.head_told: Head | None = None
+        self.bytes = self.pieces = b""
+        self._wants = {"pieces": pieces, "raw": raw}
+        self._pool = pool
+        self._ended: asyncio.Future[None] = pool.loop.create_future()
+        self.channel = pool.take(upstream.endpoint)
+        self.channel.reach(self)
 
-def read_head(status: int = 200) -> Head:
-    headers = ((b"content-type", b"application/json"),)
-    return Head(status, headers, b"content-type: application/json\r\n", len(BODY), is_chunked=False, is_stream=False)
+    async def until_end(self) -> str:
+        """Word and reason of the end."""
+        async with asyncio.timeout(30):
+            await self._ended
+        return self.told[-1]
+
+    def connected(self, channel: Channel) -> None:
+        channel.begin(self, REQUEST, SETTINGS, **self._wants)
+
+    def answer(self, head: Head, body: bytes, channel: Channel) -> None:
+        self.head(head, body)
+        self._end("answer", channel)
+
+    def head(self, head: Head, body: bytes) -> None:
+        self.head_told = head
+        self.body(body)
+
+    def body(self, data: bytes) -> None:
+        self.bytes += data
+
+    def piece(self, piece: bytes) -> None:
+        self.pieces += piece
+
+    def complete(self, channel: Channel) -> None:
+        self._end("complete", channel)
+
+    def died(self, _: Channel, error: ServiceError) -> None:
+        self._end(f"died: {error}")
+
+    def fail(self, error: ServiceError) -> None:
+        self.channel.abort()
+        self._end(f"failed: {error}")
+
+    def _end(self, word: str, free: Channel | None = None) -> None:
+        self.told.append(word)
+        if free is not None:
+            self._pool.keep(free)
+        self._ended.set_result(None)
 
 
 @pytest.fixture
-def known() -> KnownHeads:
-    heads = KnownHeads()
-    heads.learn(answer(), read_head())
-    return heads
+async def upstream() -> AsyncIterator[Upstream]:
+    async with Upstream().serving() as running:
+        yield running
 
 
-def test_a_head_is_known_again_with_another_length(known: KnownHeads) -> None:
-    body = b'{"longer":"than the first"}'
-    found = known.find(answer(body))
-    assert found is not None
-    head, rest = found
-    assert (head.status, head.lines) == (200, b"content-type: application/json\r\n")
-    assert rest == body
+@pytest.fixture
+async def pool() -> AsyncIterator[Pool]:
+    pool = Pool(lambda: SETTINGS)
+    yield pool
+    pool.close()
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
-        answer()[:-1],
-        answer() + b"x",
-        answer()[:40],
-        answer(head=HEAD.replace(b"200 OK", b"500 Internal Server Error")),
-        answer(head=HEAD.replace(b"llama.cpp", b"another")),
-        answer(head=HEAD.replace(b"Content-Type", b"Content-Length: 3\r\nContent-Type")),
-        answer(head=HEAD.replace(b"Content-Length: %d", b"Content-Length: +%d")),
-        b"",
-    ],
-    ids=["incomplete", "too much", "no end", "status", "header", "two lengths", "sign", "nothing"],
-)
-def test_everything_else_is_read_anew(known: KnownHeads, data: bytes) -> None:
-    assert known.find(data) is None
+async def test_bytes_pass_as_they_are(pool: Pool, upstream: Upstream) -> None:
+    upstream.behaviour = says(CHUNKED)
+    asker = Asker(pool, upstream)
+    assert await asker.until_end() == "complete"
+    assert (asker.bytes, asker.pieces) == (CHUNKS, b"")
+    assert asker.head_told is not None
+    assert asker.head_told.is_chunked
 
 
-def test_of_errors_and_of_heads_with_two_lengths_nothing_is_learnt() -> None:
-    heads = KnownHeads()
-    refused = answer(head=HEAD.replace(b"200 OK", b"400 Bad Request"))
-    heads.learn(refused, read_head(400))
-    twice = answer(head=HEAD.replace(b"Content-Type", b"content-length: 11\r\nContent-Type"))
-    heads.learn(twice, read_head())
-    assert heads.find(refused) is None
-    assert heads.find(twice) is None
+async def test_who_wants_pieces_is_told_them_too(pool: Pool, upstream: Upstream) -> None:
+    upstream.behaviour = says(CHUNKED)
+    asker = Asker(pool, upstream, pieces=True)
+    assert await asker.until_end() == "complete"
+    assert (asker.bytes, asker.pieces) == (CHUNKS, b"abc")
 
 
-def test_what_is_known_is_bounded(known: KnownHeads) -> None:
-    for number in range(200):
-        known.learn(b"HTTP/1.1 200 OK\r\nServer: %d\r\nContent-Length: 2\r\n\r\n{}" % number, read_head())
-    assert known.find(answer()) is None
-    assert known.find(b"HTTP/1.1 200 OK\r\nServer: 199\r\nContent-Length: 3\r\n\r\n[1]") is not None
+async def test_a_head_that_is_known_is_not_read_again(pool: Pool, upstream: Upstream) -> None:
+    for ending in ("complete", "answer", "answer"):
+        asker = Asker(pool, upstream)
+        assert await asker.until_end() == ending
+        assert asker.bytes == b'{"ok": true}'
+    assert upstream.connections == 1
+
+
+@pytest.mark.parametrize("beyond", [WHOLE, b"XX"])
+async def test_bytes_beyond_an_answer_fail_it_for_who_would_pass_them_on(
+    pool: Pool, upstream: Upstream, beyond: bytes
+) -> None:
+    upstream.behaviour = says(WHOLE + beyond)
+    asker = Asker(pool, upstream, pieces=True)
+    assert (await asker.until_end()).startswith("failed: The model's process sent something")
+    assert asker.head_told is None
+    asker = Asker(pool, upstream, pieces=True, raw=False)
+    assert await asker.until_end() == "complete"
+    assert asker.pieces == b"ok"
+    await upstream.until(lambda u: u.open == 0)
+
+
+async def test_closing_tells_who_waits(pool: Pool, upstream: Upstream) -> None:
+    upstream.behaviour = never_answers
+    asker = Asker(pool, upstream)
+    await upstream.until(lambda u: len(u.requests) == 1)
+    asker.channel.close()
+    assert await asker.until_end() == "failed: The model's process closed the connection without an answer."
+    await upstream.until(lambda u: u.open == 0)
+
+
+async def test_a_channel_that_is_not_read_does_not_expire(pool: Pool, upstream: Upstream) -> None:
+    upstream.behaviour = never_answers
+    asker = Asker(pool, upstream)
+    await upstream.until(lambda u: len(u.requests) == 1)
+    asker.channel.set_paused(True)
+    asker.channel.expire()
+    assert asker.told == []
+    asker.channel.set_paused(False)
+    asker.channel.expire()
+    assert (await asker.until_end()).startswith("failed: The model's process does not begin to answer")
+
+
+async def test_a_kept_channel_expires_without_a_word(pool: Pool, upstream: Upstream) -> None:
+    asker = Asker(pool, upstream)
+    await asker.until_end()
+    asker.channel.expire()
+    await upstream.until(lambda u: u.open == 0)
+    assert asker.told == ["complete"]
+    upstream.behaviour = answers({"second": True})
+    assert await Asker(pool, upstream).until_end() == "answer"
+    assert upstream.connections == 2
 
 
 def test_the_last_chunk_says_its_size() -> None:

@@ -13,6 +13,7 @@ from llama_async_proxy.events import EventBus
 from llama_async_proxy.inference.completion import Completer, EventReader
 from llama_async_proxy.inference.live import LiveRequests
 from llama_async_proxy.inference.names import Names
+from llama_async_proxy.inference.pool import Pool
 from llama_async_proxy.inference.residency import Residency
 from llama_async_proxy.inference.upstream import UpstreamClient
 from llama_async_proxy.records import Completion, CompletionRequest, RequestRecord, Variant
@@ -62,7 +63,7 @@ class Desk:
 
 @pytest.fixture
 async def desk() -> AsyncIterator[Desk]:
-    upstream, bus, client = Upstream(), EventBus(), UpstreamClient()
+    upstream, bus, pool = Upstream(), EventBus(), Pool(make_settings)
     async with upstream.serving():
         engine = RunningEngine(bus, {1: upstream.endpoint})
         residency = Residency(
@@ -74,15 +75,14 @@ async def desk() -> AsyncIterator[Desk]:
         completer = Completer(
             names=Names(lambda: (MODEL,)),
             residency=residency,
-            client=client,
+            client=UpstreamClient(pool),
             live=live,
-            settings=make_settings,
         )
         desk = Desk(upstream, engine, completer, residency, live, recorded)
         yield desk
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
-        client.close()
+        pool.close()
 
 
 def streams(*pieces: bytes, ends: bool = True, then: Callable[[Exchange], Awaitable[None]] | None = None) -> Any:

@@ -3,26 +3,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from llama_async_proxy.errors import DeadlineExceeded, UpstreamFailed
-from llama_async_proxy.inference.upstream import Timeouts, UpstreamClient, UpstreamRequest
+from llama_async_proxy.inference.pool import Pool
+from llama_async_proxy.inference.upstream import UpstreamClient, UpstreamRequest
 from llama_async_proxy.records import Endpoint
 from support.upstream import (
-    LAST_EVENTS,
+    STREAM_HEAD,
     Exchange,
     Upstream,
     answers,
     breaks_off_after,
+    make_settings,
     never_answers,
     says,
     streams,
     token,
 )
 
-TIMEOUTS = Timeouts(connect_s=2.0, first_byte_s=5.0, idle_s=5.0)
 POST = UpstreamRequest("POST", b"/completion", ((b"content-type", b"application/json"),), b'{"n_predict":1}')
 GET = UpstreamRequest("GET", b"/props?x=1")
 
@@ -33,16 +34,22 @@ async def upstream() -> AsyncIterator[Upstream]:
         yield running
 
 
+@contextlib.contextmanager
+def asking(**limits: float) -> Iterator[UpstreamClient]:
+    settings = make_settings(**limits)
+    pool = Pool(lambda: settings)
+    yield UpstreamClient(pool)
+    pool.close()
+
+
 @pytest.fixture
 async def client() -> AsyncIterator[UpstreamClient]:
-    client = UpstreamClient()
-    yield client
-    client.close()
-    await asyncio.sleep(0)
+    with asking() as client:
+        yield client
 
 
 async def fetch(client: UpstreamClient, upstream: Upstream, request: UpstreamRequest = POST) -> tuple[int, bytes]:
-    async with client.request(upstream.endpoint, request, TIMEOUTS) as response:
+    async with client.request(upstream.endpoint, request) as response:
         return response.status, b"".join([chunk async for chunk in response])
 
 
@@ -72,51 +79,10 @@ async def test_headers_of_the_answer_keep_order_and_value(client: UpstreamClient
     upstream.behaviour = says(
         b"HTTP/1.1 201 Created\r\nX-B: 1\r\nX-A:  two words\r\nX-B: 3\r\nContent-Length: 0\r\n\r\n"
     )
-    async with client.request(upstream.endpoint, POST, TIMEOUTS) as response:
+    async with client.request(upstream.endpoint, POST) as response:
         assert response.status == 201
         assert response.headers == [(b"x-b", b"1"), (b"x-a", b"two words"), (b"x-b", b"3"), (b"content-length", b"0")]
         assert await response.read() == b""
-
-
-async def test_connections_of_whole_answers_are_kept(client: UpstreamClient, upstream: Upstream) -> None:
-    for _ in range(20):
-        await fetch(client, upstream)
-    assert upstream.connections == 1
-
-
-async def test_connections_of_streams_are_not(client: UpstreamClient, upstream: Upstream) -> None:
-    upstream.behaviour = streams(token("a"), *LAST_EVENTS)
-    for _ in range(3):
-        await fetch(client, upstream)
-    await upstream.until(lambda u: u.open == 0)
-    assert upstream.connections == 3
-
-
-async def test_a_burst_leaves_a_bounded_number_of_connections(client: UpstreamClient, upstream: Upstream) -> None:
-    arrived = 0
-    everyone = asyncio.Event()
-
-    async def together(exchange: Exchange) -> None:
-        nonlocal arrived
-        arrived += 1
-        if arrived == 50:
-            everyone.set()
-        await everyone.wait()
-        await answers({})(exchange)
-
-    upstream.behaviour = together
-    await asyncio.gather(*(fetch(client, upstream) for _ in range(50)))
-    await upstream.until(lambda u: u.open == 32)
-
-
-async def test_idle_connections_are_closed_before_the_engine_would(
-    client: UpstreamClient, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("llama_async_proxy.inference.upstream.KEEP_IDLE_S", 0.05)
-    await fetch(client, upstream)
-    await upstream.until(lambda u: u.open == 0)
-    await fetch(client, upstream)
-    assert upstream.connections == 2
 
 
 async def test_a_kept_connection_that_died_is_replaced_once(client: UpstreamClient, upstream: Upstream) -> None:
@@ -153,7 +119,7 @@ async def test_a_kept_connection_that_dies_after_the_first_byte_is_not_tried_aga
 async def test_what_came_before_a_break_is_read_before_the_error(client: UpstreamClient, upstream: Upstream) -> None:
     upstream.behaviour = breaks_off_after(token("a"), token("b"))
     received = b""
-    async with client.request(upstream.endpoint, POST, TIMEOUTS) as response:
+    async with client.request(upstream.endpoint, POST) as response:
         while len(received) < len(token("a") + token("b")):
             received += await response.read()
         with pytest.raises(UpstreamFailed, match="broke off"):
@@ -163,7 +129,7 @@ async def test_what_came_before_a_break_is_read_before_the_error(client: Upstrea
 async def test_each_piece_is_read_when_it_arrives(client: UpstreamClient, upstream: Upstream) -> None:
     may_go_on = asyncio.Semaphore(0)
     upstream.behaviour = streams(token("a"), token("b"), before_each=lambda _: may_go_on.acquire())
-    async with client.request(upstream.endpoint, POST, TIMEOUTS) as response:
+    async with client.request(upstream.endpoint, POST) as response:
         for expected in (token("a"), token("b")):
             may_go_on.release()
             assert await response.read() == expected
@@ -173,7 +139,7 @@ async def test_each_piece_is_read_when_it_arrives(client: UpstreamClient, upstre
 
 async def test_leaving_early_closes_the_socket(client: UpstreamClient, upstream: Upstream) -> None:
     upstream.behaviour = streams(*[token("a")] * 1000, before_each=lambda _: asyncio.sleep(0.01))
-    async with client.request(upstream.endpoint, POST, TIMEOUTS) as response:
+    async with client.request(upstream.endpoint, POST) as response:
         await response.read()
     await upstream.until(lambda u: u.cancelled == 1)
 
@@ -198,7 +164,7 @@ async def test_a_slow_reader_holds_the_engine_back(client: UpstreamClient, upstr
             sent += 65536
 
     upstream.behaviour = floods
-    async with client.request(upstream.endpoint, POST, TIMEOUTS) as response:
+    async with client.request(upstream.endpoint, POST) as response:
         before = -1
         while before < sent:  # until the kernel's buffers and ours are full
             before = sent
@@ -211,24 +177,23 @@ async def test_a_slow_reader_holds_the_engine_back(client: UpstreamClient, upstr
     assert received == total
 
 
-async def test_each_phase_has_its_own_limit(client: UpstreamClient, upstream: Upstream) -> None:
+async def test_each_phase_has_its_own_limit(upstream: Upstream) -> None:
     upstream.behaviour = never_answers
-    with pytest.raises(DeadlineExceeded, match="does not begin"):
-        async with client.request(upstream.endpoint, POST, Timeouts(2.0, 0.05, 5.0)):
-            pass
+    with asking(first_token_timeout_s=0.05) as client, pytest.raises(DeadlineExceeded, match="does not begin"):
+        await fetch(client, upstream)
     upstream.behaviour = streams(token("a"), token("b"), before_each=lambda n: asyncio.sleep(60 * n))
-    async with client.request(upstream.endpoint, POST, Timeouts(2.0, 5.0, 0.05)) as response:
-        assert await response.read() == token("a")
-        with pytest.raises(DeadlineExceeded, match="silent"):
-            await response.read()
+    with asking(idle_timeout_s=0.05) as client:
+        async with client.request(upstream.endpoint, POST) as response:
+            assert await response.read() == token("a")
+            with pytest.raises(DeadlineExceeded, match="silent"):
+                await response.read()
     await upstream.until(lambda u: u.cancelled == 2)
 
 
-async def test_a_long_answer_outlives_every_limit_while_it_moves(client: UpstreamClient, upstream: Upstream) -> None:
-    upstream.behaviour = streams(*[token("a")] * 12, before_each=lambda _: asyncio.sleep(0.02))
-    async with client.request(upstream.endpoint, POST, Timeouts(0.15, 0.15, 0.15)) as response:
-        chunks = [chunk async for chunk in response]
-    assert b"".join(chunks) == token("a") * 12
+async def test_a_long_answer_outlives_every_limit_while_it_moves(upstream: Upstream) -> None:
+    upstream.behaviour = streams(*[token("a")] * 12, before_each=lambda _: asyncio.sleep(0.06))
+    with asking(first_token_timeout_s=0.6, idle_timeout_s=0.6) as client:
+        assert await fetch(client, upstream) == (200, token("a") * 12)
 
 
 async def test_nobody_listening_is_said_at_once(client: UpstreamClient) -> None:
@@ -236,19 +201,19 @@ async def test_nobody_listening_is_said_at_once(client: UpstreamClient) -> None:
         unused.bind(("127.0.0.1", 0))
         endpoint = Endpoint("127.0.0.1", unused.getsockname()[1])
         with pytest.raises(UpstreamFailed, match="cannot be reached"):
-            async with client.request(endpoint, POST, TIMEOUTS):
+            async with client.request(endpoint, POST):
                 pass
 
 
-async def test_a_full_backlog_is_the_connect_phase(client: UpstreamClient) -> None:
+async def test_a_full_backlog_is_the_connect_phase() -> None:
     with socket.socket() as deaf, socket.socket() as first, socket.socket() as second:
         deaf.bind(("127.0.0.1", 0))
         deaf.listen(0)
         for filler in (first, second):
             filler.setblocking(False)
             filler.connect_ex(deaf.getsockname())
-        with pytest.raises(DeadlineExceeded, match="accepted no connection"):
-            async with client.request(Endpoint(*deaf.getsockname()), POST, Timeouts(0.05, 1.0, 1.0)):
+        with asking(connect_timeout_s=0.05) as client, pytest.raises(DeadlineExceeded, match="accepted no connection"):
+            async with client.request(Endpoint(*deaf.getsockname()), POST):
                 pass
 
 
@@ -267,7 +232,7 @@ async def test_a_full_backlog_is_the_connect_phase(client: UpstreamClient) -> No
 )
 async def test_framings(client: UpstreamClient, upstream: Upstream, raw: bytes, expected: tuple[int, bytes]) -> None:
     upstream.behaviour = says(raw)
-    async with client.request(upstream.endpoint, POST, TIMEOUTS) as response:
+    async with client.request(upstream.endpoint, POST) as response:
         assert (response.status, b"".join([chunk async for chunk in response])) == expected
         assert not {name for name, _ in response.headers} & {b"link", b"x-t"}
 
@@ -285,7 +250,7 @@ async def test_an_answer_with_a_length_may_not(client: UpstreamClient, upstream:
 
 async def test_a_head_request_ends_with_the_head(client: UpstreamClient, upstream: Upstream) -> None:
     upstream.behaviour = answers({"a": 1})
-    async with client.request(upstream.endpoint, UpstreamRequest("HEAD", b"/props"), TIMEOUTS) as response:
+    async with client.request(upstream.endpoint, UpstreamRequest("HEAD", b"/props")) as response:
         assert dict(response.headers)[b"content-length"] == b"8"
         assert await response.read() == b""
 
@@ -296,8 +261,9 @@ async def test_a_head_request_ends_with_the_head(client: UpstreamClient, upstrea
         b"SSH-2.0-OpenSSH\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nX: " + b"y" * 400_000,
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\nx\r\n",
     ],
-    ids=["other protocol", "bad length", "endless head"],
+    ids=["other protocol", "bad length", "endless head", "bad chunk"],
 )
 async def test_what_is_not_http_is_refused(client: UpstreamClient, upstream: Upstream, raw: bytes) -> None:
     upstream.behaviour = says(raw)
@@ -314,24 +280,24 @@ async def test_bytes_nobody_asked_for_never_reach_the_next_request(client: Upstr
     assert upstream.connections == 2
 
 
-async def test_closing_breaks_off_what_runs(client: UpstreamClient, upstream: Upstream) -> None:
+async def test_a_document_is_read_whole(client: UpstreamClient, upstream: Upstream) -> None:
+    async def in_two(exchange: Exchange) -> None:
+        await exchange.send(STREAM_HEAD)
+        await exchange.chunk(b"first ")
+        await asyncio.sleep(0.02)
+        await exchange.chunk(b"second")
+        await exchange.send(b"0\r\n\r\n")
+
+    upstream.behaviour = in_two
+    assert await client.get(upstream.endpoint, "/metrics", 5.0) == b"first second"
+    assert upstream.requests[0].target == "/metrics"
+
+
+async def test_a_document_that_is_refused_or_late_is_an_error(client: UpstreamClient, upstream: Upstream) -> None:
+    upstream.behaviour = answers({}, b"501 Not Implemented")
+    with pytest.raises(UpstreamFailed, match="/metrics was answered with status 501"):
+        await client.get(upstream.endpoint, "/metrics", 5.0)
     upstream.behaviour = never_answers
-    task = asyncio.create_task(fetch(client, upstream))
-    await upstream.until(lambda u: len(u.requests) == 1)
-    client.close()
-    with pytest.raises(UpstreamFailed):
-        await task
-    await upstream.until(lambda u: u.open == 0)
-
-
-async def test_connections_leave_nothing_behind(client: UpstreamClient, upstream: Upstream) -> None:
-    for behaviour in (answers({}), streams(token("a")), Exchange.die):
-        upstream.behaviour = behaviour
-        for _ in range(3):
-            with contextlib.suppress(UpstreamFailed):
-                await fetch(client, upstream)
-    client.close()
-    await upstream.until(lambda u: u.open == 0)
-    await asyncio.sleep(0)
-    assert not client._all
-    assert not client._idle
+    with pytest.raises(DeadlineExceeded, match=r"/metrics was not answered within 0\.05 s"):
+        await client.get(upstream.endpoint, "/metrics", 0.05)
+    await upstream.until(lambda u: u.cancelled == 1)

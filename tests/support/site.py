@@ -15,6 +15,7 @@ from llama_async_proxy.events import EventBus
 from llama_async_proxy.inference.delivery import Patience
 from llama_async_proxy.inference.live import LiveRequests
 from llama_async_proxy.inference.names import Names
+from llama_async_proxy.inference.pool import Pool
 from llama_async_proxy.inference.proxy import Proxy
 from llama_async_proxy.inference.residency import Residency
 from llama_async_proxy.inference.splice import Splicer
@@ -56,27 +57,26 @@ class Site:
         self.live = LiveRequests(
             self.residency.runtime, bus, positions=self.residency.positions, finished=self._finished
         )
-        client = UpstreamClient()
+        pool = Pool(lambda: self.settings)
         proxy = Proxy(
             names=names,
             residency=self.residency,
-            client=client,
-            settings=lambda: self.settings,
+            client=UpstreamClient(pool),
             live=self.live,
             patience=patience or Patience(),
         )
         door = InferenceDoor(proxy, names=names, runtime=self.engine.runtime, settings=lambda: self.settings)
         async with AsyncExitStack() as stack:
-            stack.callback(client.close)
+            stack.callback(pool.close)
             http: Any = "httptools"
             if self._short_way:
                 self.splicer = Splicer(
+                    pool=pool,
                     names=names,
                     residency=self.residency,
                     settings=lambda: self.settings,
                     live=self.live,
                 )
-                stack.callback(self.splicer.close)
                 http = http_protocol(ShortWay(self.splicer, self.meter))
             self.port = await stack.enter_async_context(serving(door, http, keep_alive_s=self.keep_alive_s))
             self.url = f"http://127.0.0.1:{self.port}"

@@ -14,8 +14,8 @@ from starlette.types import Message, Receive, Scope, Send
 
 from llama_async_proxy.errors import NotFound, RequestTimeout, ServiceError, TooLarge
 from llama_async_proxy.inference import catalog, routes
-from llama_async_proxy.inference.delivery import Header
 from llama_async_proxy.inference.dialects import Dialect, error_body
+from llama_async_proxy.inference.heads import Header
 from llama_async_proxy.inference.names import Names, choose
 from llama_async_proxy.inference.proxy import Proxy, Request
 from llama_async_proxy.records import ModelRuntime

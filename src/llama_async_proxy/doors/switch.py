@@ -25,7 +25,7 @@ from uvicorn.server import ServerState
 from llama_async_proxy.doors.security import judge
 from llama_async_proxy.errors import ServiceError
 from llama_async_proxy.inference import routes
-from llama_async_proxy.inference.delivery import Header
+from llama_async_proxy.inference.heads import Header
 from llama_async_proxy.inference.splice import Passage, RequestHead, Splicer
 from llama_async_proxy.monitor.requests import RequestMeter, RequestToken
 from llama_async_proxy.settings import Settings

@@ -1,82 +1,29 @@
-"""A connection of the short way to a model's process, and the answer that comes in on it.
+"""A connection to a model's process, and the answer that comes in on it.
 
-httptools reads the framing and nobody else: it is fed what passes, and asked where the answer ends. Once it has read an
-answer's head, the same head again, apart from its length, need not be read: `KnownHeads`.
+httptools reads the framing and nobody else: it is fed what passes, and asked where the answer ends. It need not read a
+head that is known.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Protocol, cast
 
 import httptools
 
 from llama_async_proxy.errors import DeadlineExceeded, ServiceError, UpstreamFailed
 from llama_async_proxy.inference import sse
-from llama_async_proxy.inference.delivery import Header, for_client
-from llama_async_proxy.inference.upstream import KEEP_IDLE_S, MAX_HEAD
+from llama_async_proxy.inference.heads import BLANK_LINE, Head, Header, KnownHeads, for_client
 from llama_async_proxy.records import Endpoint
 from llama_async_proxy.settings import Settings
 
-_BLANK_LINE = b"\r\n\r\n"
-_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,12})(?=\r\n)", re.IGNORECASE)
-_LENGTH_DIGITS = 12
-_MOST_KNOWN = 8
-"""llama-server has one for JSON and one for text."""
+KEEP_IDLE_S = 4.0
+"""llama-server closes after 5.0 s; a second less, so that its close rarely meets our next request."""
+_MAX_HEAD = 256 * 1024
 _LAST_CHUNK = b"0\r\n\r\n"
 _END_BYTES = 8
 """Enough to see between what an answer ended."""
-
-
-@dataclass(slots=True)
-class Head:
-    """Of an answer."""
-
-    status: int
-    headers: Sequence[Header]
-    """As the engine sent them, names in lower case, of the last answer if there were interim ones."""
-    lines: bytes
-    """What of them is for the client, but for what frames the body."""
-    length: int | None
-    """Of the body, as the engine said."""
-    is_chunked: bool
-    is_stream: bool
-    """The body is server-sent events."""
-
-    @property
-    def ends_with_connection(self) -> bool:
-        """Only its end shows where the answer ends."""
-        return self.length is None and not self.is_chunked and self.status not in (204, 304)
-
-
-class KnownHeads:
-    """Heads of whole answers on connections that stayed open: the last few different ones."""
-
-    def __init__(self) -> None:
-        self._known: list[tuple[bytes, bytes, Head]] = []
-        """What comes before the digits of the length, what comes after them, and what it means."""
-
-    def find(self, data: bytes) -> tuple[Head, bytes] | None:
-        """Head and body, when `data` is all of an answer whose head is known. Its length is that of the body then."""
-        for begin, rest, head in self._known:
-            if data.startswith(begin):
-                end = data.find(b"\r", len(begin), len(begin) + _LENGTH_DIGITS + 1)
-                digits = data[len(begin) : end]
-                body_at = end + len(rest)
-                if end >= 0 and data.startswith(rest, end) and digits.isdigit() and int(digits) == len(data) - body_at:
-                    return head, data[body_at:]
-        return None
-
-    def learn(self, data: bytes, head: Head) -> None:
-        """`data` begins with a head that was read as `head`, after which came the body and a connection to be kept."""
-        end = data.find(_BLANK_LINE) + len(_BLANK_LINE)
-        lengths = list(_LENGTH.finditer(data, 0, end - 2))
-        if head.status == 200 and not head.is_stream and len(lengths) == 1:
-            begin, rest = data[: lengths[0].start(1)], data[lengths[0].end(1) : end]
-            self._known = [(begin, rest, head), *self._known[: _MOST_KNOWN - 1]]
 
 
 class Listener(Protocol):
@@ -134,6 +81,7 @@ class Channel(asyncio.Protocol):
         "_stays_open",
         "_transport",
         "_wants_pieces",
+        "_wants_raw",
         "endpoint",
         "has_answered",
         "is_open",
@@ -154,6 +102,7 @@ class Channel(asyncio.Protocol):
         self._framing: _Framing | None = None
         """Reads the answer; None before its first byte, and for one whose head was known."""
         self._wants_pieces = False
+        self._wants_raw = True
         self._heard_s = 0.0
         """When the last byte came in."""
         self._limit_s = KEEP_IDLE_S
@@ -189,10 +138,12 @@ class Channel(asyncio.Protocol):
         if self.is_open:
             listener.connected(self)
 
-    def begin(self, listener: Listener, request: bytes, settings: Settings, *, pieces: bool) -> None:
+    def begin(self, listener: Listener, request: bytes, settings: Settings, *, pieces: bool, raw: bool = True) -> None:
+        """Send a request. An answer that more bytes follow fails for who passes on the `raw` ones; to who does not, it
+        only costs the connection."""
         self._listener = listener
         self._framing = None
-        self._wants_pieces = pieces
+        self._wants_pieces, self._wants_raw = pieces, raw
         self._last = b""
         self.has_answered = self._stays_open = False
         self._idle_s = settings.idle_timeout_s
@@ -218,6 +169,13 @@ class Channel(asyncio.Protocol):
         elif self._connecting is not None:
             self._connecting.cancel()
             self._owner.lost(self)
+
+    def close(self) -> None:
+        """Close at once, and tell who waits for an answer."""
+        if self._listener is None:
+            self.abort()
+        else:
+            self._listener.fail(self._broken_off())
 
     def kept(self) -> None:
         """It waits for the next request."""
@@ -251,8 +209,7 @@ class Channel(asyncio.Protocol):
             limit_s = self._limit_s
             self._listener.fail(DeadlineExceeded(f"The model's process accepted no connection within {limit_s:g} s."))
         elif not self._is_paused:
-            has_head = self._framing is not None and self._framing.head is not None
-            what = "is silent in the middle of its answer" if has_head else "does not begin to answer"
+            what = "is silent in the middle of its answer" if self._has_head else "does not begin to answer"
             # Not `died`: a slow answer is no reason to ask again.
             self._listener.fail(DeadlineExceeded(f"The model's process {what}; the time limit for that has passed."))
 
@@ -306,11 +263,11 @@ class Channel(asyncio.Protocol):
             self._last = body[-_END_BYTES:] or b"\r\n"
             listener.head(framing.head, body)
             if framing.is_complete and self._listener is listener:
-                if framing.stays_open:
+                if framing.stays_open and not self._wants_pieces:
                     self._owner.known.learn(data, framing.head)
                 self._finish(listener, stays_open=framing.stays_open)
-        elif len(data) > MAX_HEAD:
-            listener.fail(UpstreamFailed(f"The model's process sent a head of more than {MAX_HEAD} bytes."))
+        elif len(data) > _MAX_HEAD:
+            listener.fail(UpstreamFailed(f"The model's process sent a head of more than {_MAX_HEAD} bytes."))
         else:
             self._last = data
 
@@ -318,8 +275,10 @@ class Channel(asyncio.Protocol):
         try:
             framing.feed(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            listener.fail(UpstreamFailed(f"The model's process sent something that is not HTTP/1.1: {error}"))
-            return False
+            if self._wants_raw or not framing.is_complete:
+                listener.fail(UpstreamFailed(f"The model's process sent something that is not HTTP/1.1: {error}"))
+                return False
+            framing.stays_open = False
         return self._listener is listener
 
     def _finish(self, listener: Listener, *, stays_open: bool) -> None:
@@ -347,9 +306,16 @@ class Channel(asyncio.Protocol):
         if head is not None and exc is None and head.ends_with_connection:
             self._finish(listener, stays_open=False)
             return
-        what = "broke off its answer" if head is not None else "closed the connection without an answer"
-        listener.died(self, UpstreamFailed(f"The model's process {what}."))
+        listener.died(self, self._broken_off())
         self._forget_framing()
+
+    @property
+    def _has_head(self) -> bool:
+        return self._framing is not None and self._framing.head is not None
+
+    def _broken_off(self) -> UpstreamFailed:
+        what = "broke off its answer" if self._has_head else "closed the connection without an answer"
+        return UpstreamFailed(f"The model's process {what}.")
 
 
 class _Framing:
@@ -433,5 +399,5 @@ def last_chunks(data: bytes) -> bytes:
 def _after_head(data: bytes) -> bytes:
     """What follows the heads, interim ones included, at the beginning of `data`."""
     while data.startswith(b"HTTP/1.1 1"):
-        data = data.partition(_BLANK_LINE)[2]
-    return data.partition(_BLANK_LINE)[2]
+        data = data.partition(BLANK_LINE)[2]
+    return data.partition(BLANK_LINE)[2]

@@ -16,10 +16,9 @@ from llama_async_proxy.inference.names import Names, choose
 from llama_async_proxy.inference.proxy import CLIENT_GONE
 from llama_async_proxy.inference.residency import Residency
 from llama_async_proxy.inference.routes import Route
-from llama_async_proxy.inference.upstream import Response, Timeouts, UpstreamClient, UpstreamRequest
+from llama_async_proxy.inference.upstream import Response, UpstreamClient, UpstreamRequest
 from llama_async_proxy.inference.variants import with_defaults
 from llama_async_proxy.records import Completion, CompletionRequest, Model
-from llama_async_proxy.settings import Settings
 
 _ROUTE = Route("POST", "/v1/chat/completions", streams=True)
 _HEADERS = ((b"content-type", b"application/json"),)
@@ -44,13 +43,11 @@ class Completer:
         residency: Residency,
         client: UpstreamClient,
         live: LiveRequests,
-        settings: Callable[[], Settings],
     ) -> None:
         self._names = names
         self._residency = residency
         self._client = client
         self._live = live
-        self._settings = settings
 
     def find(self, name: str) -> Model:
         """The model of that name. Raises NotFound naming close matches."""
@@ -102,7 +99,7 @@ class Completer:
             async with self._residency.lease(model, interruption.trip) as lease:
                 account.leased(lease)
                 sent = UpstreamRequest("POST", _ROUTE.path.encode(), _HEADERS, self._body(model, request))
-                async with self._client.request(lease.endpoint, sent, self._timeouts()) as response:
+                async with self._client.request(lease.endpoint, sent) as response:
                     await _read(response, grow, account)
                     interruption.disarm()
 
@@ -111,10 +108,6 @@ class Completer:
         body = msgspec.json.encode({**request.body, **ours})
         variant = self._names.index.variant(request.model)
         return with_defaults(variant, _ROUTE, body) if variant else body
-
-    def _timeouts(self) -> Timeouts:
-        settings = self._settings()
-        return Timeouts(settings.connect_timeout_s, settings.first_token_timeout_s, settings.idle_timeout_s)
 
 
 async def _read(response: Response, grow: Grow, account: Account) -> None:

@@ -11,15 +11,12 @@ from llama_async_proxy.errors import Overloaded, ServiceError
 from llama_async_proxy.inference import sse
 from llama_async_proxy.inference.account import Account
 from llama_async_proxy.inference.dialects import Dialect, error_body, error_event, relayed_error_event
+from llama_async_proxy.inference.heads import Header, for_client
 from llama_async_proxy.inference.progress import HiddenProgress
 from llama_async_proxy.inference.reassembly import Answer, Reassembly
 from llama_async_proxy.inference.upstream import Response
 
-Header = tuple[bytes, bytes]
 REQUEST_ID = b"x-request-id"
-HOP_BY_HOP = frozenset(
-    (b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade")
-)
 _EARLY_HEADERS: Sequence[Header] = (
     (b"content-type", sse.CONTENT_TYPE),
     (b"cache-control", b"no-cache"),
@@ -45,15 +42,6 @@ class Patience:
     """Its head is held back that long, so that most failures still get a status of their own."""
     comment_s: float = 3.0
     """After that it has a 200 and gets a comment this often: silent connections are cut by many proxies."""
-
-
-def for_client(headers: Iterable[Header]) -> list[Header]:
-    """The engine's headers without those of its own connection, its name and its CORS, which are ours to say."""
-    return [
-        (name, value)
-        for name, value in headers
-        if name not in HOP_BY_HOP and name != b"server" and not name.startswith(b"access-control-")
-    ]
 
 
 def for_answer(headers: Iterable[Header], answer: Answer) -> list[Header]:

@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 from llama_async_proxy.errors import InvalidInput, ServiceError
 from llama_async_proxy.inference import reassembly
 from llama_async_proxy.inference.account import Account, request_id
-from llama_async_proxy.inference.delivery import HOP_BY_HOP, Delivery, Header, Patience, Reply
+from llama_async_proxy.inference.delivery import Delivery, Patience, Reply
+from llama_async_proxy.inference.heads import HOP_BY_HOP, Header
 from llama_async_proxy.inference.interruption import Interruption, ended
 from llama_async_proxy.inference.lease import Lease
 from llama_async_proxy.inference.live import LiveRequests
@@ -25,10 +26,9 @@ from llama_async_proxy.inference.progress import HiddenProgress, asking
 from llama_async_proxy.inference.reassembly import NotReassembled
 from llama_async_proxy.inference.residency import Residency
 from llama_async_proxy.inference.routes import Headers, Parameters, Route, forbids_loading, parameters
-from llama_async_proxy.inference.upstream import Timeouts, UpstreamClient, UpstreamRequest
+from llama_async_proxy.inference.upstream import UpstreamClient, UpstreamRequest
 from llama_async_proxy.inference.variants import with_defaults
 from llama_async_proxy.records import Model
-from llama_async_proxy.settings import Settings
 
 CLIENT_GONE = 499
 """The status recorded for a client that left, as nginx writes it; nobody receives it."""
@@ -67,14 +67,12 @@ class Proxy:
         names: Names,
         residency: Residency,
         client: UpstreamClient,
-        settings: Callable[[], Settings],
         live: LiveRequests,
         patience: Patience = Patience(),  # noqa: B008 - frozen
     ) -> None:
         self._names = names
         self._residency = residency
         self._client = client
-        self._settings = settings
         self._live = live
         self._patience = patience
 
@@ -142,7 +140,7 @@ class Proxy:
         hidden = None
         if asked.hides_progress and not lease.model.has_command:
             hidden, request = HiddenProgress(), replace(request, body=asking(request.body))
-        async with self._client.request(lease.endpoint, for_engine(request), self._timeouts()) as response:
+        async with self._client.request(lease.endpoint, for_engine(request)) as response:
             await delivery.relay(response, hidden)
 
     async def _reassembled(self, request: Request, lease: Lease, delivery: Delivery) -> bool:
@@ -150,7 +148,7 @@ class Proxy:
         upstream = for_engine(request)
         parts = reassembly.begin(request.route.path)
         streaming = replace(upstream, body=parts.as_stream(upstream.body))
-        async with self._client.request(lease.endpoint, streaming, self._timeouts()) as response:
+        async with self._client.request(lease.endpoint, streaming) as response:
             try:
                 await delivery.reassemble(response, parts)
             except NotReassembled:
@@ -173,10 +171,6 @@ class Proxy:
                 yield lease
         finally:
             await ended(company)
-
-    def _timeouts(self) -> Timeouts:
-        settings = self._settings()
-        return Timeouts(settings.connect_timeout_s, settings.first_token_timeout_s, settings.idle_timeout_s)
 
 
 def _account(request: Request) -> Account:

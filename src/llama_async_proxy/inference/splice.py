@@ -2,38 +2,32 @@
 
 The engine's body reaches the client byte for byte, chunk framing included; only the heads are written anew. It does
 what `Proxy` would do when nothing has to be waited for; `Splicer.begin` says None to everything else.
-
-Engine connections follow the rules of `upstream`: only those of answers with a length are kept, for less than
-llama-server keeps them, and a kept one that died before its first byte is replaced once.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from llama_async_proxy.errors import ServiceError, UpstreamFailed
 from llama_async_proxy.inference import reassembly
 from llama_async_proxy.inference.account import Account, request_id
-from llama_async_proxy.inference.channel import Channel, Head, KnownHeads, last_chunks
-from llama_async_proxy.inference.delivery import Header, can_be_reassembled, error_headers, for_answer
+from llama_async_proxy.inference.channel import Channel, last_chunks
+from llama_async_proxy.inference.delivery import can_be_reassembled, error_headers, for_answer
 from llama_async_proxy.inference.dialects import error_body, error_event
+from llama_async_proxy.inference.heads import Head, Header
 from llama_async_proxy.inference.lease import Lease
 from llama_async_proxy.inference.live import LiveRequests
 from llama_async_proxy.inference.names import Names, choose
+from llama_async_proxy.inference.pool import Pool
 from llama_async_proxy.inference.progress import HiddenProgress, asking
 from llama_async_proxy.inference.proxy import CLIENT_GONE, ClientGone, Request, for_engine, kept_headers
 from llama_async_proxy.inference.reassembly import NotReassembled, Reassembly
 from llama_async_proxy.inference.residency import Residency
 from llama_async_proxy.inference.routes import Route, parameters
-from llama_async_proxy.inference.upstream import MAX_IDLE, authority
+from llama_async_proxy.inference.upstream import authority
 from llama_async_proxy.records import Endpoint
 from llama_async_proxy.settings import Settings
-
-_CHECK_S = 0.4
-"""Longest between two looks for deadlines: one timer serves all connections, so that a request costs none. With it an
-idle connection is still closed before llama-server's 5 s."""
 
 _EVENT_END = b"\n\n\r\n"
 """The end of an event and of the chunk that holds it."""
@@ -95,25 +89,22 @@ class RequestHead:
 
 
 class Splicer:
-    """Begins passages and owns the engine connections they use. Belongs to one event loop."""
+    """Begins passages."""
 
     def __init__(
         self,
         *,
+        pool: Pool,
         names: Names,
         residency: Residency,
         settings: Callable[[], Settings],
         live: LiveRequests,
     ) -> None:
+        self.pool = pool
         self.settings = settings
         self.live = live
         self._names = names
         self.residency = residency
-        self.loop = asyncio.get_running_loop()
-        self._channels: set[Channel] = set()
-        self._idle: dict[Endpoint, list[Channel]] = {}
-        self.known = KnownHeads()
-        self._timer: asyncio.TimerHandle | None = None
 
     def begin(self, head: RequestHead, body: bytes, client: Client) -> Passage | None:
         """Send a request to its model. None when it needs another treatment; nothing has happened then."""
@@ -135,73 +126,6 @@ class Splicer:
             passage.hide_progress()
         passage.begin(lease, reassembly.begin(head.route.path) if reassembles else None)
         return passage
-
-    def close(self) -> None:
-        """Close every engine connection at once."""
-        for channel in tuple(self._channels):
-            channel.abort()
-
-    # --- for passages and channels ----------------------------------------------------------------
-
-    def take(self, endpoint: Endpoint) -> Channel:
-        """A kept connection that seems to live, else a new one."""
-        idle = self._idle.get(endpoint)
-        while idle:
-            channel = idle.pop()
-            if channel.is_alive:
-                return channel
-            channel.abort()
-        return self.connect(endpoint)
-
-    def connect(self, endpoint: Endpoint) -> Channel:
-        """A new connection, about to open."""
-        channel = Channel(endpoint, self)
-        channel.connect(self.settings().connect_timeout_s)
-        return channel
-
-    def prepare(self, endpoint: Endpoint) -> None:
-        """Have a connection at hand for the next request: the one in use will be closed after its stream, and to
-        connect takes as long as all else that is done here for a first token."""
-        idle = self._idle.setdefault(endpoint, [])
-        if not idle:
-            idle.append(self.connect(endpoint))
-
-    def keep(self, channel: Channel) -> None:
-        """Take back a connection whose answer has ended."""
-        idle = self._idle.setdefault(channel.endpoint, [])
-        if channel.is_reusable and len(idle) < MAX_IDLE:
-            channel.kept()
-            idle.append(channel)
-        else:
-            channel.abort()
-
-    def opened(self, channel: Channel) -> None:
-        self._channels.add(channel)
-        if self._timer is None:
-            self._check_later()
-
-    def lost(self, channel: Channel) -> None:
-        self._channels.discard(channel)
-        idle = self._idle.get(channel.endpoint)
-        if idle and channel in idle:
-            idle.remove(channel)
-        if not idle:
-            self._idle.pop(channel.endpoint, None)
-
-    def _check_later(self) -> None:
-        settings = self.settings()
-        limits_s = (settings.connect_timeout_s, settings.first_token_timeout_s, settings.idle_timeout_s)
-        pause_s = min(_CHECK_S, min(limits_s) / 4)
-        self._timer = self.loop.call_later(pause_s, self._check)
-
-    def _check(self) -> None:
-        now_s = self.loop.time()
-        for channel in tuple(self._channels):
-            if now_s >= channel.deadline_s:
-                channel.expire()
-        self._timer = None
-        if self._channels:
-            self._check_later()
 
 
 class Passage:
@@ -267,7 +191,7 @@ class Passage:
         self._ask()
 
     def _ask(self) -> None:
-        self._reach(self._splicer.take(self._lease.endpoint))
+        self._reach(self._splicer.pool.take(self._lease.endpoint))
 
     def _reach(self, channel: Channel) -> None:
         self._channel = channel
@@ -302,14 +226,14 @@ class Passage:
         self.account.answered(body)
         self._start(head.status, b"%bcontent-length: %d\r\n" % (head.lines, len(body)), body)
         self._channel = None
-        self._splicer.keep(channel)
+        self._splicer.pool.keep(channel)
         self._end(whole=True)
 
     def head(self, head: Head, body: bytes) -> None:
         """The answer's head has come in, and the raw bytes after it."""
         self._begins(head, body)
         if head.length is None:
-            self._splicer.prepare(self._lease.endpoint)
+            self._splicer.pool.prepare(self._lease.endpoint)
 
     def _begins(self, head: Head, body: bytes) -> None:
         self._head = head
@@ -395,7 +319,7 @@ class Passage:
         if self._hidden is not None:
             self.body(self._hidden.rest())
         self._channel = None
-        self._splicer.keep(channel)
+        self._splicer.pool.keep(channel)
         if self._held:
             self._write(self._held)
         if self._parts is None:
@@ -406,7 +330,7 @@ class Passage:
     def died(self, channel: Channel, error: ServiceError) -> None:
         """The engine's connection is of no more use."""
         if channel.was_kept and not channel.has_answered and not self._has_ended:
-            self._reach(self._splicer.connect(self._lease.endpoint))
+            self._reach(self._splicer.pool.connect(self._lease.endpoint))
         else:
             self.fail(error)
 

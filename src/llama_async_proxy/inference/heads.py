@@ -1,0 +1,74 @@
+"""Heads of engines' answers. Once one has been read, the same head again, apart from its length, need not be read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+Header = tuple[bytes, bytes]
+HOP_BY_HOP = frozenset(
+    (b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade")
+)
+BLANK_LINE = b"\r\n\r\n"
+_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,12})(?=\r\n)", re.IGNORECASE)
+_LENGTH_DIGITS = 12
+_MOST_KNOWN = 8
+"""llama-server has one for JSON and one for text."""
+
+
+def for_client(headers: Iterable[Header]) -> list[Header]:
+    """The engine's headers without those of its own connection, its name and its CORS, which are ours to say."""
+    return [
+        (name, value)
+        for name, value in headers
+        if name not in HOP_BY_HOP and name != b"server" and not name.startswith(b"access-control-")
+    ]
+
+
+@dataclass(slots=True)
+class Head:
+    """Of an answer."""
+
+    status: int
+    headers: Sequence[Header]
+    """As the engine sent them, names in lower case, of the last answer if there were interim ones."""
+    lines: bytes
+    """What of them is for the client, but for what frames the body."""
+    length: int | None
+    """Of the body, as the engine said."""
+    is_chunked: bool
+    is_stream: bool
+    """The body is server-sent events."""
+
+    @property
+    def ends_with_connection(self) -> bool:
+        """Only its end shows where the answer ends."""
+        return self.length is None and not self.is_chunked and self.status not in (204, 304)
+
+
+class KnownHeads:
+    """Heads of whole answers on connections that stayed open: the last few different ones."""
+
+    def __init__(self) -> None:
+        self._known: list[tuple[bytes, bytes, Head]] = []
+        """What comes before the digits of the length, what comes after them, and what it means."""
+
+    def find(self, data: bytes) -> tuple[Head, bytes] | None:
+        """Head and body, when `data` is all of an answer whose head is known. Its length is that of the body then."""
+        for begin, rest, head in self._known:
+            if data.startswith(begin):
+                end = data.find(b"\r", len(begin), len(begin) + _LENGTH_DIGITS + 1)
+                digits = data[len(begin) : end]
+                body_at = end + len(rest)
+                if end >= 0 and data.startswith(rest, end) and digits.isdigit() and int(digits) == len(data) - body_at:
+                    return head, data[body_at:]
+        return None
+
+    def learn(self, data: bytes, head: Head) -> None:
+        """`data` begins with a head that was read as `head`, after which came the body and a connection to be kept."""
+        end = data.find(BLANK_LINE) + len(BLANK_LINE)
+        lengths = list(_LENGTH.finditer(data, 0, end - 2))
+        if head.status == 200 and not head.is_stream and len(lengths) == 1:
+            begin, rest = data[: lengths[0].start(1)], data[lengths[0].end(1) : end]
+            self._known = [(begin, rest, head), *self._known[: _MOST_KNOWN - 1]]
