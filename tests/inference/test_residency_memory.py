@@ -7,11 +7,9 @@ import pytest
 
 from inference.test_residency import House, settle
 from llama_async_proxy.errors import LoadFailed, NotEnoughMemory, Overloaded, ServiceError
-from llama_async_proxy.inference.memory import groups_of, taken
-from llama_async_proxy.inference.policy import Capacity, Group
+from llama_async_proxy.inference.policy import Capacity
 from llama_async_proxy.inference.residency import Residency
-from llama_async_proxy.records import Endpoint, LaunchSpec, MemoryUse, Model, ModelRuntime, ModelStatus
-from support.upstream import make_model
+from llama_async_proxy.records import LaunchSpec, MemoryUse, Model, ModelStatus
 
 
 class Ledger:
@@ -149,21 +147,3 @@ async def test_urgent_requests_are_before_others_of_their_model_and_know_their_p
         await asyncio.gather(*waiting)
         assert served == [9, 0, -9]
         assert house.residency.positions() == {}
-
-
-def test_what_was_measured_replaces_what_was_foretold() -> None:
-    foretold, at = MemoryUse(7, 7), Endpoint("127.0.0.1", 1)
-    assert taken(None, foretold) == foretold
-    assert taken(ModelRuntime(1, ModelStatus.LOADING, rss_bytes=3), foretold) == foretold
-    ready = ModelRuntime(1, ModelStatus.READY, endpoint=at)
-    assert taken(ready, foretold) == foretold
-    counted = ModelRuntime(1, ModelStatus.READY, endpoint=at, rss_bytes=3, memory=MemoryUse(5, 6))
-    assert taken(counted, foretold) == MemoryUse(5, 6)
-    grown = ModelRuntime(1, ModelStatus.READY, endpoint=at, rss_bytes=9)
-    assert taken(grown, foretold) == MemoryUse(9, 7)
-
-
-def test_a_group_knows_its_models_by_every_name() -> None:
-    models = (make_model(1, "a", aliases=("first",)), make_model(2, "b"))
-    setting = {"g": {"models": ["FIRST", "b", "gone"], "together": True}}
-    assert groups_of(setting, models) == (Group(frozenset({1, 2}), together=True),)

@@ -7,8 +7,9 @@ from itertools import zip_longest
 from typing import Any, Protocol
 
 from llama_async_proxy.errors import LoadFailed, NotEnoughMemory
-from llama_async_proxy.inference.policy import UNLIMITED, Capacity, Group
+from llama_async_proxy.inference.policy import UNLIMITED, Capacity, Group, Limits
 from llama_async_proxy.records import NO_MEMORY, LaunchSpec, MemoryUse, Model, ModelRuntime
+from llama_async_proxy.settings import Settings
 
 
 class Memory(Protocol):
@@ -71,3 +72,10 @@ def groups_of(setting: Mapping[str, Any], models: Iterable[Model]) -> tuple[Grou
         Group(frozenset(ids[name.lower()] for name in group["models"] if name.lower() in ids), group["together"])
         for group in setting.values()
     )
+
+
+def limits_of(settings: Settings, models: Iterable[Model], memory: Memory) -> Limits:
+    """What `policy` has to keep to, now."""
+    beside, alone = memory.capacity()
+    groups = groups_of(settings.groups, models) if settings.groups else ()
+    return Limits(settings.max_models, settings.fairness_s, beside, alone, groups)
