@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 import socket
@@ -27,11 +28,20 @@ BODY = b'{"model":"tiny","n":2}'
 """Passes as it is: several choices are not reassembled from a stream."""
 STREAM_BODY = b'{"model":"tiny","stream":true}'
 ANSWER = b'{"ok": true}'
+HEALTH = b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n"
+HEALTHY = b'{"status":"ok"}'
 
 
 def post(body: bytes = BODY, *headers: str, version: str = "1.1", path: str = CHAT) -> bytes:
     lines = [f"POST {path} HTTP/{version}", "host: localhost", *headers, f"content-length: {len(body)}"]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def chunked(body: bytes, *, size: int = 7) -> bytes:
+    """A request that only the ASGI route understands."""
+    pieces = [body[i : i + size] for i in range(0, len(body), size)]
+    head = b"POST %b HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n" % CHAT.encode()
+    return head + b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
 
 
 @pytest.fixture(params=["asgi", "splice"])
@@ -105,12 +115,11 @@ async def test_a_request_pipelined_during_a_stream_waits_for_its_end(site: Upstr
 
 
 async def test_a_post_and_a_get_of_another_door_in_one_packet_both_get_their_answer(site: UpstreamSite) -> None:
-    get = b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n"
     async with RawClient.connected(site.port) as client:
-        client.writer.write(post() + get + post() + get)
+        client.writer.write(post() + HEALTH + post() + HEALTH)
         for _ in range(2):
             await client.until(ANSWER)
-            await client.until(b'{"status":"ok"}')
+            await client.until(HEALTHY)
 
 
 async def test_a_head_may_come_one_byte_at_a_time(site: UpstreamSite) -> None:
@@ -146,10 +155,8 @@ async def test_expect_100_continue_is_answered_first(site: UpstreamSite) -> None
 
 
 async def test_a_chunked_request_arrives_whole(site: UpstreamSite) -> None:
-    pieces = b"".join(b"%x\r\n%b\r\n" % (len(BODY[i : i + 7]), BODY[i : i + 7]) for i in range(0, len(BODY), 7))
     async with RawClient.connected(site.port) as client:
-        head = b"POST %b HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n" % CHAT.encode()
-        client.writer.write(head + pieces + b"0\r\n\r\n")
+        client.writer.write(chunked(BODY))
         await client.until(ANSWER)
     assert site.upstream.requests[0].body == BODY
 
@@ -208,9 +215,30 @@ async def test_a_head_over_the_limits_is_a_431(switched: UpstreamSite, path: str
 
 
 async def test_too_many_headers_behind_another_request_are_refused_too(switched: UpstreamSite) -> None:
-    get = b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n"
-    received = await exchange(switched, get + post(BODY, *(f"x-{n}: 1" for n in range(switch.MAX_HEADERS + 1))))
+    received = await exchange(switched, HEALTH + post(BODY, *(f"x-{n}: 1" for n in range(switch.MAX_HEADERS + 1))))
     assert b"HTTP/1.1 400 " in received
+
+
+@pytest.mark.parametrize(("size", "end"), [(100_000, None), (1_000_000, None), (1_000_000, -100)])
+async def test_a_head_over_the_limit_behind_another_request_is_refused_too(
+    switched: UpstreamSite, size: int, end: int | None
+) -> None:
+    with contextlib.suppress(ConnectionError):  # it closes with some of it unread
+        await exchange(switched, HEALTH + post(BODY, "x: " + "y" * size)[:end])
+    assert not switched.upstream.requests
+
+
+async def test_a_head_over_the_limit_does_not_break_into_the_answer_before_it(switched: UpstreamSite) -> None:
+    may_end = asyncio.Semaphore(0)
+    switched.upstream.behaviour = streams(token("a"), token("b"), before_each=lambda n: ends_when(may_end, n))
+    async with RawClient.connected(switched.port) as client:
+        client.writer.write(chunked(STREAM_BODY) + b"POST /")
+        await client.until(token("a"))
+        client.writer.write(b"x" * (switch.MAX_HEAD + 1))
+        may_end.release()
+        assert token("b") in await client.until(b"\r\n0\r\n\r\n")
+        await client.rest()
+    assert len(switched.upstream.requests) == 1
 
 
 async def test_a_body_over_the_limit_is_refused_by_its_length_alone(short_way: bool) -> None:
@@ -219,13 +247,13 @@ async def test_a_body_over_the_limit_is_refused_by_its_length_alone(short_way: b
         assert (await client.until(b"\r\n\r\n")).startswith(b"HTTP/1.1 413 ")
 
 
-@pytest.mark.parametrize("begun", [b"", b"POST /comp"])
+@pytest.mark.parametrize("begun", [b"", b"\r\n", b"POST /comp", b"\r\nPOST /comp"])
 async def test_a_head_that_does_not_come_closes_the_connection(
     switched: UpstreamSite, monkeypatch: pytest.MonkeyPatch, begun: bytes
 ) -> None:
     monkeypatch.setattr(switch, "HEAD_S", 0.1)
     received = await exchange(switched, begun)
-    assert received.startswith(b"HTTP/1.1 408 ") or (not begun and not received)
+    assert received.startswith(b"HTTP/1.1 408 ") or not (begun.strip() or received)
 
 
 async def test_a_head_that_drips_gets_no_more_time_for_it(
@@ -240,6 +268,33 @@ async def test_a_head_that_drips_gets_no_more_time_for_it(
         assert (await answer).startswith(b"HTTP/1.1 408 ")
 
 
+async def test_a_head_that_drips_behind_another_request_gets_no_more_time_either(
+    switched: UpstreamSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(switch, "HEAD_S", 0.2)
+    async with RawClient.connected(switched.port) as client:
+        client.writer.write(HEALTH + b"POST /")
+        await client.until(HEALTHY)
+        rest = asyncio.create_task(client.rest())
+        while not rest.done():
+            client.writer.write(b"x")
+            await asyncio.sleep(0.02)
+        with contextlib.suppress(ConnectionError):  # it closes with the last drops unread
+            said = await rest
+            assert said.startswith(b"HTTP/1.1 408 ") or not said, "nothing if its time ended before that answer"
+
+
+async def test_a_head_that_does_not_come_does_not_break_into_the_answer_before_it(
+    switched: UpstreamSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(switch, "HEAD_S", 0.05)
+    switched.upstream.behaviour = streams(*[token("a")] * 10, before_each=lambda _: asyncio.sleep(0.02))
+    async with RawClient.connected(switched.port) as client:
+        client.writer.write(chunked(STREAM_BODY) + b"POST /comp")
+        assert (await client.until(b"\r\n0\r\n\r\n")).count(token("a")) == 10
+        assert b"HTTP/1.1 200 " not in await client.rest()
+
+
 async def test_a_body_that_stops_coming_is_a_408(site: UpstreamSite, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(switch, "BODY_S", 0.05)
     monkeypatch.setattr(inference, "BODY_SILENCE_S", 0.1)
@@ -248,10 +303,12 @@ async def test_a_body_that_stops_coming_is_a_408(site: UpstreamSite, monkeypatch
         assert (await client.until(b"\r\n\r\n")).startswith(b"HTTP/1.1 408 ")
 
 
-async def test_an_idle_connection_is_closed() -> None:
+@pytest.mark.parametrize(("request_", "answer"), [(post(), ANSWER), (HEALTH, HEALTHY)], ids=["short way", "long way"])
+async def test_an_idle_connection_is_closed_although_blank_lines_come(request_: bytes, answer: bytes) -> None:
     async with warm(True, keep_alive_s=1) as switched, RawClient.connected(switched.port) as client:
-        client.writer.write(post())
-        await client.until(ANSWER)
+        client.writer.write(request_)
+        await client.until(answer)
+        client.writer.write(b"\r\n")
         assert await client.rest() == b""
 
 
@@ -473,11 +530,14 @@ async def test_what_uvicorn_promises_the_switch(switched: UpstreamSite) -> None:
 
     for name in ("handle_websocket_upgrade", "_unset_keepalive_if_required", "_start_asgi_task", "shutdown"):
         assert callable(getattr(HttpToolsProtocol, name))
-    used = {"scope", "flow", "transport", "response_complete", "more_body", "disconnected"}
+    for callback in ("on_message_begin", "on_header", "on_headers_complete"):
+        assert callable(getattr(HttpToolsProtocol, callback))
+    used = {"scope", "flow", "transport", "response_complete", "more_body", "disconnected", "keep_alive"}
     names = RequestResponseCycle.__init__.__code__.co_names
     assert used <= set(names)
     own = {"cycle", "scope", "pipeline", "client", "server", "scheme", "server_state", "timeout_keep_alive", "headers"}
     assert own <= set(HttpToolsProtocol.__init__.__code__.co_names)
+    assert {"url", "headers", "scope"} <= set(HttpToolsProtocol.on_message_begin.__code__.co_names)
     assert json.loads((await switched.http.get("/health")).content) == {"status": "ok"}
 
 

@@ -136,6 +136,12 @@ class Switch(HttpToolsProtocol):
         """Length of `_held` below which looking at it is in vain."""
         self._is_receiving = False
         """Part of a request is in `_held`."""
+        self._is_in_head = False
+        """uvicorn's parser is."""
+        self._head_size = 0
+        """Bytes that came after those in which that head began."""
+        self._is_deaf = False
+        """What still comes is for nobody: the connection closes with the answer that is running."""
         self._deadline_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -194,6 +200,11 @@ class Switch(HttpToolsProtocol):
         if cycle is None:
             return cast("Scope | None", self.scope) is None
         return cycle.response_complete and not cycle.more_body and cycle.scope is self.scope and not self.pipeline
+
+    def _is_answering(self) -> bool:
+        """uvicorn is."""
+        cycle = cast("RequestResponseCycle | None", self.cycle)
+        return cycle is not None and not cycle.response_complete
 
     def _advance(self) -> None:
         if self._held and self._passage is None and not self.transport.is_closing():
@@ -280,16 +291,27 @@ class Switch(HttpToolsProtocol):
 
     def _pass_on(self, data: bytes) -> None:
         """Let uvicorn have it."""
+        if self._is_deaf:
+            return
         self._received()
+        self._head_size += len(data)
         super().data_received(_without_upgrade_offer(data) if self._is_idle() else data)
+        if self._is_in_head and self._head_size > MAX_HEAD:
+            self._refuse(431, b"Request header fields too large")
+        elif not self._deadline_s and self._is_idle():
+            self._wait_at_most(self.timeout_keep_alive)  # blank lines begin nothing, but end uvicorn's own wait
 
     def _received(self) -> None:
-        """Nothing more is waited for."""
-        self._deadline_s = 0.0
+        """Nothing is held any more."""
         self._needed = 0
         self._is_receiving = False
 
     def _refuse(self, status: int, why: bytes) -> None:
+        """Close with this answer; without it after the one that is running, if any."""
+        if self._is_answering():
+            self.cycle.keep_alive = False
+            self._is_deaf = True
+            return
         answer = b"HTTP/1.1 %b\r\ncontent-type: text/plain\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
         self.transport.write(answer % (_STATUS_LINES[status], len(why), why))
         self.transport.close()
@@ -343,18 +365,31 @@ class Switch(HttpToolsProtocol):
             data = bytes(self._held)
             self._held.clear()
             self._pass_on(data)
-        elif self._held:
+        elif self._held or self._is_in_head:
             self._refuse(408, b"The head of the request did not arrive in time")
         else:
             self.transport.close()
 
     # --- what uvicorn does not know ---------------------------------------------------------------
+    # Heads that follow another request in one packet, or begin while it is answered, come here unseen.
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._is_in_head = True
+        self._head_size = 0
+        self._wait_at_most(HEAD_S)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        # Heads that follow another request in one packet come here unseen.
         if len(self.headers) >= MAX_HEADERS:
             raise ValueError("too many header fields")
         super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._is_in_head = False
+        self._deadline_s = 0.0
+        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD:
+            raise ValueError("too large a head")
+        super().on_headers_complete()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Callable[..., Awaitable[None]]) -> None:
         wrapped = _unframed(cycle, app) if cycle.scope["http_version"] == "1.0" else app
