@@ -187,8 +187,9 @@ class Passage:
         self._parts = parts
         self.account.resolved(lease.model)
         self.account.leased(lease)
-        self._splicer.live.add(self.account, self.fail)
         self._ask()
+        if not self._has_ended:  # after the request has left: nobody looks for it before
+            self._splicer.live.add(self.account, self.fail)
 
     def _ask(self) -> None:
         self._reach(self._splicer.pool.take(self._lease.endpoint))
@@ -257,10 +258,10 @@ class Passage:
             framing = b"transfer-encoding: chunked\r\n"
         else:
             framing = b""
+        shown = self._whole_events(body) if self.account.streamed else body
+        self._start(head.status, head.lines + framing, shown, closes=head.ends_with_connection)
         if body:
             self.account.received(body)
-            body = self._whole_events(body) if self.account.streamed else body
-        self._start(head.status, head.lines + framing, body, closes=head.ends_with_connection)
 
     def _start(self, status: int, lines: bytes, body: bytes, *, closes: bool = False) -> None:
         self._has_started = True
