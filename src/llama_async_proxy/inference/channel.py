@@ -21,6 +21,7 @@ from llama_async_proxy.settings import Settings
 KEEP_IDLE_S = 4.0
 """llama-server closes after 5.0 s; a second less, so that its close rarely meets our next request."""
 _MAX_HEAD = 256 * 1024
+_NOT_HTTP = (httptools.HttpParserError, httptools.HttpParserUpgrade)
 _LAST_CHUNK = b"0\r\n\r\n"
 _END_BYTES = 8
 """Enough to see between what an answer ended."""
@@ -231,14 +232,19 @@ class Channel(asyncio.Protocol):
             return
         self._heard_s = self._loop.time()
         framing = self._framing
-        if framing is not None and framing.head is not None:
-            if self._is_fed(framing, listener, data):
-                self._last = data[-_END_BYTES:]
-                listener.body(data)
-                if framing.is_complete:
-                    self._finish(listener, stays_open=framing.stays_open)
-        else:
+        if framing is None or framing.head is None:
             self._begins(listener, data)
+            return
+        # A token comes this way: every call counts.
+        try:
+            framing.feed(data)
+        except _NOT_HTTP as error:
+            self._misread(framing, listener, error)
+        if self._listener is listener:
+            self._last = data[-_END_BYTES:]
+            listener.body(data)
+            if framing.is_complete:
+                self._finish(listener, stays_open=framing.stays_open)
 
     def _begins(self, listener: Listener, data: bytes) -> None:
         """Bytes of an answer whose head is not whole yet."""
@@ -255,7 +261,11 @@ class Channel(asyncio.Protocol):
                 return
             self._framing = _Pieces(listener) if self._wants_pieces else _Framing()
         framing = self._framing
-        if not self._is_fed(framing, listener, data):
+        try:
+            framing.feed(data)
+        except _NOT_HTTP as error:
+            self._misread(framing, listener, error)
+        if self._listener is not listener:
             return
         data = self._last + data
         if framing.head is not None:
@@ -271,15 +281,12 @@ class Channel(asyncio.Protocol):
         else:
             self._last = data
 
-    def _is_fed(self, framing: _Framing, listener: Listener, data: bytes) -> bool:
-        try:
-            framing.feed(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            if self._wants_raw or not framing.is_complete:
-                listener.fail(UpstreamFailed(f"The model's process sent something that is not HTTP/1.1: {error}"))
-                return False
+    def _misread(self, framing: _Framing, listener: Listener, error: Exception) -> None:
+        if self._wants_raw or not framing.is_complete:
+            self._listener = None
+            listener.fail(UpstreamFailed(f"The model's process sent something that is not HTTP/1.1: {error}"))
+        else:
             framing.stays_open = False
-        return self._listener is listener
 
     def _finish(self, listener: Listener, *, stays_open: bool) -> None:
         if self._listener is not listener:

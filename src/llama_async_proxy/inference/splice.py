@@ -258,7 +258,7 @@ class Passage:
             framing = b"transfer-encoding: chunked\r\n"
         else:
             framing = b""
-        shown = self._whole_events(body) if self.account.streamed else body
+        shown = body if body.endswith(_BODY_END) else self._whole_events(body)
         self._start(head.status, head.lines + framing, shown, closes=head.ends_with_connection)
         if body:
             self.account.received(body)
@@ -282,8 +282,10 @@ class Passage:
             if not data:
                 return
         self.account.received(data)
-        if self.account.streamed:
+        if self._held or not data.endswith(_BODY_END):
             data = self._whole_events(data)
+        else:
+            self._is_between_events = True
         if data:
             self._write(data)
 
@@ -302,8 +304,7 @@ class Passage:
         """`data` up to the end of an event, so that the client stands between two should the engine die. What has begun
         is held back once: of servers whose chunks end anywhere, nothing is delayed further.
         """
-        if not self._held and data.endswith(_BODY_END):
-            self._is_between_events = True
+        if not self.account.streamed:
             return data
         if self._held:
             data, self._held = self._held + data, b""
