@@ -542,6 +542,8 @@ class RequestRecord(NamedTuple):
     cached_tokens: int | None = None
     tokens_per_second: float | None = None
     error: str | None = None
+    key: str | None = None
+    """What tells the client's key from others: the first eight digits of its SHA-256."""
 
 
 # --- chats --------------------------------------------------------------------------------------

@@ -199,6 +199,16 @@ async def test_a_client_may_name_its_request(site: UpstreamSite) -> None:
     assert site.upstream.requests[0].header("x-request-id") == "mine/1"
 
 
+async def test_clients_are_told_apart_by_their_keys(site: UpstreamSite) -> None:
+    keys = {"authorization": "Bearer sk-one"}, {"x-api-key": "sk-one"}, {"authorization": "Bearer sk-two"}, {}
+    for headers in keys:
+        await site.http.post(CHAT, json={"model": "tiny"}, headers=headers)
+    one, same, other, none = (record.key for record in site.records)
+    assert one == same != other
+    assert none is None
+    assert all(request.header("authorization") is None for request in site.upstream.requests)
+
+
 async def test_a_name_unfit_for_a_log_is_replaced(site: UpstreamSite) -> None:
     response = await site.http.post("/tokenize", json={"model": "tiny"}, headers={"x-request-id": "x" * 129})
     assert response.headers["x-request-id"] == (await site.record()).id != "x" * 129

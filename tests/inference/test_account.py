@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 
-from llama_async_proxy.inference.account import Account
+from llama_async_proxy.inference.account import Account, key_id
 from llama_async_proxy.inference.lease import Lease
 from support.upstream import event, make_model
 
@@ -44,6 +46,20 @@ def test_a_stream_without_timings_is_measured_from_its_first_token(monkeypatch: 
     assert record.total_ms == 3000.0
     assert (record.prompt_tokens, record.completion_tokens) == (4, 11)
     assert record.tokens_per_second == 10 / 2.0
+
+
+@pytest.mark.parametrize(
+    "header", [(b"authorization", b"Bearer sk-secret"), (b"x-api-key", b"sk-secret"), (b"authorization", b"sk-secret")]
+)
+def test_a_key_is_told_from_others_and_not_told(header: tuple[bytes, bytes]) -> None:
+    key = key_id([(b"host", b"a"), header])
+    assert key == hashlib.sha256(b"sk-secret").hexdigest()[:8]
+    assert Account("", "/", key=key).record().key == key
+    assert key_id([(b"authorization", b"Bearer other")]) != key
+
+
+def test_who_has_no_key_has_none() -> None:
+    assert key_id([(b"host", b"a"), (b"authorization", b"")]) is None
 
 
 def test_every_request_has_an_id_of_its_own() -> None:

@@ -82,5 +82,6 @@ def record(request_id: str = "r1", arrived_at_ms: int = 1000, **changes: Any) ->
         "prompt_tokens": 10,
         "completion_tokens": 20,
         "tokens_per_second": 200.0,
+        "key": "0a1b2c3d",
     }
     return RequestRecord(id=request_id, arrived_at_ms=arrived_at_ms, **values | changes)

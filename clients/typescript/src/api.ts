@@ -269,6 +269,8 @@ export interface EndedRequest {
   error: string | null;
   firstTokenMs: number | null;
   id: string;
+  /** First eight digits of the SHA-256 of the API key it came with. */
+  key: string | null;
   loadMs: number | null;
   model: string;
   promptTokens: number | null;

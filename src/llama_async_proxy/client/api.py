@@ -278,6 +278,8 @@ class EndedRequest(TypedDict):
     error: str | None
     firstTokenMs: float | None
     id: str
+    key: str | None
+    """First eight digits of the SHA-256 of the API key it came with."""
     loadMs: float | None
     model: str
     promptTokens: int | None

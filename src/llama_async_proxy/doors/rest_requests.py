@@ -49,6 +49,7 @@ class EndedRequest(CamelWire):
     cached_tokens: int | None
     tokens_per_second: float | None
     error: str | None
+    key: str | None = Field(description="First eight digits of the SHA-256 of the API key it came with.")
 
 
 class Requests(CamelWire):
@@ -119,4 +120,5 @@ def _ended(record: RequestRecord) -> EndedRequest:
         cached_tokens=record.cached_tokens,
         tokens_per_second=record.tokens_per_second,
         error=record.error,
+        key=record.key,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable
+from hashlib import sha256
 from random import getrandbits
 
 from llama_async_proxy.inference.lease import Lease
@@ -24,6 +25,16 @@ def request_id(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     return None
 
 
+def key_id(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
+    """What tells the key of a request from others without telling the key: the first eight hexadecimal digits of its
+    SHA-256. Keys come as OpenAI's or as Anthropic's clients send them."""
+    for name, value in headers:
+        key = value.removeprefix(b"Bearer ") if name == b"authorization" else value if name == b"x-api-key" else b""
+        if key:
+            return sha256(key).hexdigest()[:8]
+    return None
+
+
 class Account:
     """Written to until `end`; then `record` sums it up, off the request's way."""
 
@@ -38,6 +49,7 @@ class Account:
         "client",
         "error",
         "id",
+        "key",
         "model",
         "model_id",
         "pieces",
@@ -46,10 +58,11 @@ class Account:
         "streamed",
     )
 
-    def __init__(self, client: str, route: str, own_id: str | None = None) -> None:
-        """`own_id` is what the client calls its request."""
+    def __init__(self, client: str, route: str, own_id: str | None = None, key: str | None = None) -> None:
+        """`own_id` is what the client calls its request, `key` the `key_id` of what it came with."""
         self.id = own_id or f"{getrandbits(64):016x}"
         self.client = client
+        self.key = key
         self.route = route
         self.arrived_at_ms = time.time_ns() // 1_000_000
         self.model = ""
@@ -131,6 +144,7 @@ class Account:
             usage.cached_tokens,
             usage.tokens_per_second or (self._measured_rate(usage.completion_tokens) if self.streamed else None),
             self.error,
+            self.key,
         )
 
     def _measured_rate(self, tokens: int | None) -> float | None:

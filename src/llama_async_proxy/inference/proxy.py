@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from llama_async_proxy.errors import InvalidInput, ServiceError
 from llama_async_proxy.inference import reassembly
-from llama_async_proxy.inference.account import Account, request_id
+from llama_async_proxy.inference.account import Account, key_id, request_id
 from llama_async_proxy.inference.delivery import Delivery, Patience, Reply
 from llama_async_proxy.inference.heads import HOP_BY_HOP, Header
 from llama_async_proxy.inference.interruption import Interruption, ended
@@ -174,7 +174,7 @@ class Proxy:
 
 
 def _account(request: Request) -> Account:
-    return Account(request.client, request.route.path, request_id(request.headers))
+    return Account(request.client, request.route.path, request_id(request.headers), key_id(request.headers))
 
 
 def for_engine(request: Request) -> UpstreamRequest:

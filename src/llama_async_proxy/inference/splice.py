@@ -11,7 +11,7 @@ from typing import Protocol
 
 from llama_async_proxy.errors import ServiceError, UpstreamFailed
 from llama_async_proxy.inference import reassembly
-from llama_async_proxy.inference.account import Account, request_id
+from llama_async_proxy.inference.account import Account, key_id, request_id
 from llama_async_proxy.inference.channel import Channel, last_chunks
 from llama_async_proxy.inference.delivery import can_be_reassembled, error_headers, for_answer
 from llama_async_proxy.inference.dialects import error_body, error_event
@@ -56,7 +56,7 @@ class Client(Protocol):
 class RequestHead:
     """What the requests of a connection have in common as long as only their bodies differ."""
 
-    __slots__ = ("_begins", "_endpoint", "_lines", "headers", "method", "own_id", "query", "route")
+    __slots__ = ("_begins", "_endpoint", "_lines", "headers", "key", "method", "own_id", "query", "route")
 
     def __init__(self, route: Route, method: str, query: bytes, headers: Sequence[Header]) -> None:
         self.route = route
@@ -64,6 +64,7 @@ class RequestHead:
         self.query = query
         self.headers = headers
         self.own_id = request_id(headers)
+        self.key = key_id(headers)
         self._lines = _lines(kept_headers(headers))
         self._endpoint: Endpoint | None = None
         self._begins = b""
@@ -152,7 +153,7 @@ class Passage:
     )
 
     def __init__(self, splicer: Splicer, request: RequestHead, body: bytes, client: Client) -> None:
-        self.account = Account(client.address, request.route.path, request.own_id)
+        self.account = Account(client.address, request.route.path, request.own_id, request.key)
         self._splicer = splicer
         self._request = request
         self._request_body = body

@@ -176,6 +176,7 @@ requests = Table(
     Column("cached_tokens", BigInteger),
     Column("tokens_per_second", Float),
     Column("error", String),
+    Column("key", String),
     Index(None, "arrived_at_ms"),
     Index(None, "model", "arrived_at_ms"),
     sqlite_autoincrement=True,
