@@ -200,9 +200,13 @@ async def test_a_client_may_name_its_request(site: UpstreamSite) -> None:
 
 
 async def test_clients_are_told_apart_by_their_keys(site: UpstreamSite) -> None:
-    keys = {"authorization": "Bearer sk-one"}, {"x-api-key": "sk-one"}, {"authorization": "Bearer sk-two"}, {}
-    for headers in keys:
+    openai_key, anthropic_key = {"authorization": "Bearer sk-one"}, {"x-api-key": "sk-one"}
+    other_key, no_key = {"authorization": "Bearer sk-two"}, dict[str, str]()
+    for headers in (openai_key, anthropic_key, other_key, no_key):
         await site.http.post(CHAT, json={"model": "tiny"}, headers=headers)
+    async with asyncio.timeout(30):
+        while len(site.records) < 4:  # an answer is whole a moment before its request has ended
+            await asyncio.sleep(0.01)
     one, same, other, none = (record.key for record in site.records)
     assert one == same != other
     assert none is None
