@@ -61,6 +61,31 @@ def test_of_errors_and_of_heads_with_two_lengths_nothing_is_learnt() -> None:
     assert heads.find(twice) is None
 
 
+STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def stream_head(status: int = 200, *, is_stream: bool = True) -> Head:
+    return Head(status, (), b"", None, is_chunked=True, is_stream=is_stream)
+
+
+def test_the_head_of_a_stream_is_known_again() -> None:
+    heads = KnownHeads()
+    head = stream_head()
+    heads.learn_stream(STREAM + b"5\r\nfirst", head)
+    assert heads.find_stream(STREAM + b"6\r\nsecond") == (head, b"6\r\nsecond")
+    assert heads.find_stream(STREAM[:-1]) is None
+    assert heads.find_stream(STREAM.replace(b"200 OK", b"500 No")) is None
+
+
+def test_no_other_heads_are_taken_for_streams() -> None:
+    heads = KnownHeads()
+    heads.learn_stream(STREAM, stream_head(is_stream=False))
+    heads.learn_stream(STREAM.replace(b"200 OK", b"500 No"), stream_head(500))
+    interim = b"HTTP/1.1 100 Continue\r\n\r\n"
+    heads.learn_stream(interim + STREAM, stream_head())
+    assert heads.find_stream(STREAM) is heads.find_stream(interim + STREAM) is None
+
+
 def test_what_is_known_is_bounded(known: KnownHeads) -> None:
     for number in range(200):
         known.learn(b"HTTP/1.1 200 OK\r\nServer: %d\r\nContent-Length: 2\r\n\r\n{}" % number, read_head())

@@ -22,6 +22,7 @@ KEEP_IDLE_S = 4.0
 """llama-server closes after 5.0 s; a second less, so that its close rarely meets our next request."""
 _MAX_HEAD = 256 * 1024
 _NOT_HTTP = (httptools.HttpParserError, httptools.HttpParserUpgrade)
+_HEAD_OF_CHUNKS = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 _LAST_CHUNK = b"0\r\n\r\n"
 _END_BYTES = 8
 """Enough to see between what an answer ended."""
@@ -250,6 +251,7 @@ class Channel(asyncio.Protocol):
         """Bytes of an answer whose head is not whole yet."""
         self._limit_s = self._idle_s
         self.has_answered = True
+        unread, is_known = data, False
         if self._framing is None:
             found = None if self._wants_pieces else self._owner.known.find(data)
             if found is not None:
@@ -260,15 +262,21 @@ class Channel(asyncio.Protocol):
                 listener.answer(*found, self)
                 return
             self._framing = _Pieces(listener) if self._wants_pieces else _Framing()
+            if stream := self._owner.known.find_stream(data):
+                head, unread = stream
+                self._framing.begin_with(head)
+                is_known = True
         framing = self._framing
         try:
-            framing.feed(data)
+            framing.feed(unread)
         except _NOT_HTTP as error:
             self._misread(framing, listener, error)
         if self._listener is not listener:
             return
         data = self._last + data
         if framing.head is not None:
+            if not is_known:
+                self._owner.known.learn_stream(data, framing.head)
             body = _after_head(data)
             self._last = body[-_END_BYTES:] or b"\r\n"
             listener.head(framing.head, body)
@@ -341,6 +349,11 @@ class _Framing:
         self.feed: Callable[[bytes], None] = self._parser.feed_data
         """Raises httptools' errors."""
 
+    def begin_with(self, head: Head) -> None:
+        """Read on after this head, of a stream, which need not be fed."""
+        self.head = head
+        self.feed(_HEAD_OF_CHUNKS)
+
     def close(self) -> None:
         """It is fed no more."""
         del self.feed, self._parser
@@ -368,8 +381,8 @@ class _Framing:
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
         headers, self._headers = self._headers, []
-        if status < 200:
-            return  # an interim answer; the real one follows
+        if status < 200 or self.head is not None:
+            return  # an interim answer, and the real one follows; or known already
         named = dict(headers)
         length = named.get(b"content-length")
         self.head = Head(

@@ -48,11 +48,12 @@ class Head:
 
 
 class KnownHeads:
-    """Heads of whole answers on connections that stayed open: the last few different ones."""
+    """The last few different heads: of whole answers on connections that stayed open, and of streams."""
 
     def __init__(self) -> None:
         self._known: list[tuple[bytes, bytes, Head]] = []
         """What comes before the digits of the length, what comes after them, and what it means."""
+        self._streams: list[tuple[bytes, Head]] = []
 
     def find(self, data: bytes) -> tuple[Head, bytes] | None:
         """Head and body, when `data` is all of an answer whose head is known. Its length is that of the body then."""
@@ -72,3 +73,17 @@ class KnownHeads:
         if head.status == 200 and not head.is_stream and len(lengths) == 1:
             begin, rest = data[: lengths[0].start(1)], data[lengths[0].end(1) : end]
             self._known = [(begin, rest, head), *self._known[: _MOST_KNOWN - 1]]
+
+    def find_stream(self, data: bytes) -> tuple[Head, bytes] | None:
+        """Head and rest, when `data` begins with the known head of a stream."""
+        for raw, head in self._streams:
+            if data.startswith(raw):
+                return head, data[len(raw) :]
+        return None
+
+    def learn_stream(self, data: bytes, head: Head) -> None:
+        """`data` begins with a head that was read as `head`."""
+        is_alone = data.startswith(b"HTTP/1.1 200")  # no interim answer before it
+        if is_alone and head.is_stream and head.is_chunked and head.length is None:
+            raw = data[: data.find(BLANK_LINE) + len(BLANK_LINE)]
+            self._streams = [(raw, head), *self._streams[: _MOST_KNOWN - 1]]
