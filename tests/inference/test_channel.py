@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import pytest
 
@@ -69,19 +68,6 @@ class Asker:
         if free is not None:
             self._pool.keep(free)
         self._ended.set_result(None)
-
-
-@pytest.fixture
-async def upstream() -> AsyncIterator[Upstream]:
-    async with Upstream().serving() as running:
-        yield running
-
-
-@pytest.fixture
-async def pool() -> AsyncIterator[Pool]:
-    pool = Pool(lambda: SETTINGS)
-    yield pool
-    pool.close()
 
 
 async def test_bytes_pass_as_they_are(pool: Pool, upstream: Upstream) -> None:

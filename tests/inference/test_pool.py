@@ -17,27 +17,12 @@ from support.upstream import (
     Exchange,
     Upstream,
     answers,
-    make_settings,
     never_answers,
     streams,
     token,
 )
 
 GET = UpstreamRequest("GET", b"/props")
-
-
-@pytest.fixture
-async def upstream() -> AsyncIterator[Upstream]:
-    async with Upstream().serving() as running:
-        yield running
-
-
-@pytest.fixture
-async def pool() -> AsyncIterator[Pool]:
-    settings = make_settings()
-    pool = Pool(lambda: settings)
-    yield pool
-    pool.close()
 
 
 async def fetch(pool: Pool, upstream: Upstream) -> bytes:

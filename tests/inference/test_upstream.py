@@ -28,12 +28,6 @@ POST = UpstreamRequest("POST", b"/completion", ((b"content-type", b"application/
 GET = UpstreamRequest("GET", b"/props?x=1")
 
 
-@pytest.fixture
-async def upstream() -> AsyncIterator[Upstream]:
-    async with Upstream().serving() as running:
-        yield running
-
-
 @contextlib.contextmanager
 def asking(**limits: float) -> Iterator[UpstreamClient]:
     settings = make_settings(**limits)

@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from llama_async_proxy.inference.pool import Pool
+from support.upstream import Upstream, make_settings
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[Upstream]:
+    async with Upstream().serving() as running:
+        yield running
+
+
+@pytest.fixture
+async def pool() -> AsyncIterator[Pool]:
+    settings = make_settings()
+    pool = Pool(lambda: settings)
+    yield pool
+    pool.close()
