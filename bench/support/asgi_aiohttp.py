@@ -1,11 +1,12 @@
 """The usual way to write such a proxy, to compare with: an ASGI app on uvicorn, aiohttp towards the engine. It looks
-at the model in the body and counts the tokens of each answer.
+at the model in the body, breaks off when its client leaves, and counts the tokens of each answer.
 
 asgi_aiohttp.py PORT ENGINE_PORT
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from typing import Any
@@ -34,7 +35,15 @@ class Proxy:
         if json.loads(body)["model"] != "mock":
             raise ValueError("unknown model")
         headers = {k.decode(): v.decode() for k, v in scope["headers"] if k.decode() not in _HOP_BY_HOP}
-        async with self._session.post(self._engine + scope["path"], data=body, headers=headers) as answer:
+        relay = asyncio.ensure_future(self._relay(self._session, self._engine + scope["path"], headers, body, send))
+        gone = asyncio.ensure_future(receive())
+        await asyncio.wait((relay, gone), return_when=asyncio.FIRST_COMPLETED)
+        (gone if relay.done() else relay).cancel()
+
+    async def _relay(
+        self, session: aiohttp.ClientSession, url: str, headers: dict[str, str], body: bytes, send: Any
+    ) -> None:
+        async with session.post(url, data=body, headers=headers) as answer:
             kept = [(k.lower().encode(), v.encode()) for k, v in answer.headers.items() if k.lower() not in _HOP_BY_HOP]
             await send({"type": "http.response.start", "status": answer.status, "headers": kept})
             last = before_last = b""

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from llama_async_proxy.errors import Unavailable
-from llama_async_proxy.inference.lease import Lease
+from llama_async_proxy.inference.lease import Lease, ignore
 
 _BREAK_OFF_S = 1.0
 """For revoked requests to close their connections: llama-server stops at once without them, late with them."""
@@ -50,6 +50,7 @@ class Leases:
     def end(self, lease: Lease) -> bool:
         """What it was taken for has ended. False when it was not held."""
         self.requests.discard(lease)
+        lease.revoke = ignore  # who can be broken off holds its lease, which held it: garbage after every request
         if self._is_awaited:
             self._is_awaited = False
             self._changed.set()
