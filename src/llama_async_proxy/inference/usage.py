@@ -126,7 +126,7 @@ class UsageCapture:
         tail = b"".join((self._second_last, self._last, self._rest))
         at = tail.rfind(_TIMINGS)
         if at >= 0 and (timings := _decoded(_TIMES, tail, _TIMINGS, at)) and timings.is_complete:
-            return _joined(timings, _NO_COUNTS, _NO_COUNTS)  # which is all: "usage" says the same
+            return _joined(timings, _NO_COUNTS)  # which is all: "usage" says the same
         return _usage(self._first or tail, _unframed(tail))
 
 
@@ -140,24 +140,32 @@ def usage_of(body: bytes) -> Usage:
         except msgspec.DecodeError:
             pass
         else:
-            return _joined(end.timings, end.usage, _NO_COUNTS)
+            return _joined(end.timings, end.usage)
     return _usage(body[:_END_BYTES], _unframed(body[-_END_BYTES:]))
 
 
 def _usage(head: bytes, tail: bytes) -> Usage:
     timings = _decoded(_TIMES, tail, _TIMINGS, tail.rfind(_TIMINGS)) or _NO_TIMINGS
     last = _decoded(_COUNTS, tail, _USAGE, tail.rfind(_USAGE)) or _NO_COUNTS
+    usage = _joined(timings, last)
     if last.prompt is not None:
-        return _joined(timings, last, _NO_COUNTS)
+        return usage
     head = _unframed(head)
-    return _joined(timings, last, _decoded(_COUNTS, head, _USAGE, head.find(_USAGE)) or _NO_COUNTS)
-
-
-def _joined(timings: _Timings, last: _Counts, first: _Counts) -> Usage:
+    first = _decoded(_COUNTS, head, _USAGE, head.find(_USAGE)) or _NO_COUNTS
     return Usage(
-        _first(last.prompt, first.prompt, timings.prompt),
-        _first(last.completion, first.completion, timings.predicted_n),
-        _first(last.cached, first.cached, timings.cache_n),
+        _either(first.prompt, usage.prompt_tokens),
+        _either(last.completion, _either(first.completion, usage.completion_tokens)),
+        _either(last.cached, _either(first.cached, usage.cached_tokens)),
+        usage.tokens_per_second,
+    )
+
+
+def _joined(timings: _Timings, counts: _Counts) -> Usage:
+    prompt, completion, cached = counts.prompt, counts.completion, counts.cached
+    return Usage(
+        timings.prompt if prompt is None else prompt,
+        timings.predicted_n if completion is None else completion,
+        timings.cache_n if cached is None else cached,
         # 0.0 stands for "one token only", whose rate nobody knows.
         timings.predicted_per_second or None,
     )
@@ -178,7 +186,5 @@ def _decoded(decoder: msgspec.json.Decoder[_T], data: bytes, key: bytes, at: int
         return None
 
 
-def _first(one: int | None, two: int | None, three: int | None) -> int | None:
-    if one is not None:
-        return one
-    return three if two is None else two
+def _either(one: int | None, other: int | None) -> int | None:
+    return other if one is None else one
