@@ -25,7 +25,7 @@ STREAMS, VANISHING = 1000, 200
 WARM_UP_S = 60.0
 SETTLE_S = 12.0
 """Idle connections are closed after less."""
-GROWTH_MIB = 20.0
+GROWTH_MIB = 5.0
 
 
 def traffic(port: int, seconds: float) -> list[dict[str, float]]:

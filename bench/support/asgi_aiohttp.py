@@ -39,6 +39,8 @@ class Proxy:
         gone = asyncio.ensure_future(receive())
         await asyncio.wait((relay, gone), return_when=asyncio.FIRST_COMPLETED)
         (gone if relay.done() else relay).cancel()
+        if relay.done():
+            relay.result()
 
     async def _relay(
         self, session: aiohttp.ClientSession, url: str, headers: dict[str, str], body: bytes, send: Any

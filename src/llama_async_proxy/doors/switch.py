@@ -13,18 +13,18 @@ import asyncio
 import functools
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from llama_async_proxy.doors.request_heads import KnownRequestHead, KnownRequestHeads, parse
 from llama_async_proxy.doors.security import judge
 from llama_async_proxy.errors import ServiceError
-from llama_async_proxy.inference import routes
 from llama_async_proxy.inference.heads import Header
 from llama_async_proxy.inference.splice import Passage, RequestHead, Splicer
 from llama_async_proxy.monitor.requests import RequestMeter, RequestToken
@@ -37,20 +37,9 @@ HEAD_S = 20.0
 """For a head to arrive whole, from its first byte or, of the first one, from the connection."""
 BODY_S = 2.0
 """For a body on the short way; a slower one is the long way's, which has limits and answers for that."""
-_MAX_BODY = 1 << 20
-"""Larger bodies take the long way: what a passage saves is nothing beside them."""
-_LENGTH_DIGITS = 7
 _MAX_PIPELINED = 64 * 1024
 """Bytes of further requests kept during an answer; above it the client is not read."""
 _BLANK_LINE = b"\r\n\r\n"
-_HEAD = re.compile(
-    rb"(?P<method>POST|GET) (?P<path>/[!-&(->@-~]*)(?:\?(?P<query>[!-~]*))? HTTP/1\.1\r\n"
-    rb"(?P<fields>(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\x00-\x08\x0a-\x1f\x7f]*\r\n)+)\r\n"
-)
-"""Linear in time: no part of it can match where its neighbour does."""
-_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)[ \t]*\r\n", re.IGNORECASE)
-_FOR_UVICORN = frozenset((b"transfer-encoding", b"upgrade", b"expect", b"trailer"))
-_PERSISTENCE = (b"keep-alive", b"close")
 _STATUS_LINES = {status.value: f"{status.value} {status.phrase}".encode() for status in HTTPStatus}
 """But for the version."""
 
@@ -61,48 +50,12 @@ class ShortWay:
 
     splicer: Splicer
     meter: RequestMeter
+    heads: KnownRequestHeads = field(default_factory=KnownRequestHeads)
 
 
 def http_protocol(way: ShortWay) -> type[asyncio.Protocol]:
     """For uvicorn's `Config(http=...)`, which only calls it."""
     return cast("type[asyncio.Protocol]", functools.partial(Switch, way=way))
-
-
-class _LastHead:
-    """The head of a connection's last request: the next is mostly the same, but for its length."""
-
-    __slots__ = ("_after", "_before", "_digits_at", "closes", "head", "settings")
-
-    def __init__(self, data: bytes, end: int, found: _Found, settings: Settings) -> None:
-        """`found` is what `data` begins with, up to `end`; harmless under `settings`."""
-        self.head, self.closes = found.head, found.closes
-        self.settings = settings
-        length = _LENGTH.search(data, 0, end)
-        self._before, self._after = (data[:end], b"") if length is None else _around(length, data, end)
-        self._digits_at = len(self._before)
-
-    def lengths(self, data: bytes) -> tuple[int, int] | None:
-        """Lengths of head and body, if `data` begins with this head."""
-        if not data.startswith(self._before):
-            return None
-        if not self._after:
-            return self._digits_at, 0
-        end = data.find(b"\r", self._digits_at, self._digits_at + _LENGTH_DIGITS + 1)
-        digits = data[self._digits_at : end]
-        if end < 0 or not data.startswith(self._after, end) or not digits.isdigit() or int(digits) > _MAX_BODY:
-            return None
-        return end + len(self._after), int(digits)
-
-
-def _around(match: re.Match[bytes], data: bytes, end: int) -> tuple[bytes, bytes]:
-    return data[: match.start(1)], data[match.end(1) : end]
-
-
-class _Found(NamedTuple):
-    head: RequestHead
-    length: int
-    """Of the body."""
-    closes: bool
 
 
 class Switch(HttpToolsProtocol):
@@ -126,7 +79,8 @@ class Switch(HttpToolsProtocol):
         self._closes = False
         self._is_paused = False
         """The client reads more slowly than we write."""
-        self._last_head: _LastHead | None = None
+        self._last_head: KnownRequestHead | None = None
+        """Of the last request: the next one's is mostly the same."""
         self._default_headers: list[Header] = []
         self._default_lines = b""
         """uvicorn's own header fields as they are written; it makes a new list when their text changes."""
@@ -139,7 +93,8 @@ class Switch(HttpToolsProtocol):
         self._is_in_head = False
         """uvicorn's parser is."""
         self._head_size = 0
-        """Bytes that came after those in which that head began."""
+        """Bytes that came after those in which that head began, or the last of a body: of heads, chunk extensions and
+        trailers."""
         self._is_deaf = False
         """What still comes is for nobody: the connection closes with the answer that is running."""
         self._deadline_s = 0.0
@@ -206,6 +161,11 @@ class Switch(HttpToolsProtocol):
         cycle = cast("RequestResponseCycle | None", self.cycle)
         return cycle is not None and not cycle.response_complete
 
+    def _is_in_request(self) -> bool:
+        """uvicorn has not had all of one."""
+        cycle = cast("RequestResponseCycle | None", self.cycle)
+        return self._is_in_head or (cycle is not None and cycle.more_body)
+
     def _advance(self) -> None:
         if self._held and self._passage is None and not self.transport.is_closing():
             data = bytes(self._held)
@@ -214,17 +174,27 @@ class Switch(HttpToolsProtocol):
 
     def _take(self, data: bytes) -> None:
         """Look at what begins a request."""
+        settings = self._way.splicer.settings()
         last = self._last_head
-        lengths = last.lengths(data) if last is not None and last.settings is self._way.splicer.settings() else None
+        lengths = last.lengths(data) if last is not None and last.settings is settings else None
         if last is not None and lengths is not None:
             self._begin(last.head, data, lengths, closes=last.closes)
-            return
+        elif met := self._way.heads.find(data, settings, self.server):
+            known, lengths = met
+            self._last_head = known
+            self._begin(known.head, data, lengths, closes=known.closes)
+        else:
+            self._read(data, settings)
+
+    def _read(self, data: bytes, settings: Settings) -> None:
+        """Look at what begins a request with a head not met before."""
         end = data.find(_BLANK_LINE) + len(_BLANK_LINE)
         if end < len(_BLANK_LINE):
             self._head_is_incomplete(data)
         elif end > MAX_HEAD or data.count(b"\n", 0, end) > MAX_HEADERS + 2:
             self._refuse(431, b"Request header fields too large")
-        elif found := self._understood(data, end):
+        elif (found := parse(data[:end])) and self._is_harmless(found.head, settings):
+            self._last_head = self._way.heads.learn(data, end, found, settings, self.server)
             self._begin(found.head, data, (end, found.length), closes=found.closes)
         else:
             self._pass_on(data)
@@ -244,15 +214,6 @@ class Switch(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         self._held += data
         self._needed = needed
-
-    def _understood(self, data: bytes, end: int) -> _Found | None:
-        """The head up to `end`, when the request can go the short way."""
-        settings = self._way.splicer.settings()
-        found = _parse(data[:end])
-        if found is None or not self._is_harmless(found.head, settings):
-            return None
-        self._last_head = _LastHead(data, end, found, settings)
-        return found
 
     def _is_harmless(self, head: RequestHead, settings: Settings) -> bool:
         """The request is ours or of an allowed program. All else is for the security in front of the long way."""
@@ -296,7 +257,7 @@ class Switch(HttpToolsProtocol):
         self._received()
         self._head_size += len(data)
         super().data_received(_without_upgrade_offer(data) if self._is_idle() else data)
-        if self._is_in_head and self._head_size > MAX_HEAD:
+        if self._head_size > MAX_HEAD and self._is_in_request():
             self._refuse(431, b"Request header fields too large")
         elif not self._deadline_s and self._is_idle():
             self._wait_at_most(self.timeout_keep_alive)  # blank lines begin nothing, but end uvicorn's own wait
@@ -307,14 +268,21 @@ class Switch(HttpToolsProtocol):
         self._is_receiving = False
 
     def _refuse(self, status: int, why: bytes) -> None:
-        """Close with this answer; without it after the one that is running, if any."""
+        """Close with this answer; after the one that is running, if what follows its request is at fault."""
         if self._is_answering():
-            self.cycle.keep_alive = False
-            self._is_deaf = True
-            return
+            if not self.cycle.more_body:
+                self.cycle.keep_alive = False
+                self._is_deaf = True
+                return
+            if self.cycle.response_started or self.pipeline:  # where another answer would be read as part of it
+                self.transport.close()
+                return
         answer = b"HTTP/1.1 %b\r\ncontent-type: text/plain\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
         self.transport.write(answer % (_STATUS_LINES[status], len(why), why))
         self.transport.close()
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(400, msg.encode())
 
     # --- a passage's client -----------------------------------------------------------------------
 
@@ -371,7 +339,7 @@ class Switch(HttpToolsProtocol):
             self.transport.close()
 
     # --- what uvicorn does not know ---------------------------------------------------------------
-    # Heads that follow another request in one packet, or begin while it is answered, come here unseen.
+    # Heads that follow another request in one packet, or begin while it is answered, come here unseen; so do trailers.
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -391,40 +359,13 @@ class Switch(HttpToolsProtocol):
             raise ValueError("too large a head")
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        self._head_size = 0
+        super().on_body(body)
+
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Callable[..., Awaitable[None]]) -> None:
         wrapped = _unframed(cycle, app) if cycle.scope["http_version"] == "1.0" else app
         super()._start_asgi_task(cycle, cast("Any", wrapped))
-
-
-def _parse(data: bytes) -> _Found | None:
-    """A head the short way understands; None for any other."""
-    match = _HEAD.fullmatch(data)
-    if match is None:
-        return None
-    method, query = match["method"].decode(), match["query"] or b""
-    route = routes.find(method, match["path"].decode())
-    if route is None or (method == "GET" and routes.model_in_query(query) is None):
-        return None
-    headers: list[Header] = []
-    length: bytes | None = None
-    closes = False
-    for line in match["fields"].split(b"\r\n")[:-1]:
-        name, _, value = line.partition(b":")
-        name, value = name.lower(), value.strip(b" \t")
-        headers.append((name, value))
-        if name in _FOR_UVICORN:
-            return None
-        if name == b"content-length":
-            if length is not None or not value.isdigit() or len(value) > _LENGTH_DIGITS or int(value) > _MAX_BODY:
-                return None
-            length = value
-        elif name == b"connection":
-            if value.lower() not in _PERSISTENCE:
-                return None
-            closes = closes or value.lower() == b"close"
-    if (length is None) is (method == "POST"):
-        return None
-    return _Found(RequestHead(route, method, query, headers), int(length or 0), closes)
 
 
 _OFFER = re.compile(rb"\r\n(?:upgrade|http2-settings|connection):[^\r\n]*", re.IGNORECASE)
