@@ -21,6 +21,19 @@ async def test_records_come_back_whole_newest_first(store: Store) -> None:
     assert await store.requests.recent(limit=1) == (records[1],)
 
 
+async def test_what_is_not_known_comes_back_as_none_and_nothing_else_does(store: Store) -> None:
+    optional = ("queued_ms", "load_ms", "first_token_ms", "tokens_per_second")
+    counts = ("prompt_tokens", "completion_tokens", "cached_tokens")
+    nothing = dict.fromkeys((*optional, *counts, "error", "key"))
+    zero = dict.fromkeys(optional, 0.0) | dict.fromkeys(counts, 0) | {"error": "", "key": "-1"}
+    records = [record("b", 2000, streamed=False, **nothing), record("a", 1000, streamed=True, **zero)]
+    store.requests.append(records)
+    await store.flush()
+    found = await store.requests.recent()
+    assert found == tuple(records)
+    assert [type(entry.streamed) for entry in found] == [bool, bool]
+
+
 async def test_a_client_may_use_one_id_twice(store: Store) -> None:
     store.requests.append([record("same", 1000)])
     store.requests.append([record("same", 1000, status=503)])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import chain
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, delete, func, or_, select
@@ -20,6 +19,8 @@ MAX_ROWS = 200_000
 
 _TOGETHER = 50
 """Rows in one statement: 800 values, well below SQLite's limit."""
+_ABSENT = -1
+"""Bound for None: no value of ours is that."""
 _NAMES = RequestRecord._fields
 _COLUMNS = [requests.c[name] for name in _NAMES]
 
@@ -129,15 +130,21 @@ def _store(connection: Connection, records: Sequence[RequestRecord]) -> None:
     rows = [_storable(record) for record in records]
     for first in range(0, len(rows), _TOGETHER):
         some = rows[first : first + _TOGETHER]
-        connection.exec_driver_sql(_insertion(len(some)), tuple(chain.from_iterable(some)))
+        connection.exec_driver_sql(_insertion(len(some)), _bound(some))
     newest_id = select(func.max(requests.c.row_id)).scalar_subquery()
     connection.execute(delete(requests).where(requests.c.row_id <= newest_id - MAX_ROWS))
+
+
+def _bound(rows: Sequence[RequestRecord]) -> tuple[object, ...]:
+    """The values of all rows. For None, True and False Python 3.11's driver would look for an adapter each time, which
+    takes half as long as all the rest of a row."""
+    return tuple([_ABSENT if v is None else 1 if v is True else 0 if v is False else v for row in rows for v in row])
 
 
 @cache
 def _insertion(rows: int) -> str:
     """The statement that inserts so many, in the driver's own style."""
-    row = f"({', '.join('?' * len(_NAMES))})"
+    row = f"({', '.join(f'nullif(?, {_ABSENT})' if requests.c[name].nullable else '?' for name in _NAMES)})"
     return f"INSERT INTO {requests.name} ({', '.join(_NAMES)}) VALUES {', '.join([row] * rows)}"  # noqa: S608 - names of ours
 
 
