@@ -17,7 +17,7 @@ from pathlib import Path
 from gguf import GGUFReader
 from llama_async_proxy.gguf.reader import read_header
 from llama_async_proxy.operations.scan import scan_directories
-from llama_async_proxy.records import Model, ModelFile, ModelOrigin
+from llama_async_proxy.records.models import Model, ModelFile, ModelOrigin
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from support.models import GHOSTS, write_ghost

@@ -63,7 +63,9 @@ from llama_async_proxy.operations.models import ScanModels, scan_models
 from llama_async_proxy.operations.presets import make_default_preset
 from llama_async_proxy.operations.routers import register_found, registered_specs, router_options
 from llama_async_proxy.operations.services import Services
-from llama_async_proxy.records import LaunchSpec, LogLevel, ModelStatus, RequestRecord
+from llama_async_proxy.records.logs import LogLevel
+from llama_async_proxy.records.requests import RequestRecord
+from llama_async_proxy.records.runtime import LaunchSpec, ModelStatus
 from llama_async_proxy.settings import Settings
 from llama_async_proxy.store.store import Store
 

@@ -15,19 +15,14 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from llama_async_proxy.errors import ServiceError
-from llama_async_proxy.records import (
-    Conversation,
-    EngineEventType,
-    EngineState,
-    LiveRequest,
-    LogLine,
-    Message,
-    Model,
-    ModelRuntime,
-    PresetChange,
-    RequestRecord,
-    Sample,
-)
+from llama_async_proxy.records.chats import Conversation, Message
+from llama_async_proxy.records.engine import EngineEventType, EngineState
+from llama_async_proxy.records.logs import LogLine
+from llama_async_proxy.records.machine import Sample
+from llama_async_proxy.records.models import Model
+from llama_async_proxy.records.options import PresetChange
+from llama_async_proxy.records.requests import LiveRequest, RequestRecord
+from llama_async_proxy.records.runtime import ModelRuntime
 
 
 @dataclass(frozen=True, slots=True)

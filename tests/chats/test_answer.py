@@ -6,7 +6,7 @@ import pytest
 
 from llama_async_proxy.chats.answer import Answer, Growth, Position, event_id, missing, parse_event_id
 from llama_async_proxy.errors import InvalidInput, NotFound, UpstreamFailed
-from llama_async_proxy.records import Conversation, Message, MessageStatus, Role, Sampling, Turn
+from llama_async_proxy.records.chats import Conversation, Message, MessageStatus, Role, Sampling, Turn
 
 LONG_S = 60.0
 CHAT = Conversation(1, "t", False, "m", None, Sampling(), False, False, 0, 0)

@@ -22,16 +22,16 @@ from llama_async_proxy.events import (
     MessageDeleted,
     MessageGrew,
 )
-from llama_async_proxy.records import (
+from llama_async_proxy.records.chats import (
     Completion,
     CompletionRequest,
     Message,
     MessageStatus,
     NewConversation,
-    RequestRecord,
     Retry,
     Say,
 )
+from llama_async_proxy.records.requests import RequestRecord
 from llama_async_proxy.store.store import Store
 from support.upstream import make_settings
 

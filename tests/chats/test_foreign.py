@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from llama_async_proxy.chats.archive import archived, to_json, to_markdown
 from llama_async_proxy.chats.foreign import conversations_of
 from llama_async_proxy.errors import InvalidInput
-from llama_async_proxy.records import MessageStatus, NewConversation, NewMessage, Role
+from llama_async_proxy.records.chats import MessageStatus, NewConversation, NewMessage, Role
 from llama_async_proxy.store.store import Store
 
 PICTURE = "data:image/png;base64," + base64.b64encode(b"\x89PNG").decode()

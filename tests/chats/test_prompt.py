@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from llama_async_proxy.chats.prompt import defaults, merged, newest, request_body, without_oldest
-from llama_async_proxy.records import Attachment, Image, Message, MessageStatus, Role, Sampling
+from llama_async_proxy.records.chats import Attachment, Image, Message, MessageStatus, Role, Sampling
 from support.upstream import make_settings
 
 

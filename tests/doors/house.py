@@ -45,7 +45,7 @@ from llama_async_proxy.operations.launch import LaunchPlanner
 from llama_async_proxy.operations.memory import MemoryBook
 from llama_async_proxy.operations.models import ScanModels, scan_models
 from llama_async_proxy.operations.services import Services
-from llama_async_proxy.records import LogLevel, LogLine
+from llama_async_proxy.records.logs import LogLevel, LogLine
 from llama_async_proxy.settings import resolve
 from llama_async_proxy.store.store import Store
 from support.asgi import serving

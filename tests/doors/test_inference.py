@@ -17,7 +17,9 @@ from llama_async_proxy.doors.inference import InferenceDoor
 from llama_async_proxy.errors import LoadFailed, NotFound
 from llama_async_proxy.inference.delivery import Patience
 from llama_async_proxy.inference.proxy import CLIENT_GONE
-from llama_async_proxy.records import ModelStatus, RequestPhase, Variant
+from llama_async_proxy.records.models import Variant
+from llama_async_proxy.records.requests import RequestPhase
+from llama_async_proxy.records.runtime import ModelStatus
 from support.asgi import RawClient
 from support.site import CHAT, STREAM, UpstreamSite
 from support.upstream import (

@@ -13,7 +13,8 @@ import pytest
 from doors.house import House, client, house
 from llama_async_proxy.errors import ServiceError, Unavailable
 from llama_async_proxy.operations import models as model_operations
-from llama_async_proxy.records import Model, ModelStatus
+from llama_async_proxy.records.models import Model
+from llama_async_proxy.records.runtime import ModelStatus
 
 
 class Queued:

@@ -16,7 +16,8 @@ from fastapi.openapi.models import OpenAPI
 from doors.house import House, house
 from llama_async_proxy.doors import rest_status_wire as wire
 from llama_async_proxy.operations.metrics import History, Metrics
-from llama_async_proxy.records import GpuSample, HistoryPoint, ModelStatus, Sample
+from llama_async_proxy.records.machine import GpuSample, HistoryPoint, Sample
+from llama_async_proxy.records.runtime import ModelStatus
 from llama_async_proxy.store.writer import Writer
 from support.asgi import RawClient
 

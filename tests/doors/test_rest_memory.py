@@ -12,7 +12,8 @@ from llama_async_proxy.monitor.sampler import Sampler
 from llama_async_proxy.operations.estimate import EstimateMemory, Fit, MemoryReport, estimate_memory
 from llama_async_proxy.operations.load_settings import ALL_LAYERS
 from llama_async_proxy.operations.models import ScanModels, find, scan_models
-from llama_async_proxy.records import GpuSample, OptionValue, Sample
+from llama_async_proxy.records.machine import GpuSample, Sample
+from llama_async_proxy.records.options import OptionValue
 from support.models import write_ghost
 
 GIB = 1 << 30

@@ -12,7 +12,8 @@ import pytest
 from doors.house import House, house
 from llama_async_proxy.events import PresetChanged
 from llama_async_proxy.operations.active_preset import ActivePreset
-from llama_async_proxy.records import ModelStatus, PresetChange
+from llama_async_proxy.records.options import PresetChange
+from llama_async_proxy.records.runtime import ModelStatus
 
 GROUPED = {
     "*": {"temp": 0.5},

@@ -9,7 +9,7 @@ from doors.house import House, house
 from llama_async_proxy.errors import ServiceError
 from llama_async_proxy.events import RequestsProgressed
 from llama_async_proxy.inference.account import Account
-from llama_async_proxy.records import RequestPhase
+from llama_async_proxy.records.requests import RequestPhase
 
 
 @pytest.fixture

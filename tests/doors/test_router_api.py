@@ -20,7 +20,7 @@ from llama_async_proxy.doors.prometheus import Family, PrometheusDoor, render
 from llama_async_proxy.doors.router_api import RouterDoor
 from llama_async_proxy.engines.router_wire import parse_event, parse_models
 from llama_async_proxy.monitor.totals import InferenceTotals
-from llama_async_proxy.records import RequestRecord
+from llama_async_proxy.records.requests import RequestRecord
 from support.asgi import serving
 
 NAVIGATION = {"Accept": "text/html,application/xhtml+xml", "Sec-Fetch-Mode": "navigate"}

@@ -13,7 +13,8 @@ from doors.house import Client, House, answers, client, house
 from llama_async_proxy.doors import socket_v1_wire as wire
 from llama_async_proxy.doors.socket_v1_table import V1
 from llama_async_proxy.events import EngineChanged, ScanProgressed
-from llama_async_proxy.records import EngineEventType, GpuSample
+from llama_async_proxy.records.engine import EngineEventType
+from llama_async_proxy.records.machine import GpuSample
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from llama_async_proxy.doors import ui_wire
 from llama_async_proxy.events import RequestsFinished
 from llama_async_proxy.inference.account import Account
 from llama_async_proxy.operations.table import OPERATIONS
-from llama_async_proxy.records import RequestRecord
+from llama_async_proxy.records.requests import RequestRecord
 
 PROTOCOL = Path(__file__).parents[2] / "frontend/src/lib/protocol.ts"
 

@@ -11,7 +11,8 @@ from llama_async_proxy.engines.catalogue import OptionCatalogue
 from llama_async_proxy.engines.discovery import embedded_launcher, help_text
 from llama_async_proxy.engines.help import parse_help
 from llama_async_proxy.errors import EngineMissing, EngineStopped
-from llama_async_proxy.records import EngineOption, EngineState, EngineStatus, OptionType
+from llama_async_proxy.records.engine import EngineState, EngineStatus
+from llama_async_proxy.records.options import EngineOption, OptionType
 from support.engine_help import HELP
 
 

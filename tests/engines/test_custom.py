@@ -22,16 +22,10 @@ import pytest
 from llama_async_proxy.engines import leash
 from llama_async_proxy.engines.custom import filled, parse_command
 from llama_async_proxy.errors import DeadlineExceeded, InvalidInput, LoadFailed
-from llama_async_proxy.records import (
-    CustomCommand,
-    Endpoint,
-    EngineEventType,
-    LaunchSpec,
-    ModelKind,
-    ModelRuntime,
-    ModelStatus,
-    OptionValue,
-)
+from llama_async_proxy.records.engine import EngineEventType
+from llama_async_proxy.records.models import ModelKind
+from llama_async_proxy.records.options import OptionValue
+from llama_async_proxy.records.runtime import CustomCommand, Endpoint, LaunchSpec, ModelRuntime, ModelStatus
 from support.rig import Rig, is_alive
 
 PARROT = f"{shlex.quote(sys.executable)} {shlex.quote(str(Path(__file__).parents[1] / 'support' / 'parrot.py'))}"

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_async_proxy.engines.help import PRESET_ONLY, parse_help
-from llama_async_proxy.records import EngineOption, OptionType
+from llama_async_proxy.records.options import EngineOption, OptionType
 from support.engine_help import HELP
 
 OPTIONS = {option.name: option for option in parse_help(HELP)}

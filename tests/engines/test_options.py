@@ -22,7 +22,10 @@ from llama_async_proxy.engines.options import (
     parse_state_line,
 )
 from llama_async_proxy.errors import InvalidInput
-from llama_async_proxy.records import Endpoint, LaunchSpec, LogLevel, MemoryUse, ModelKind, OptionValue
+from llama_async_proxy.records.logs import LogLevel
+from llama_async_proxy.records.models import ModelKind
+from llama_async_proxy.records.options import OptionValue
+from llama_async_proxy.records.runtime import Endpoint, LaunchSpec, MemoryUse
 
 ENDPOINT = Endpoint("127.0.0.1", 4321)
 OWN = ["--host", "127.0.0.1", "--port", "4321", "--model", "/m/a b.gguf", "--alias", "a-b"]

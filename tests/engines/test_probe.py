@@ -10,7 +10,7 @@ import pytest
 from llama_async_proxy.engines import probe
 from llama_async_proxy.engines.probe import Properties, is_busy, is_healthy, properties
 from llama_async_proxy.engines.process import free_port
-from llama_async_proxy.records import Endpoint
+from llama_async_proxy.records.runtime import Endpoint
 
 
 @asynccontextmanager

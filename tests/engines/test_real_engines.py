@@ -21,15 +21,11 @@ import pytest_asyncio
 
 from llama_async_proxy.engines.discovery import Launcher, binary_launcher, embedded_launcher
 from llama_async_proxy.errors import DeadlineExceeded, LoadFailed
-from llama_async_proxy.records import (
-    EngineEventType,
-    LaunchSpec,
-    LogLevel,
-    ModelKind,
-    ModelRuntime,
-    ModelStatus,
-    OptionValue,
-)
+from llama_async_proxy.records.engine import EngineEventType
+from llama_async_proxy.records.logs import LogLevel
+from llama_async_proxy.records.models import ModelKind
+from llama_async_proxy.records.options import OptionValue
+from llama_async_proxy.records.runtime import LaunchSpec, ModelRuntime, ModelStatus
 from support.rig import QUICK, Rig, children_of_this_process, get, is_alive
 
 pytestmark = pytest.mark.engine

@@ -23,16 +23,10 @@ from llama_async_proxy.engines.supervisor import Timing
 from llama_async_proxy.errors import EngineMissing, EngineStopped, LoadFailed
 from llama_async_proxy.inference.pool import Pool
 from llama_async_proxy.inference.upstream import UpstreamClient, UpstreamRequest
-from llama_async_proxy.records import (
-    Endpoint,
-    EngineEventType,
-    EngineStatus,
-    LaunchSpec,
-    ModelKind,
-    ModelRuntime,
-    ModelStatus,
-    OptionValue,
-)
+from llama_async_proxy.records.engine import EngineEventType, EngineStatus
+from llama_async_proxy.records.models import ModelKind
+from llama_async_proxy.records.options import OptionValue
+from llama_async_proxy.records.runtime import Endpoint, LaunchSpec, ModelRuntime, ModelStatus
 from support.rig import EngineRig, children_of_this_process
 from support.service import clean_environment, free_port
 from support.upstream import make_settings

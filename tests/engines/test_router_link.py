@@ -12,7 +12,9 @@ from llama_async_proxy.engines.router import RouterEngine
 from llama_async_proxy.engines.router_host import RemoteRouter
 from llama_async_proxy.errors import EngineMissing, LoadFailed
 from llama_async_proxy.events import EngineChanged
-from llama_async_proxy.records import Endpoint, EngineEventType, EngineStatus, LaunchSpec, ModelKind, ModelStatus
+from llama_async_proxy.records.engine import EngineEventType, EngineStatus
+from llama_async_proxy.records.models import ModelKind
+from llama_async_proxy.records.runtime import Endpoint, LaunchSpec, ModelStatus
 from support.fake_router import FakeRouter
 from support.rig import EngineRig
 

@@ -25,7 +25,9 @@ from llama_async_proxy.engines.router_wire import (
     split_line,
 )
 from llama_async_proxy.errors import EngineMissing, InvalidInput
-from llama_async_proxy.records import CustomCommand, Endpoint, LaunchSpec, ModelKind, OptionValue
+from llama_async_proxy.records.models import ModelKind
+from llama_async_proxy.records.options import OptionValue
+from llama_async_proxy.records.runtime import CustomCommand, Endpoint, LaunchSpec
 
 
 def spec(path: str = "/m/a b.gguf", kind: ModelKind = ModelKind.CHAT, **options: OptionValue) -> LaunchSpec:

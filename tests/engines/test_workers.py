@@ -18,7 +18,9 @@ from llama_async_proxy.engines.supervisor import Timing
 from llama_async_proxy.engines.workers import WorkersEngine
 from llama_async_proxy.errors import DeadlineExceeded, EngineMissing, EngineStopped, InvalidInput, LoadFailed
 from llama_async_proxy.events import EngineChanged, EventBus, ModelRuntimeChanged
-from llama_async_proxy.records import EngineEventType, EngineStatus, LogLevel, ModelRuntime, ModelStatus
+from llama_async_proxy.records.engine import EngineEventType, EngineStatus
+from llama_async_proxy.records.logs import LogLevel
+from llama_async_proxy.records.runtime import ModelRuntime, ModelStatus
 from support.rig import FAKE_LLAMA, Rig, children_of_this_process, fake_spec, get, is_alive
 
 UNLOADED, LOADING, READY = ModelStatus.UNLOADED, ModelStatus.LOADING, ModelStatus.READY

@@ -17,7 +17,7 @@ from llama_async_proxy.gguf.facts import model_facts
 from llama_async_proxy.gguf.reader import read_header
 from llama_async_proxy.gguf.stories import OPENINGS, PARAGRAPHS
 from llama_async_proxy.gguf.vocabulary import CONTROLS, END, Vocabulary
-from llama_async_proxy.records import ModelKind
+from llama_async_proxy.records.models import ModelKind
 
 SHALLOW = Depth(blocks=1, feed_forward=32)
 NEWLINE = 10

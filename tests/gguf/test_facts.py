@@ -14,7 +14,7 @@ from llama_async_proxy.gguf.facts import is_model, is_projector, model_facts, pr
 from llama_async_proxy.gguf.ggml import F16, F32, Q4_K, Q8_0
 from llama_async_proxy.gguf.reader import Header, read_header
 from llama_async_proxy.gguf.writer import Metadata, TensorData, write_gguf
-from llama_async_proxy.records import ModelFacts, ModelKind
+from llama_async_proxy.records.models import ModelFacts, ModelKind
 from support.models import (
     GHOSTS,
     split,

@@ -14,7 +14,7 @@ from doors.house import House, house
 from llama_async_proxy.cli import call_service
 from llama_async_proxy.imports.carry_out import Outcome, carry_out, known_models
 from llama_async_proxy.imports.plan import PlannedModel
-from llama_async_proxy.records import Variant
+from llama_async_proxy.records.models import Variant
 from support.models import write_chat
 
 BOLD = Variant("new-bold", {"temperature": 1.5}, "Be bold.")

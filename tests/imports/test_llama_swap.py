@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from llama_async_proxy.errors import InvalidInput
 from llama_async_proxy.imports import llama_swap
 from llama_async_proxy.imports.plan import ImportPlan, PlannedModel
-from llama_async_proxy.records import Variant
+from llama_async_proxy.records.models import Variant
 
 REALISTIC = """
 healthCheckTimeout: 500

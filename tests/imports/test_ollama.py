@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from llama_async_proxy.errors import InvalidInput
 from llama_async_proxy.imports import ollama
 from llama_async_proxy.imports.plan import PlannedModel
-from llama_async_proxy.records import Variant
+from llama_async_proxy.records.models import Variant
 
 LIBRARY = "manifests/registry.ollama.ai/library"
 

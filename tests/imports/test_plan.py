@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from llama_async_proxy.imports.plan import PlannedModel, as_option, merged
-from llama_async_proxy.records import Variant
+from llama_async_proxy.records.models import Variant
 
 BASE = PlannedModel("/m/a.gguf", "base", options={"ctx-size": 4096, "temp": 0.7})
 

@@ -6,7 +6,7 @@ import pytest
 
 from llama_async_proxy.inference.addressing import body_for, target_for
 from llama_async_proxy.inference.upstream import UpstreamRequest
-from llama_async_proxy.records import Endpoint
+from llama_async_proxy.records.runtime import Endpoint
 
 
 @pytest.mark.parametrize(

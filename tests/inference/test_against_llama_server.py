@@ -17,7 +17,7 @@ import pytest
 
 from llama_async_proxy.inference import progress
 from llama_async_proxy.inference.proxy import CLIENT_GONE
-from llama_async_proxy.records import Endpoint
+from llama_async_proxy.records.runtime import Endpoint
 from support.asgi import RawClient
 from support.service import clean_environment, free_port
 from support.site import Site

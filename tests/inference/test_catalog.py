@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from llama_async_proxy.inference import catalog
-from llama_async_proxy.records import ModelRuntime, ModelStatus, Variant
+from llama_async_proxy.records.models import Variant
+from llama_async_proxy.records.runtime import ModelRuntime, ModelStatus
 from support.upstream import make_model
 
 MODEL = make_model(3, "tiny", name="Tiny", aliases=("t",), created_at_ms=1_700_000_000_999, quantization="Q8_0")

@@ -16,7 +16,9 @@ from llama_async_proxy.inference.names import Names
 from llama_async_proxy.inference.pool import Pool
 from llama_async_proxy.inference.residency import Residency
 from llama_async_proxy.inference.upstream import UpstreamClient
-from llama_async_proxy.records import Completion, CompletionRequest, RequestRecord, Variant
+from llama_async_proxy.records.chats import Completion, CompletionRequest
+from llama_async_proxy.records.models import Variant
+from llama_async_proxy.records.requests import RequestRecord
 from support.upstream import (
     STREAM_HEAD,
     Exchange,

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from llama_async_proxy.inference.policy import Capacity, Group, Limits, Plan, Resident, plan
 from llama_async_proxy.inference.queue import Queue, Terms
-from llama_async_proxy.records import NO_MEMORY, MemoryUse
+from llama_async_proxy.records.runtime import NO_MEMORY, MemoryUse
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pytest
 from llama_async_proxy.errors import ServiceError
 from llama_async_proxy.inference.lease import Lease
 from llama_async_proxy.inference.leases import Leases
-from llama_async_proxy.records import Endpoint
+from llama_async_proxy.records.runtime import Endpoint
 from support.upstream import make_model
 
 AT = Endpoint("127.0.0.1", 1)

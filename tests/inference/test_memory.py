@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from llama_async_proxy.inference.memory import UNKNOWN_MEMORY, groups_of, limits_of, taken, together
 from llama_async_proxy.inference.policy import UNLIMITED, Group, Limits
-from llama_async_proxy.records import Endpoint, MemoryUse, ModelRuntime, ModelStatus
+from llama_async_proxy.records.runtime import Endpoint, MemoryUse, ModelRuntime, ModelStatus
 from support.upstream import make_model, make_settings
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from llama_async_proxy.errors import InvalidInput, NotFound
 from llama_async_proxy.inference.names import NameIndex, Names, choose
-from llama_async_proxy.records import Model
+from llama_async_proxy.records.models import Model
 from support.upstream import make_model
 
 LLAMA = make_model(1, "llama-3.2-1b", name="Llama 3.2 1B", path="/m/Llama-3.2-1B-Q4_K_M.gguf", aliases=("gpt-4o",))

@@ -25,7 +25,7 @@ from llama_async_proxy.inference.policy import (
     obstacle,
     plan,
 )
-from llama_async_proxy.records import MemoryUse
+from llama_async_proxy.records.runtime import MemoryUse
 
 OLD, MIDDLE, NEW = Resident(1, 10.0), Resident(2, 20.0), Resident(3, 30.0)
 BUSY, PINNED = Resident(4, 0.0, busy=True), Resident(5, 0.0, pinned=True)

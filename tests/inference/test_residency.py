@@ -13,7 +13,9 @@ import pytest
 from llama_async_proxy.errors import DeadlineExceeded, InvalidInput, LoadFailed, Overloaded, ServiceError, Unavailable
 from llama_async_proxy.events import EventBus, ModelRuntimeChanged, SettingsChanged
 from llama_async_proxy.inference.residency import Residency
-from llama_async_proxy.records import Endpoint, LaunchSpec, Model, ModelRuntime, ModelStatus, OptionValue
+from llama_async_proxy.records.models import Model
+from llama_async_proxy.records.options import OptionValue
+from llama_async_proxy.records.runtime import Endpoint, LaunchSpec, ModelRuntime, ModelStatus
 from support.upstream import RunningEngine, make_model, make_settings, make_spec
 
 

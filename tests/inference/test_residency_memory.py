@@ -9,7 +9,8 @@ from inference.test_residency import House, settle
 from llama_async_proxy.errors import LoadFailed, NotEnoughMemory, Overloaded, ServiceError
 from llama_async_proxy.inference.policy import Capacity
 from llama_async_proxy.inference.residency import Residency
-from llama_async_proxy.records import LaunchSpec, MemoryUse, Model, ModelStatus
+from llama_async_proxy.records.models import Model
+from llama_async_proxy.records.runtime import LaunchSpec, MemoryUse, ModelStatus
 
 
 class Ledger:

@@ -7,7 +7,7 @@ from llama_async_proxy.inference.lease import Lease
 from llama_async_proxy.inference.leases import Leases
 from llama_async_proxy.inference.policy import Resident
 from llama_async_proxy.inference.residents import Residents
-from llama_async_proxy.records import NO_MEMORY, Endpoint, MemoryUse, ModelRuntime, ModelStatus
+from llama_async_proxy.records.runtime import NO_MEMORY, Endpoint, MemoryUse, ModelRuntime, ModelStatus
 from support.upstream import make_model, make_settings
 
 AT = Endpoint("127.0.0.1", 1)

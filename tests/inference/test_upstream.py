@@ -10,7 +10,7 @@ import pytest
 from llama_async_proxy.errors import DeadlineExceeded, UpstreamFailed
 from llama_async_proxy.inference.pool import Pool
 from llama_async_proxy.inference.upstream import UpstreamClient, UpstreamRequest
-from llama_async_proxy.records import Endpoint
+from llama_async_proxy.records.runtime import Endpoint
 from support.upstream import (
     STREAM_HEAD,
     Exchange,

@@ -9,7 +9,7 @@ from llama_async_proxy.errors import InvalidInput
 from llama_async_proxy.inference.names import NameIndex
 from llama_async_proxy.inference.routes import find
 from llama_async_proxy.inference.variants import with_defaults
-from llama_async_proxy.records import Variant
+from llama_async_proxy.records.models import Variant
 from support.upstream import make_model
 
 CREATIVE = Variant("creative", {"temperature": 1.2, "chat_template_kwargs": {"enable_thinking": False}}, "Be bold.")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from llama_async_proxy.errors import UpstreamFailed
 from llama_async_proxy.monitor.engine_counters import EngineCounters, EngineCounts, parse_metrics
-from llama_async_proxy.records import Endpoint
+from llama_async_proxy.records.runtime import Endpoint
 
 FIRST, SECOND = Endpoint("127.0.0.1", 1), Endpoint("127.0.0.1", 2)
 

@@ -23,7 +23,7 @@ from llama_async_proxy.monitor.gpu import (
     NvidiaProbe,
     SysfsProbe,
 )
-from llama_async_proxy.records import GpuSample
+from llama_async_proxy.records.machine import GpuSample
 
 # --- NVIDIA ---------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ import pytest
 from llama_async_proxy.errors import NotFound, PermissionDenied
 from llama_async_proxy.monitor.logfiles import ENGINE_LOG, SERVICE_LOG, LogFiles
 from llama_async_proxy.monitor.logtext import format_line, parse_line
-from llama_async_proxy.records import LogLevel, LogLine
+from llama_async_proxy.records.logs import LogLevel, LogLine
 
 DAY_S = 86_400
 

@@ -16,7 +16,7 @@ from llama_async_proxy.monitor import logs
 from llama_async_proxy.monitor.logfiles import ENGINE_LOG, SERVICE_LOG, LogFiles
 from llama_async_proxy.monitor.logs import LogPipeline
 from llama_async_proxy.monitor.logtext import parse_line
-from llama_async_proxy.records import LogLevel, LogLine
+from llama_async_proxy.records.logs import LogLevel, LogLine
 
 ours = logging.getLogger("llama_async_proxy.test")
 

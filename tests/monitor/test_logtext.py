@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llama_async_proxy.monitor.logtext import clean, console_line, format_line, mask, parse_line
-from llama_async_proxy.records import LogLevel, LogLine
+from llama_async_proxy.records.logs import LogLevel, LogLine
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from llama_async_proxy.monitor.requests import RequestMeter
-from llama_async_proxy.records import RequestCounters
+from llama_async_proxy.records.machine import RequestCounters
 
 
 class Clock:

@@ -16,7 +16,7 @@ from llama_async_proxy.events import EventBus, SampleTaken, SettingsChanged, Sub
 from llama_async_proxy.monitor.gpu import NO_GPUS, GpuProbe, GpuReading
 from llama_async_proxy.monitor.host import HostProbe, HostReading
 from llama_async_proxy.monitor.sampler import HostReader, Machine, Sampler, ServiceFacts
-from llama_async_proxy.records import GpuSample, RequestCounters, Sample
+from llama_async_proxy.records.machine import GpuSample, RequestCounters, Sample
 
 FAST, NEVER = 0.01, 3600.0
 

@@ -24,7 +24,7 @@ from llama_async_proxy.operations.models import (
     load_model,
     update_model,
 )
-from llama_async_proxy.records import OptionValue
+from llama_async_proxy.records.options import OptionValue
 from llama_async_proxy.settings import BY_NAME
 
 COMMAND: dict[str, OptionValue] = {"command": "no-such-program {port}"}

@@ -8,7 +8,9 @@ import pytest
 from llama_async_proxy.errors import InvalidInput
 from llama_async_proxy.operations.launch import LaunchPlanner, OptionSource, RunningPreset
 from llama_async_proxy.presets.ini import Document
-from llama_async_proxy.records import LaunchSpec, Model, ModelFacts, ModelKind, ModelOrigin, OptionValue
+from llama_async_proxy.records.models import Model, ModelFacts, ModelKind, ModelOrigin
+from llama_async_proxy.records.options import OptionValue
+from llama_async_proxy.records.runtime import LaunchSpec
 from llama_async_proxy.settings import Settings, resolve
 from support.engine_help import CATALOGUE
 

@@ -11,7 +11,9 @@ from llama_async_proxy.operations.load_settings import (
     gpu_layers,
     load_settings,
 )
-from llama_async_proxy.records import LaunchSpec, ModelKind, OptionValue
+from llama_async_proxy.records.models import ModelKind
+from llama_async_proxy.records.options import OptionValue
+from llama_async_proxy.records.runtime import LaunchSpec
 
 
 def spec(**options: OptionValue) -> LaunchSpec:

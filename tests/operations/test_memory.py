@@ -12,16 +12,10 @@ from llama_async_proxy.errors import LoadFailed, NotEnoughMemory
 from llama_async_proxy.inference.policy import UNLIMITED, Capacity
 from llama_async_proxy.operations.memory import MemoryBook
 from llama_async_proxy.operations.scan import read_model_file
-from llama_async_proxy.records import (
-    NO_MEMORY,
-    EngineState,
-    EngineStatus,
-    GpuSample,
-    LaunchSpec,
-    MemoryUse,
-    Model,
-    Sample,
-)
+from llama_async_proxy.records.engine import EngineState, EngineStatus
+from llama_async_proxy.records.machine import GpuSample, Sample
+from llama_async_proxy.records.models import Model
+from llama_async_proxy.records.runtime import NO_MEMORY, LaunchSpec, MemoryUse
 from support.models import write_ghost
 from support.upstream import make_model, make_settings, make_spec
 

@@ -15,7 +15,7 @@ import pytest
 from llama_async_proxy.gguf.reader import GgufError
 from llama_async_proxy.gguf.writer import TensorData, write_gguf
 from llama_async_proxy.operations.scan import ScanResult, read_model_file, scan_directories
-from llama_async_proxy.records import Model, ModelFile, ModelKind, ModelOrigin
+from llama_async_proxy.records.models import Model, ModelFile, ModelKind, ModelOrigin
 from support.models import split, write_chat, write_embedding, write_projector
 
 NOBODY = 65534

@@ -23,7 +23,7 @@ from llama_async_proxy.presets.inheritance import flattened, layers, model_secti
 from llama_async_proxy.presets.ini import Document, IniError
 from llama_async_proxy.presets.templates import DEFAULT_TEXT, TEMPLATES
 from llama_async_proxy.presets.validation import check_text
-from llama_async_proxy.records import OptionType
+from llama_async_proxy.records.options import OptionType
 from support.service import clean_environment, free_port
 
 pytestmark = pytest.mark.engine

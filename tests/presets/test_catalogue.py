@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from llama_async_proxy.presets.catalogue import OTHER, BadValue, as_text, default_value, group_of, typed
-from llama_async_proxy.records import EngineOption, OptionValue
+from llama_async_proxy.records.options import EngineOption, OptionValue
 from support.engine_help import CATALOGUE
 
 

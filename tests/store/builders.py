@@ -5,19 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from llama_async_proxy.records import (
-    GpuSample,
-    LogLevel,
-    LogLine,
-    ModelDraft,
-    ModelFacts,
-    ModelFile,
-    ModelKind,
-    ModelOrigin,
-    RequestCounters,
-    RequestRecord,
-    Sample,
-)
+from llama_async_proxy.records.logs import LogLevel, LogLine
+from llama_async_proxy.records.machine import GpuSample, RequestCounters, Sample
+from llama_async_proxy.records.models import ModelDraft, ModelFacts, ModelFile, ModelKind, ModelOrigin
+from llama_async_proxy.records.requests import RequestRecord
 
 GIB = 1 << 30
 

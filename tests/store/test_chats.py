@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from llama_async_proxy.errors import NotFound
-from llama_async_proxy.records import Image, MessageStatus, NewConversation, NewMessage, Role, Sampling
+from llama_async_proxy.records.chats import Image, MessageStatus, NewConversation, NewMessage, Role, Sampling
 from llama_async_proxy.store.store import Store
 
 TREE = (

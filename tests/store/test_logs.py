@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from llama_async_proxy.records import LogLevel
+from llama_async_proxy.records.logs import LogLevel
 from llama_async_proxy.store.database import Database
 from llama_async_proxy.store.logs import KEPT_MS, LogTable
 from llama_async_proxy.store.writer import Writer

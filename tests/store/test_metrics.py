@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, func, select
 
 from llama_async_proxy.errors import InvalidInput
-from llama_async_proxy.records import HistoryPoint, RequestCounters, Sample
+from llama_async_proxy.records.machine import HistoryPoint, RequestCounters, Sample
 from llama_async_proxy.store.database import Database
 from llama_async_proxy.store.metrics import RAW_KEPT_MS, ROLLUPS_KEPT_MS, MetricsTable, history_query
 from llama_async_proxy.store.schema import GAUGES, rollups, samples

@@ -11,7 +11,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
-from llama_async_proxy.records import NewConversation
+from llama_async_proxy.records.chats import NewConversation
 from llama_async_proxy.store import migrations, schema
 from llama_async_proxy.store.database import Database, examine_database
 from llama_async_proxy.store.search import Query

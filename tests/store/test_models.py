@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sqlalchemy import select
 
 from llama_async_proxy.errors import Conflict, InvalidInput, NotFound, StoreUnavailable
-from llama_async_proxy.records import Model, ModelDraft, ModelFacts, ModelKind, Variant
+from llama_async_proxy.records.models import Model, ModelDraft, ModelFacts, ModelKind, Variant
 from llama_async_proxy.store.database import Database
 from llama_async_proxy.store.models import MAX_NAME_LENGTH, RESERVED_SLUGS, ModelTable, file_stem, register, slugify
 from llama_async_proxy.store.schema import variants

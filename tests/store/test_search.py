@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, text
 
 from llama_async_proxy.errors import Conflict
-from llama_async_proxy.records import AnswerEnd, MessageStatus, NewConversation, NewMessage, Role, Say
+from llama_async_proxy.records.chats import AnswerEnd, MessageStatus, NewConversation, NewMessage, Role, Say
 from llama_async_proxy.store.database import Database
 from llama_async_proxy.store.search import Hit, Query, SearchIndex, Term, parse
 from llama_async_proxy.store.store import Store

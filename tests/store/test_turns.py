@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import text
 
 from llama_async_proxy.errors import InvalidInput, NotFound
-from llama_async_proxy.records import (
+from llama_async_proxy.records.chats import (
     AnswerEnd,
     Image,
     Message,
@@ -173,7 +173,7 @@ async def test_random_turns_leave_a_sound_database(path: Path, seed: int) -> Non
 CHATTERER = """
 import asyncio, sys
 from pathlib import Path
-from llama_async_proxy.records import AnswerEnd, MessageStatus, NewConversation, Say
+from llama_async_proxy.records.chats import AnswerEnd, MessageStatus, NewConversation, Say
 from llama_async_proxy.store.store import Store
 
 async def main():

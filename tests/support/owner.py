@@ -11,7 +11,8 @@ from llama_async_proxy.engines.discovery import binary_launcher, embedded_launch
 from llama_async_proxy.engines.fleet import Outlets
 from llama_async_proxy.engines.workers import WorkersEngine
 from llama_async_proxy.events import EventBus, ModelRuntimeChanged
-from llama_async_proxy.records import LaunchSpec, ModelKind, ModelStatus
+from llama_async_proxy.records.models import ModelKind
+from llama_async_proxy.records.runtime import LaunchSpec, ModelStatus
 
 
 async def main(engine_name: str, model: str, moment: str) -> None:

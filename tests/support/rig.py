@@ -21,15 +21,11 @@ from llama_async_proxy.engines.router import RouterEngine
 from llama_async_proxy.engines.supervisor import Timing
 from llama_async_proxy.engines.workers import WorkersEngine
 from llama_async_proxy.events import EngineChanged, Event, EventBus, ModelRuntimeChanged
-from llama_async_proxy.records import (
-    EngineEventType,
-    LaunchSpec,
-    LogLine,
-    ModelKind,
-    ModelRuntime,
-    ModelStatus,
-    OptionValue,
-)
+from llama_async_proxy.records.engine import EngineEventType
+from llama_async_proxy.records.logs import LogLine
+from llama_async_proxy.records.models import ModelKind
+from llama_async_proxy.records.options import OptionValue
+from llama_async_proxy.records.runtime import LaunchSpec, ModelRuntime, ModelStatus
 from support.service import clean_environment
 
 FAKE_LLAMA = Path(__file__).with_name("fake_llama.py")

@@ -21,7 +21,9 @@ from llama_async_proxy.inference.residency import Residency
 from llama_async_proxy.inference.splice import Splicer
 from llama_async_proxy.inference.upstream import UpstreamClient
 from llama_async_proxy.monitor.requests import RequestMeter
-from llama_async_proxy.records import Endpoint, Model, RequestRecord
+from llama_async_proxy.records.models import Model
+from llama_async_proxy.records.requests import RequestRecord
+from llama_async_proxy.records.runtime import Endpoint
 from support.asgi import serving
 from support.upstream import RunningEngine, Upstream, answers, make_model, make_settings, make_spec
 

@@ -13,17 +13,9 @@ from typing import Any
 
 from llama_async_proxy.errors import LoadFailed
 from llama_async_proxy.events import EventBus, ModelRuntimeChanged
-from llama_async_proxy.records import (
-    Endpoint,
-    LaunchSpec,
-    Model,
-    ModelFacts,
-    ModelKind,
-    ModelOrigin,
-    ModelRuntime,
-    ModelStatus,
-    OptionValue,
-)
+from llama_async_proxy.records.models import Model, ModelFacts, ModelKind, ModelOrigin
+from llama_async_proxy.records.options import OptionValue
+from llama_async_proxy.records.runtime import Endpoint, LaunchSpec, ModelRuntime, ModelStatus
 from llama_async_proxy.settings import Settings, resolve
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from io import StringIO
 
 from llama_async_proxy.errors import InvalidInput, ServiceError
-from llama_async_proxy.records import Message, Turn
+from llama_async_proxy.records.chats import Message, Turn
 
 _POSITION = re.compile(r"(\d{1,18}):(\d{1,18}):(\d{1,18})")
 

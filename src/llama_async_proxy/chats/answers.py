@@ -26,7 +26,7 @@ from llama_async_proxy.events import (
     MessageDeleted,
     MessageGrew,
 )
-from llama_async_proxy.records import (
+from llama_async_proxy.records.chats import (
     AnswerEnd,
     Completion,
     CompletionRequest,
@@ -34,10 +34,10 @@ from llama_async_proxy.records import (
     Message,
     MessageStatus,
     Opening,
-    RequestRecord,
     Sampling,
     Turn,
 )
+from llama_async_proxy.records.requests import RequestRecord
 from llama_async_proxy.settings import Settings
 
 ROUTE = "/api/chat"

@@ -11,7 +11,15 @@ import msgspec
 from llama_async_proxy.chats import pictures
 from llama_async_proxy.chats.titles import MAX_TITLE_LENGTH, UNTITLED
 from llama_async_proxy.errors import InvalidInput
-from llama_async_proxy.records import Conversation, Image, Message, MessageStatus, NewConversation, NewMessage, Role
+from llama_async_proxy.records.chats import (
+    Conversation,
+    Image,
+    Message,
+    MessageStatus,
+    NewConversation,
+    NewMessage,
+    Role,
+)
 
 VERSION = 1
 _SPEAKERS = {Role.USER: "You", Role.ASSISTANT: "Assistant", Role.SYSTEM: "System"}

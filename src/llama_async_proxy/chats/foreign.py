@@ -17,7 +17,7 @@ import msgspec
 
 from llama_async_proxy.chats.archive import checked, from_json
 from llama_async_proxy.errors import InvalidInput
-from llama_async_proxy.records import Image, NewConversation, NewMessage, Role
+from llama_async_proxy.records.chats import Image, NewConversation, NewMessage, Role
 
 T = TypeVar("T")
 

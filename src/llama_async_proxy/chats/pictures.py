@@ -6,7 +6,7 @@ They are shown under our own address, so that nothing may pass that a browser wo
 from __future__ import annotations
 
 from llama_async_proxy.errors import InvalidInput, TooLarge
-from llama_async_proxy.records import Image
+from llama_async_proxy.records.chats import Image
 
 MAX_BYTES = 20 << 20
 _BEGINNINGS = {"image/png": b"\x89PNG", "image/jpeg": b"\xff\xd8\xff", "image/gif": b"GIF8", "image/webp": b"RIFF"}

@@ -6,7 +6,7 @@ from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
-from llama_async_proxy.records import Image, Message, Role, Sampling
+from llama_async_proxy.records.chats import Image, Message, Role, Sampling
 from llama_async_proxy.settings import Settings
 
 _NAMES = {"num_predict": "max_tokens"}

@@ -18,7 +18,7 @@ from llama_async_proxy.inference.dialects import Dialect, error_body
 from llama_async_proxy.inference.heads import Header
 from llama_async_proxy.inference.names import Names, choose
 from llama_async_proxy.inference.proxy import Proxy, Request
-from llama_async_proxy.records import ModelRuntime
+from llama_async_proxy.records.runtime import ModelRuntime
 from llama_async_proxy.settings import Settings
 
 _MODELS = "/v1/models"

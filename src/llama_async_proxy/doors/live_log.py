@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from llama_async_proxy.doors.pace import Pace
 from llama_async_proxy.events import EventBus, LogWritten
-from llama_async_proxy.records import LogLevel, LogLine
+from llama_async_proxy.records.logs import LogLevel, LogLine
 
 PER_SECOND = 50
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llama_async_proxy.records import ModelRuntime, ModelStatus
+from llama_async_proxy.records.runtime import ModelRuntime, ModelStatus
 
 _SHOWN = {
     ModelStatus.UNLOADED: "unloaded",

@@ -17,7 +17,9 @@ from llama_async_proxy import __version__
 from llama_async_proxy.inference.routes import model_in_query
 from llama_async_proxy.monitor.totals import InferenceTotals
 from llama_async_proxy.operations.services import Services
-from llama_async_proxy.records import EngineStatus, GpuSample, ModelStatus, Sample
+from llama_async_proxy.records.engine import EngineStatus
+from llama_async_proxy.records.machine import GpuSample, Sample
+from llama_async_proxy.records.runtime import ModelStatus
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 _PREFIX = "llama_async_proxy_"

@@ -41,7 +41,7 @@ from llama_async_proxy.operations.chats import (
 from llama_async_proxy.operations.search import Search
 from llama_async_proxy.operations.services import Services
 from llama_async_proxy.operations.usage import GetUsage
-from llama_async_proxy.records import Message, MessageStatus, Role
+from llama_async_proxy.records.chats import Message, MessageStatus, Role
 
 HOLD_S = 5.0
 """A stream's head is held back so long, so that most failures have a status of their own."""

@@ -25,7 +25,7 @@ from llama_async_proxy.errors import (
 from llama_async_proxy.monitor.logtext import timestamp
 from llama_async_proxy.operations.archive import Imported
 from llama_async_proxy.operations.chats import ConversationList, ConversationView, StoppedAnswer
-from llama_async_proxy.records import Attachment, Conversation, Image, Message, Role, Sampling, Turn
+from llama_async_proxy.records.chats import Attachment, Conversation, Image, Message, Role, Sampling, Turn
 from llama_async_proxy.store.chats import RoleTotals
 
 LLAMACPP_ERROR = "LLAMACPP_ERROR"

@@ -10,7 +10,7 @@ from llama_async_proxy.chats import prompt
 from llama_async_proxy.doors.rest_wire import Answer, Envelope, Wire
 from llama_async_proxy.operations.config import ConfigUpdated
 from llama_async_proxy.operations.configuration import as_tree
-from llama_async_proxy.records import Sampling
+from llama_async_proxy.records.chats import Sampling
 from llama_async_proxy.settings import BY_NAME, Settings
 
 

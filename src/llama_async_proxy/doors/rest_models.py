@@ -26,7 +26,7 @@ from llama_async_proxy.operations.models import (
     UnloadModel,
     UpdateModel,
 )
-from llama_async_proxy.records import Variant
+from llama_async_proxy.records.models import Variant
 
 
 async def list_models(services: Live) -> wire.ModelsAnswer:

@@ -20,7 +20,8 @@ from llama_async_proxy.operations.models import (
     ModelView,
     ScanReport,
 )
-from llama_async_proxy.records import BrokenFile, Model, ModelFile, ModelOrigin, ModelRuntime, ModelStatus, Variant
+from llama_async_proxy.records.models import BrokenFile, Model, ModelFile, ModelOrigin, Variant
+from llama_async_proxy.records.runtime import ModelRuntime, ModelStatus
 
 ContextSize = Annotated[int, Field(ge=0, le=1 << 31, description="Tokens.")]
 

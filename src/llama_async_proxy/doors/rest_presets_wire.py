@@ -23,7 +23,7 @@ from llama_async_proxy.operations.presets import (
 )
 from llama_async_proxy.presets.inheritance import Inheritance
 from llama_async_proxy.presets.validation import Problem
-from llama_async_proxy.records import EngineOption
+from llama_async_proxy.records.options import EngineOption
 
 Values = dict[str, Option]
 Config = dict[str, Values]

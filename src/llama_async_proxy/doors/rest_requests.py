@@ -11,7 +11,7 @@ from llama_async_proxy.doors.rest_routes import Live, Route, routes_of
 from llama_async_proxy.doors.rest_wire import Answer, CamelWire, iso_time
 from llama_async_proxy.operations import table
 from llama_async_proxy.operations.requests import CancelRequest, ListRequests
-from llama_async_proxy.records import LiveRequest, RequestPhase, RequestRecord
+from llama_async_proxy.records.requests import LiveRequest, RequestPhase, RequestRecord
 
 
 class Waiting(CamelWire):

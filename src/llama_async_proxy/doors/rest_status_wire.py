@@ -16,7 +16,8 @@ from llama_async_proxy.doors.rest_wire import CamelWire, ErrorAnswer, Failure, W
 from llama_async_proxy.monitor.logtext import timestamp
 from llama_async_proxy.operations.health import Health, ServiceStatus
 from llama_async_proxy.operations.metrics import History, Metrics
-from llama_async_proxy.records import EngineStatus, GpuSample, HistoryPoint, RequestCounters, Sample
+from llama_async_proxy.records.engine import EngineStatus
+from llama_async_proxy.records.machine import GpuSample, HistoryPoint, RequestCounters, Sample
 
 Wellness = Literal["healthy", "unhealthy"]
 

@@ -26,7 +26,7 @@ from llama_async_proxy.inference.routes import model_in_query
 from llama_async_proxy.operations import table
 from llama_async_proxy.operations.models import LoadModel, ScanModels, UnloadModel, find
 from llama_async_proxy.operations.services import Services
-from llama_async_proxy.records import Model
+from llama_async_proxy.records.models import Model
 
 logger = logging.getLogger(__name__)
 

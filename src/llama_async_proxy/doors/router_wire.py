@@ -13,7 +13,8 @@ from llama_async_proxy.errors import NotFound, ServiceError
 from llama_async_proxy.events import Event, ModelDeleted, ModelRuntimeChanged
 from llama_async_proxy.inference.catalog import entry
 from llama_async_proxy.operations.services import Services
-from llama_async_proxy.records import Endpoint, Model, ModelKind, ModelRuntime, ModelStatus
+from llama_async_proxy.records.models import Model, ModelKind
+from llama_async_proxy.records.runtime import Endpoint, ModelRuntime, ModelStatus
 
 _LOADING = (ModelStatus.QUEUED, ModelStatus.LOADING)
 _ANSWERING = (ModelStatus.READY, ModelStatus.SLEEPING, ModelStatus.STOPPING)

@@ -27,7 +27,8 @@ from llama_async_proxy.monitor.logtext import timestamp
 from llama_async_proxy.operations import table
 from llama_async_proxy.operations.metrics import GetMetrics
 from llama_async_proxy.operations.services import Services
-from llama_async_proxy.records import LogLine, ModelRuntime
+from llama_async_proxy.records.logs import LogLine
+from llama_async_proxy.records.runtime import ModelRuntime
 
 _NOTICES_PER_SECOND = 20
 

@@ -30,7 +30,10 @@ from llama_async_proxy.operations.presets import (
     SavePreset,
     ValidatePreset,
 )
-from llama_async_proxy.records import LogLevel, LogLine, Model, ModelRuntime, OptionValue
+from llama_async_proxy.records.logs import LogLevel, LogLine
+from llama_async_proxy.records.models import Model
+from llama_async_proxy.records.options import OptionValue
+from llama_async_proxy.records.runtime import ModelRuntime
 from llama_async_proxy.settings import BY_NAME
 
 # --- models -----------------------------------------------------------------------------------------------------------

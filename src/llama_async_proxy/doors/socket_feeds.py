@@ -17,7 +17,7 @@ from llama_async_proxy.operations import table
 from llama_async_proxy.operations.metrics import GetMetrics
 from llama_async_proxy.operations.models import ListModels
 from llama_async_proxy.operations.services import Services
-from llama_async_proxy.records import LogLine
+from llama_async_proxy.records.logs import LogLine
 
 _SETTLE_S = 0.25
 """A load changes a model's state many times in a moment."""

@@ -13,7 +13,7 @@ from llama_async_proxy.errors import InvalidInput
 from llama_async_proxy.monitor.logtext import timestamp
 from llama_async_proxy.operations.metrics import Metrics
 from llama_async_proxy.operations.models import ModelView
-from llama_async_proxy.records import LogLine
+from llama_async_proxy.records.logs import LogLine
 
 FEEDS = ("metrics", "models", "logs")
 

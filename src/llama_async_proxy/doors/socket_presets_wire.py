@@ -33,7 +33,7 @@ from llama_async_proxy.operations.presets import (
     Validation,
 )
 from llama_async_proxy.presets.inheritance import Inheritance
-from llama_async_proxy.records import OptionValue
+from llama_async_proxy.records.options import OptionValue
 
 Sections: TypeAlias = dict[str, dict[str, OptionValue]]
 Changes: TypeAlias = dict[str, OptionValue | None]

@@ -40,7 +40,8 @@ from llama_async_proxy.operations import table
 from llama_async_proxy.operations.activity import GetEngineActivity
 from llama_async_proxy.operations.metrics import GetMetrics
 from llama_async_proxy.operations.services import Services
-from llama_async_proxy.records import EngineEventType, EngineStatus, LogLine
+from llama_async_proxy.records.engine import EngineEventType, EngineStatus
+from llama_async_proxy.records.logs import LogLine
 
 Envelope = dict[str, object]
 

@@ -10,7 +10,7 @@ from llama_async_proxy.monitor.logfiles import SERVICE_LOG
 from llama_async_proxy.operations.activity import EngineActivity
 from llama_async_proxy.operations.logs import ClearedLogs, ListLogs, LogFileContent, LogFileList, LogLines, ReadLogFile
 from llama_async_proxy.operations.preferences import Preferences, UpdatePreferences
-from llama_async_proxy.records import LogLevel, LogLine
+from llama_async_proxy.records.logs import LogLevel, LogLine
 
 
 class LogQuery(Struct):

@@ -32,14 +32,10 @@ from llama_async_proxy.operations.models import (
     UnloadModel,
     UpdateModel,
 )
-from llama_async_proxy.records import (
-    EngineStatus,
-    GpuSample,
-    ModelKind,
-    OptionValue,
-    Sample,
-    Variant,
-)
+from llama_async_proxy.records.engine import EngineStatus
+from llama_async_proxy.records.machine import GpuSample, Sample
+from llama_async_proxy.records.models import ModelKind, Variant
+from llama_async_proxy.records.options import OptionValue
 from llama_async_proxy.settings import BY_NAME
 
 ContextSize = Annotated[int, Meta(ge=0, le=1 << 31)]

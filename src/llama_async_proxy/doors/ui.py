@@ -38,7 +38,7 @@ from llama_async_proxy.operations import engine as engine_operations
 from llama_async_proxy.operations import models as model_operations
 from llama_async_proxy.operations.services import Services
 from llama_async_proxy.operations.table import OPERATIONS
-from llama_async_proxy.records import LiveRequest, RequestRecord
+from llama_async_proxy.records.requests import LiveRequest, RequestRecord
 
 logger = logging.getLogger(__name__)
 

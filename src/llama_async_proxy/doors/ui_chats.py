@@ -27,7 +27,7 @@ from llama_async_proxy.events import (
     MessageDeleted,
     MessageGrew,
 )
-from llama_async_proxy.records import MessageStatus
+from llama_async_proxy.records.chats import MessageStatus
 
 CHAT_EVENTS = (
     ConversationChanged,

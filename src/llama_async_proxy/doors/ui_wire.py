@@ -12,17 +12,11 @@ from msgspec import Struct
 from llama_async_proxy import __version__
 from llama_async_proxy.operations.engine import EngineView
 from llama_async_proxy.operations.models import ModelView
-from llama_async_proxy.records import (
-    Conversation,
-    GpuSample,
-    LoadProgress,
-    Message,
-    ModelKind,
-    ModelStatus,
-    QueueState,
-    RequestRecord,
-    Sample,
-)
+from llama_async_proxy.records.chats import Conversation, Message
+from llama_async_proxy.records.machine import GpuSample, Sample
+from llama_async_proxy.records.models import ModelKind
+from llama_async_proxy.records.requests import RequestRecord
+from llama_async_proxy.records.runtime import LoadProgress, ModelStatus, QueueState
 from llama_async_proxy.settings import Settings
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from llama_async_proxy.engines.discovery import help_text
 from llama_async_proxy.engines.help import parse_help
 from llama_async_proxy.errors import EngineMissing, EngineStopped
-from llama_async_proxy.records import EngineOption, EngineState
+from llama_async_proxy.records.engine import EngineState
+from llama_async_proxy.records.options import EngineOption
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,8 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from llama_async_proxy.records import EngineState, LaunchSpec, ModelRuntime
+from llama_async_proxy.records.engine import EngineState
+from llama_async_proxy.records.runtime import LaunchSpec, ModelRuntime
 
 
 class Engine(Protocol):

@@ -11,7 +11,9 @@ import shlex
 from collections.abc import Mapping
 
 from llama_async_proxy.errors import InvalidInput
-from llama_async_proxy.records import COMMAND, CustomCommand, Endpoint, LaunchSpec, OptionValue
+from llama_async_proxy.records.models import COMMAND
+from llama_async_proxy.records.options import OptionValue
+from llama_async_proxy.records.runtime import CustomCommand, Endpoint, LaunchSpec
 
 START, HEALTH, STOP = COMMAND, "command-health", "command-stop"
 ENVIRONMENT, DIRECTORY = "command-environment", "command-directory"

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import httptools
 
-from llama_async_proxy.records import Endpoint
+from llama_async_proxy.records.runtime import Endpoint
 
 
 class NotHttp(ValueError):

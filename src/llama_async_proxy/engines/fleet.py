@@ -14,7 +14,9 @@ from llama_async_proxy.engines.options import check_options
 from llama_async_proxy.engines.supervisor import Supervisor, Surroundings, Timing
 from llama_async_proxy.errors import DeadlineExceeded, EngineStopped, LoadFailed, ServiceError
 from llama_async_proxy.events import EngineChanged, EventBus, ModelRuntimeChanged
-from llama_async_proxy.records import EngineEventType, EngineState, LaunchSpec, LogLine, ModelRuntime, ModelStatus
+from llama_async_proxy.records.engine import EngineEventType, EngineState
+from llama_async_proxy.records.logs import LogLine
+from llama_async_proxy.records.runtime import LaunchSpec, ModelRuntime, ModelStatus
 
 
 @dataclass(frozen=True, slots=True)

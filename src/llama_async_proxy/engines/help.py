@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from llama_async_proxy.engines.options import RESERVED
-from llama_async_proxy.records import EngineOption, OptionType
+from llama_async_proxy.records.options import EngineOption, OptionType
 
 _HELP_COLUMN = 40
 _SPELLINGS = re.compile(r"(--?[A-Za-z0-9][A-Za-z0-9_.-]*)(,\s+(?=-)|\s+|$)")

@@ -25,7 +25,8 @@ from llama_async_proxy.engines.options import (
 )
 from llama_async_proxy.engines.process import LOOPBACK, STDOUT, Child, free_port
 from llama_async_proxy.errors import LoadFailed
-from llama_async_proxy.records import CustomCommand, Endpoint, LaunchSpec, LogLevel, MemoryUse
+from llama_async_proxy.records.logs import LogLevel
+from llama_async_proxy.records.runtime import CustomCommand, Endpoint, LaunchSpec, MemoryUse
 
 EXIT_COMMAND = b"cmd_router_to_child:exit\n"
 """What ends a llama-server that waits for its stdin; SIGTERM alone leaves it waiting there."""

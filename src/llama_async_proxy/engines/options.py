@@ -12,7 +12,10 @@ from types import MappingProxyType
 from typing import Any
 
 from llama_async_proxy.errors import InvalidInput
-from llama_async_proxy.records import Endpoint, LaunchSpec, LogLevel, MemoryUse, ModelKind, OptionValue
+from llama_async_proxy.records.logs import LogLevel
+from llama_async_proxy.records.models import ModelKind
+from llama_async_proxy.records.options import OptionValue
+from llama_async_proxy.records.runtime import Endpoint, LaunchSpec, MemoryUse
 
 RESERVED = frozenset(
     {

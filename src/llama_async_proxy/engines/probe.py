@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from llama_async_proxy.engines.exchange import exchange
-from llama_async_proxy.records import Endpoint
+from llama_async_proxy.records.runtime import Endpoint
 
 TIMEOUT_S = 2.0
 MAX_ANSWER = 4 << 20

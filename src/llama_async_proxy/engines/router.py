@@ -21,15 +21,9 @@ from llama_async_proxy.engines.router_link import Callbacks, RouterInstance, Rou
 from llama_async_proxy.engines.router_wire import RouterModel
 from llama_async_proxy.errors import EngineMissing, EngineStopped, LoadFailed
 from llama_async_proxy.events import EngineChanged
-from llama_async_proxy.records import (
-    EngineEventType,
-    EngineState,
-    EngineStatus,
-    LaunchSpec,
-    LogLevel,
-    LogLine,
-    ModelRuntime,
-)
+from llama_async_proxy.records.engine import EngineEventType, EngineState, EngineStatus
+from llama_async_proxy.records.logs import LogLevel, LogLine
+from llama_async_proxy.records.runtime import LaunchSpec, ModelRuntime
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, contextmanager
 
 from llama_async_proxy.engines.exchange import Exchange, NotHttp, exchange
 from llama_async_proxy.engines.router_wire import NotARouter, RouterModel, parse_models
-from llama_async_proxy.records import Endpoint
+from llama_async_proxy.records.runtime import Endpoint
 
 TIMEOUT_S = 10.0
 HEAD_S = 5.0

@@ -20,7 +20,7 @@ from llama_async_proxy.engines.router_api import RouterApi, RouterError, RouterR
 from llama_async_proxy.engines.router_log import RouterLog, Say
 from llama_async_proxy.engines.router_wire import RouterModel, bare, is_writable, preset_ini, section
 from llama_async_proxy.errors import EngineMissing, InvalidInput, LoadFailed
-from llama_async_proxy.records import Endpoint, LaunchSpec
+from llama_async_proxy.records.runtime import Endpoint, LaunchSpec
 
 OPEN_S = 30.0
 """For our router to listen. It loads nothing, but a first run from a slow disk takes seconds."""

@@ -21,7 +21,8 @@ from llama_async_proxy.engines.router_wire import (
     parse_event,
 )
 from llama_async_proxy.errors import LoadFailed
-from llama_async_proxy.records import Endpoint, LaunchSpec, LogLevel
+from llama_async_proxy.records.logs import LogLevel
+from llama_async_proxy.records.runtime import Endpoint, LaunchSpec
 
 logger = logging.getLogger(__name__)
 

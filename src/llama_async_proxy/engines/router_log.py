@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from llama_async_proxy.engines.options import LogDigest, parse_log_line
 from llama_async_proxy.engines.router_wire import parse_exited, parse_spawned, split_line
-from llama_async_proxy.records import LogLevel
+from llama_async_proxy.records.logs import LogLevel
 
 LAST_WORDS_S = 1.0
 """Longest to wait for the log of a process that has ended; the router's event may overtake it."""

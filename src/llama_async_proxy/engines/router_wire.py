@@ -16,7 +16,8 @@ from llama_async_proxy.engines.options import (
     parse_state,
 )
 from llama_async_proxy.errors import InvalidInput
-from llama_async_proxy.records import NO_OPTIONS, LaunchSpec, OptionValue
+from llama_async_proxy.records.options import NO_OPTIONS, OptionValue
+from llama_async_proxy.records.runtime import LaunchSpec
 
 EVERY_MODEL = "*"
 RUNNING_STATUSES = frozenset({"loading", "loaded", "sleeping"})

@@ -22,16 +22,9 @@ from llama_async_proxy.engines.instance import Instance, Start
 from llama_async_proxy.engines.options import LogDigest, StateLine
 from llama_async_proxy.engines.process import describe_exit
 from llama_async_proxy.errors import DeadlineExceeded, LoadFailed, ServiceError
-from llama_async_proxy.records import (
-    EngineEventType,
-    LaunchSpec,
-    LoadProgress,
-    LogLevel,
-    LogLine,
-    MemoryUse,
-    ModelRuntime,
-    ModelStatus,
-)
+from llama_async_proxy.records.engine import EngineEventType
+from llama_async_proxy.records.logs import LogLevel, LogLine
+from llama_async_proxy.records.runtime import LaunchSpec, LoadProgress, MemoryUse, ModelRuntime, ModelStatus
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,8 @@ from llama_async_proxy.engines.fleet import Fleet, Outlets
 from llama_async_proxy.engines.instance import Start, process_start
 from llama_async_proxy.errors import EngineMissing, EngineStopped
 from llama_async_proxy.events import EngineChanged
-from llama_async_proxy.records import EngineEventType, EngineState, EngineStatus, LaunchSpec, ModelRuntime
+from llama_async_proxy.records.engine import EngineEventType, EngineState, EngineStatus
+from llama_async_proxy.records.runtime import LaunchSpec, ModelRuntime
 
 
 class WorkersEngine:

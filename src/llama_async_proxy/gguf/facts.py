@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from llama_async_proxy.gguf.ggml import FILE_TYPES, TENSOR_TYPES
 from llama_async_proxy.gguf.reader import MAX_NUMBER, Header, Omitted, Tensor, Value
-from llama_async_proxy.records import ModelFacts, ModelKind
+from llama_async_proxy.records.models import ModelFacts, ModelKind
 
 # llama.cpp's `enum llama_pooling_type`.
 POOLING_NONE, POOLING_RANK = 0, 4

@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import PurePath
 from typing import NamedTuple
 
-from llama_async_proxy.records import BrokenFile
+from llama_async_proxy.records.models import BrokenFile
 
 MODEL_SUFFIXES = (".gguf", ".bin")
 _SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<of>\d{5})\.gguf", re.IGNORECASE | re.DOTALL)

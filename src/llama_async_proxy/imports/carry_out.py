@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from llama_async_proxy.errors import ServiceError
 from llama_async_proxy.imports.plan import PlannedModel
-from llama_async_proxy.records import Variant
+from llama_async_proxy.records.models import Variant
 
 Call: TypeAlias = Callable[[str, str, Mapping[str, Any]], Any]
 """Method, path and body of a request to its JSON answer. Raises ServiceError with the service's own sentence."""

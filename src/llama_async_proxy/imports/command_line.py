@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from types import MappingProxyType
 
-from llama_async_proxy.records import OptionValue
+from llama_async_proxy.records.options import OptionValue
 
 LONG_NAMES: Mapping[str, str] = MappingProxyType({
     "m": "model", "c": "ctx-size", "ngl": "n-gpu-layers", "gpu-layers": "n-gpu-layers", "t": "threads",

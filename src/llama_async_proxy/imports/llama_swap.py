@@ -20,7 +20,8 @@ import yaml
 from llama_async_proxy.errors import InvalidInput
 from llama_async_proxy.imports.command_line import PATHS, ServerCommand, is_llama_server, parse
 from llama_async_proxy.imports.plan import ImportPlan, PlannedModel, as_option, merged
-from llama_async_proxy.records import IDLE_TTL, OptionValue, Variant
+from llama_async_proxy.records.models import IDLE_TTL, Variant
+from llama_async_proxy.records.options import OptionValue
 
 MAX_FILE_BYTES = 4 << 20
 MAX_EXPANDED = 64 << 10

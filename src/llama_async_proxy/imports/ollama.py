@@ -20,7 +20,8 @@ from typing import cast
 
 from llama_async_proxy.errors import InvalidInput
 from llama_async_proxy.imports.plan import ImportPlan, PlannedModel, as_parameters, merged
-from llama_async_proxy.records import OptionValue, Variant
+from llama_async_proxy.records.models import Variant
+from llama_async_proxy.records.options import OptionValue
 
 MAX_TEXT_BYTES = 1 << 20
 """Of a manifest, of parameters, of a prompt."""

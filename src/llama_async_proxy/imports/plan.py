@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from llama_async_proxy.records import IDLE_TTL, OptionValue, Variant, no_options
+from llama_async_proxy.records.models import IDLE_TTL, Variant
+from llama_async_proxy.records.options import OptionValue, no_options
 
 PARAMETER_OF_OPTION: Mapping[str, str] = MappingProxyType({
     "temp": "temperature", "top-k": "top_k", "top-p": "top_p", "min-p": "min_p", "typical": "typical_p",

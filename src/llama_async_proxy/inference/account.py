@@ -10,7 +10,8 @@ from random import getrandbits
 
 from llama_async_proxy.inference.lease import Lease
 from llama_async_proxy.inference.usage import UsageCapture, usage_of
-from llama_async_proxy.records import Model, RequestRecord
+from llama_async_proxy.records.models import Model
+from llama_async_proxy.records.requests import RequestRecord
 
 _TWO_EVENTS = 400
 """Bytes; less is one event, and need not be searched."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 
-from llama_async_proxy.records import Model, ModelRuntime, ModelStatus
+from llama_async_proxy.records.models import Model
+from llama_async_proxy.records.runtime import ModelRuntime, ModelStatus
 
 _STATUS: Mapping[ModelStatus, str] = {
     ModelStatus.QUEUED: "loading",

@@ -15,7 +15,7 @@ import httptools
 from llama_async_proxy.errors import DeadlineExceeded, ServiceError, UpstreamFailed
 from llama_async_proxy.inference import sse
 from llama_async_proxy.inference.heads import BLANK_LINE, Head, Header, KnownHeads, for_client
-from llama_async_proxy.records import Endpoint
+from llama_async_proxy.records.runtime import Endpoint
 from llama_async_proxy.settings import Settings
 
 KEEP_IDLE_S = 4.0

@@ -18,7 +18,8 @@ from llama_async_proxy.inference.residency import Residency
 from llama_async_proxy.inference.routes import Route
 from llama_async_proxy.inference.upstream import Response, UpstreamClient, UpstreamRequest
 from llama_async_proxy.inference.variants import with_defaults
-from llama_async_proxy.records import Completion, CompletionRequest, Model
+from llama_async_proxy.records.chats import Completion, CompletionRequest
+from llama_async_proxy.records.models import Model
 
 _ROUTE = Route("POST", "/v1/chat/completions", streams=True)
 _HEADERS = ((b"content-type", b"application/json"),)

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 from llama_async_proxy.errors import ServiceError
 from llama_async_proxy.inference.policy import Obstacle
-from llama_async_proxy.records import Endpoint, Model
+from llama_async_proxy.records.models import Model
+from llama_async_proxy.records.runtime import Endpoint
 
 Revoke = Callable[[ServiceError], None]
 """Breaks off the request that holds a lease, with what to tell its client."""

@@ -11,7 +11,8 @@ from itertools import islice
 from llama_async_proxy.errors import Cancelled, NotFound, ServiceError
 from llama_async_proxy.events import EventBus, RequestsProgressed
 from llama_async_proxy.inference.account import Account
-from llama_async_proxy.records import LiveRequest, ModelRuntime, RequestPhase, RequestRecord
+from llama_async_proxy.records.requests import LiveRequest, RequestPhase, RequestRecord
+from llama_async_proxy.records.runtime import ModelRuntime
 
 TICK_S = 0.5
 RECORD_S = 0.02

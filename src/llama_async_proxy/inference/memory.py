@@ -8,7 +8,8 @@ from typing import Any, Protocol
 
 from llama_async_proxy.errors import LoadFailed, NotEnoughMemory
 from llama_async_proxy.inference.policy import UNLIMITED, Capacity, Group, Limits
-from llama_async_proxy.records import NO_MEMORY, LaunchSpec, MemoryUse, Model, ModelRuntime
+from llama_async_proxy.records.models import Model
+from llama_async_proxy.records.runtime import NO_MEMORY, LaunchSpec, MemoryUse, ModelRuntime
 from llama_async_proxy.settings import Settings
 
 

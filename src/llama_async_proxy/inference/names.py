@@ -15,7 +15,7 @@ from pathlib import PurePath
 from types import MappingProxyType
 
 from llama_async_proxy.errors import InvalidInput, NotFound
-from llama_async_proxy.records import Model, Variant
+from llama_async_proxy.records.models import Model, Variant
 
 NO_SECTIONS: Mapping[str, str] = MappingProxyType({})
 _SHARD = re.compile(r"-\d{5}-of-\d{5}$")

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TypeAlias
 
-from llama_async_proxy.records import NO_MEMORY, MemoryUse
+from llama_async_proxy.records.runtime import NO_MEMORY, MemoryUse
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from llama_async_proxy.inference.channel import Channel
 from llama_async_proxy.inference.heads import KnownHeads
-from llama_async_proxy.records import Endpoint
+from llama_async_proxy.records.runtime import Endpoint
 from llama_async_proxy.settings import Settings
 
 MAX_IDLE = 32

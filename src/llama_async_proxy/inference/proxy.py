@@ -28,7 +28,7 @@ from llama_async_proxy.inference.residency import Residency
 from llama_async_proxy.inference.routes import Headers, Parameters, Route, forbids_loading, parameters
 from llama_async_proxy.inference.upstream import UpstreamClient, UpstreamRequest
 from llama_async_proxy.inference.variants import with_defaults
-from llama_async_proxy.records import Model
+from llama_async_proxy.records.models import Model
 
 CLIENT_GONE = 499
 """The status recorded for a client that left, as nginx writes it; nobody receives it."""

@@ -9,7 +9,7 @@ from itertools import count
 from typing import Generic, TypeVar
 
 from llama_async_proxy.inference.policy import Waiter
-from llama_async_proxy.records import NO_MEMORY, MemoryUse
+from llama_async_proxy.records.runtime import NO_MEMORY, MemoryUse
 
 T = TypeVar("T")
 

@@ -27,16 +27,9 @@ from llama_async_proxy.inference.priority import HIGHEST_PRIORITY
 from llama_async_proxy.inference.queue import Queue, Terms
 from llama_async_proxy.inference.residents import ANSWERING, Residents
 from llama_async_proxy.inference.runtimes import Running, Runtimes
-from llama_async_proxy.records import (
-    NO_OPTIONS,
-    Endpoint,
-    LaunchSpec,
-    MemoryUse,
-    Model,
-    ModelRuntime,
-    ModelStatus,
-    OptionValue,
-)
+from llama_async_proxy.records.models import Model
+from llama_async_proxy.records.options import NO_OPTIONS, OptionValue
+from llama_async_proxy.records.runtime import Endpoint, LaunchSpec, MemoryUse, ModelRuntime, ModelStatus
 from llama_async_proxy.settings import Settings
 
 _IDLE_CHECK_S = 5.0

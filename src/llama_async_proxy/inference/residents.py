@@ -8,7 +8,8 @@ from llama_async_proxy.inference.leases import Leases
 from llama_async_proxy.inference.memory import taken
 from llama_async_proxy.inference.policy import Resident
 from llama_async_proxy.inference.runtimes import Running
-from llama_async_proxy.records import IDLE_TTL, NO_MEMORY, MemoryUse, Model, ModelStatus
+from llama_async_proxy.records.models import IDLE_TTL, Model
+from llama_async_proxy.records.runtime import NO_MEMORY, MemoryUse, ModelStatus
 from llama_async_proxy.settings import Settings
 
 ANSWERING = (ModelStatus.READY, ModelStatus.SLEEPING)

@@ -12,7 +12,7 @@ from llama_async_proxy.inference.lease import Lease
 from llama_async_proxy.inference.leases import Leases
 from llama_async_proxy.inference.policy import Wait
 from llama_async_proxy.inference.queue import Queue
-from llama_async_proxy.records import ModelRuntime, ModelStatus, QueueState
+from llama_async_proxy.records.runtime import ModelRuntime, ModelStatus, QueueState
 
 
 class Running(Protocol):

@@ -26,7 +26,7 @@ from llama_async_proxy.inference.reassembly import NotReassembled, Reassembly
 from llama_async_proxy.inference.residency import Residency
 from llama_async_proxy.inference.routes import Route, parameters
 from llama_async_proxy.inference.upstream import authority
-from llama_async_proxy.records import Endpoint
+from llama_async_proxy.records.runtime import Endpoint
 from llama_async_proxy.settings import Settings
 
 _EVENT_END = b"\n\n\r\n"

@@ -12,7 +12,7 @@ from llama_async_proxy.inference.addressing import body_for, target_for
 from llama_async_proxy.inference.channel import Channel
 from llama_async_proxy.inference.heads import Head, Header
 from llama_async_proxy.inference.pool import Pool
-from llama_async_proxy.records import Endpoint
+from llama_async_proxy.records.runtime import Endpoint
 
 _MAX_BUFFERED = 256 * 1024
 """Bytes of an answer waiting for a slow reader; above it the socket is not read."""

@@ -10,7 +10,7 @@ import msgspec
 from llama_async_proxy.errors import InvalidInput
 from llama_async_proxy.inference.dialects import Dialect
 from llama_async_proxy.inference.routes import ModelIn, Route
-from llama_async_proxy.records import Variant
+from llama_async_proxy.records.models import Variant
 
 RESERVED_PARAMETERS = frozenset({"model", "messages", "prompt", "input", "stream"})
 """A request's own business, never a default."""

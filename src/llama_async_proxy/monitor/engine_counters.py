@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from llama_async_proxy.errors import ServiceError
-from llama_async_proxy.records import Endpoint
+from llama_async_proxy.records.runtime import Endpoint
 
 _LIMIT_S = 2.0
 """A process that decodes a large batch answers late; a status must not wait for it."""

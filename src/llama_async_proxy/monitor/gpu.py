@@ -20,7 +20,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
-from llama_async_proxy.records import GpuSample
+from llama_async_proxy.records.machine import GpuSample
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from llama_async_proxy.errors import NotFound, PermissionDenied
 from llama_async_proxy.monitor.logtext import format_line
-from llama_async_proxy.records import LogLine
+from llama_async_proxy.records.logs import LogLine
 
 SERVICE_LOG = "service.log"
 ENGINE_LOG = "llama-server.log"

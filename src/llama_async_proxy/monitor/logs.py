@@ -22,7 +22,7 @@ from typing import Generic, Protocol, TextIO, TypeVar
 from llama_async_proxy.events import EventBus, LogWritten
 from llama_async_proxy.monitor.logfiles import LogFiles
 from llama_async_proxy.monitor.logtext import clean, console_line
-from llama_async_proxy.records import LogLevel, LogLine
+from llama_async_proxy.records.logs import LogLevel, LogLine
 
 logger = logging.getLogger(__name__)
 

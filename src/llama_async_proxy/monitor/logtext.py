@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta
 
-from llama_async_proxy.records import LogLevel, LogLine
+from llama_async_proxy.records.logs import LogLevel, LogLine
 
 _MAX_MESSAGE = 16_384
 """Characters. A model's output can be one endless line; a log page and a database row should not be."""

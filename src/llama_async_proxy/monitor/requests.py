@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import NewType
 
-from llama_async_proxy.records import RequestCounters
+from llama_async_proxy.records.machine import RequestCounters
 
 _WINDOW_S = 60
 

@@ -16,7 +16,7 @@ from typing import Protocol, TypeVar
 from llama_async_proxy.events import EventBus, SampleTaken, SettingsChanged, Subscription
 from llama_async_proxy.monitor.gpu import NO_GPUS, GpuProbe, GpuReading
 from llama_async_proxy.monitor.host import Disk, HostReading, Memory, Swap
-from llama_async_proxy.records import RequestCounters, Sample
+from llama_async_proxy.records.machine import RequestCounters, Sample
 
 logger = logging.getLogger(__name__)
 

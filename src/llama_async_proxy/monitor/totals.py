@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from llama_async_proxy.records import RequestRecord
+from llama_async_proxy.records.requests import RequestRecord
 
 MAX_MODELS = 1000
 """Names beyond these are counted together: they are the clients' own, and each would stay for ever."""

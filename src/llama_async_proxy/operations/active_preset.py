@@ -26,17 +26,10 @@ from llama_async_proxy.presets.catalogue import Catalogue
 from llama_async_proxy.presets.inheritance import inheritance, model_sections
 from llama_async_proxy.presets.ini import Document
 from llama_async_proxy.presets.validation import check_text
-from llama_async_proxy.records import (
-    NO_OPTIONS,
-    EngineEventType,
-    EngineStatus,
-    Model,
-    ModelDraft,
-    ModelOrigin,
-    ModelRuntime,
-    OptionValue,
-    PresetChange,
-)
+from llama_async_proxy.records.engine import EngineEventType, EngineStatus
+from llama_async_proxy.records.models import Model, ModelDraft, ModelOrigin
+from llama_async_proxy.records.options import NO_OPTIONS, OptionValue, PresetChange
+from llama_async_proxy.records.runtime import ModelRuntime
 from llama_async_proxy.store.presets import PresetFile
 from llama_async_proxy.store.store import Store
 

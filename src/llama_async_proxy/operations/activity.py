@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from llama_async_proxy.errors import StoreUnavailable
 from llama_async_proxy.operations.services import Services
-from llama_async_proxy.records import EngineStatus, ModelStatus
+from llama_async_proxy.records.engine import EngineStatus
+from llama_async_proxy.records.runtime import ModelStatus
 
 
 @dataclass(frozen=True, slots=True)

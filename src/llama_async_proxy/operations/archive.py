@@ -10,7 +10,7 @@ from enum import StrEnum
 from llama_async_proxy.chats import archive, foreign
 from llama_async_proxy.events import ConversationChanged
 from llama_async_proxy.operations.services import Services
-from llama_async_proxy.records import Conversation, NewConversation
+from llama_async_proxy.records.chats import Conversation, NewConversation
 
 
 class FileFormat(StrEnum):

@@ -11,12 +11,10 @@ from llama_async_proxy.errors import Conflict, InvalidInput
 from llama_async_proxy.events import BranchChosen, ConversationChanged, ConversationDeleted
 from llama_async_proxy.inference.names import choose
 from llama_async_proxy.operations.services import Services
-from llama_async_proxy.records import (
+from llama_async_proxy.records.chats import (
     Conversation,
     Image,
     Message,
-    Model,
-    ModelKind,
     NewConversation,
     Opening,
     Rephrase,
@@ -24,6 +22,7 @@ from llama_async_proxy.records import (
     Sampling,
     Say,
 )
+from llama_async_proxy.records.models import Model, ModelKind
 from llama_async_proxy.store.chats import ConversationChanges, RoleTotals
 
 MAX_MESSAGE_LENGTH = 2_000_000

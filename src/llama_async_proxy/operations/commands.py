@@ -11,7 +11,9 @@ from collections.abc import Mapping
 
 from llama_async_proxy.engines.custom import COMMAND_OPTIONS, START, has_command, parse_command
 from llama_async_proxy.errors import InvalidInput, PermissionDenied
-from llama_async_proxy.records import IDLE_TTL, CustomCommand, Model, ModelFacts, ModelFile, ModelKind, OptionValue
+from llama_async_proxy.records.models import IDLE_TTL, Model, ModelFacts, ModelFile, ModelKind
+from llama_async_proxy.records.options import OptionValue
+from llama_async_proxy.records.runtime import CustomCommand
 from llama_async_proxy.settings import Settings
 
 COMMAND_PATH = "command:"

@@ -16,7 +16,8 @@ from llama_async_proxy.gguf.memory import (
 from llama_async_proxy.gguf.shape import ModelShape
 from llama_async_proxy.inference.policy import Capacity
 from llama_async_proxy.operations.load_settings import ALL_LAYERS
-from llama_async_proxy.records import NO_MEMORY, MemoryUse, OptionValue
+from llama_async_proxy.records.options import OptionValue
+from llama_async_proxy.records.runtime import NO_MEMORY, MemoryUse
 
 LEAST_CONTEXT = 4096
 """Tokens. The engine chooses no smaller context by itself (`--fit-ctx`), and neither do we."""

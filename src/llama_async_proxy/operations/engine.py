@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from llama_async_proxy.errors import Conflict
 from llama_async_proxy.operations.services import Services
-from llama_async_proxy.records import EngineState, EngineStatus
+from llama_async_proxy.records.engine import EngineState, EngineStatus
 
 _RESTART_PAUSE_S = 2.0
 """Documented to clients: a restart stops, waits two seconds, starts."""

@@ -13,7 +13,9 @@ from llama_async_proxy.operations.demand import Demand
 from llama_async_proxy.operations.memory import budget_of, free_gpu_bytes, gpus_free
 from llama_async_proxy.operations.models import ModelRef, ModelView, find, view
 from llama_async_proxy.operations.services import Services
-from llama_async_proxy.records import NO_MEMORY, MemoryUse, OptionValue, Sample, no_options
+from llama_async_proxy.records.machine import Sample
+from llama_async_proxy.records.options import OptionValue, no_options
+from llama_async_proxy.records.runtime import NO_MEMORY, MemoryUse
 
 
 class Fit(StrEnum):

@@ -8,7 +8,9 @@ from llama_async_proxy.errors import StoreUnavailable
 from llama_async_proxy.operations.engine import EngineView
 from llama_async_proxy.operations.engine import view as engine_view
 from llama_async_proxy.operations.services import Services
-from llama_async_proxy.records import EngineStatus, ModelStatus, RequestCounters, Sample
+from llama_async_proxy.records.engine import EngineStatus
+from llama_async_proxy.records.machine import RequestCounters, Sample
+from llama_async_proxy.records.runtime import ModelStatus
 from llama_async_proxy.settings import Settings
 
 

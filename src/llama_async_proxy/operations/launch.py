@@ -18,7 +18,9 @@ from llama_async_proxy.operations.commands import command_of
 from llama_async_proxy.presets.catalogue import BadValue, Catalogue, default_value, typed
 from llama_async_proxy.presets.inheritance import Layers, layers, model_sections
 from llama_async_proxy.presets.ini import Document
-from llama_async_proxy.records import IDLE_TTL, NO_OPTIONS, LaunchSpec, Model, OptionType, OptionValue
+from llama_async_proxy.records.models import IDLE_TTL, Model
+from llama_async_proxy.records.options import NO_OPTIONS, OptionType, OptionValue
+from llama_async_proxy.records.runtime import LaunchSpec
 from llama_async_proxy.settings import Settings
 
 _FLAG_OF_SETTING = {

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 
 from llama_async_proxy.errors import InvalidInput
 from llama_async_proxy.gguf.memory import CACHE_BYTES_PER_32, FlashAttention, LoadSettings
-from llama_async_proxy.records import LaunchSpec, OptionValue
+from llama_async_proxy.records.options import OptionValue
+from llama_async_proxy.records.runtime import LaunchSpec
 
 MAX_GPUS = 16
 """As many as llama.cpp knows."""

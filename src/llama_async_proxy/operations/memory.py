@@ -18,7 +18,10 @@ from llama_async_proxy.gguf.shape import ModelShape, model_shape
 from llama_async_proxy.inference.policy import UNLIMITED, Capacity
 from llama_async_proxy.operations.demand import Demand
 from llama_async_proxy.operations.load_settings import draft_path, draft_settings, gpu_layers, load_settings
-from llama_async_proxy.records import NO_MEMORY, EngineState, LaunchSpec, MemoryUse, Model, Sample
+from llama_async_proxy.records.engine import EngineState
+from llama_async_proxy.records.machine import Sample
+from llama_async_proxy.records.models import Model
+from llama_async_proxy.records.runtime import NO_MEMORY, LaunchSpec, MemoryUse
 from llama_async_proxy.settings import Settings
 
 logger = logging.getLogger(__name__)

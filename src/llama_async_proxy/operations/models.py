@@ -23,17 +23,9 @@ from llama_async_proxy.inference.variants import RESERVED_PARAMETERS
 from llama_async_proxy.operations.commands import check_change, check_options, command_file
 from llama_async_proxy.operations.scan import read_model_file, scan_directories
 from llama_async_proxy.operations.services import Services
-from llama_async_proxy.records import (
-    BrokenFile,
-    Model,
-    ModelDraft,
-    ModelFile,
-    ModelOrigin,
-    ModelRuntime,
-    OptionValue,
-    Variant,
-    no_options,
-)
+from llama_async_proxy.records.models import BrokenFile, Model, ModelDraft, ModelFile, ModelOrigin, Variant
+from llama_async_proxy.records.options import OptionValue, no_options
+from llama_async_proxy.records.runtime import ModelRuntime
 
 ModelRef: TypeAlias = int | str
 """A model's id, or anything a request may call it: slug, name, alias, file name."""

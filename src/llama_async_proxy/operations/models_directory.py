@@ -14,7 +14,8 @@ from llama_async_proxy.inference.memory import taken
 from llama_async_proxy.operations.models import view
 from llama_async_proxy.operations.scan import scan_directories
 from llama_async_proxy.operations.services import Services
-from llama_async_proxy.records import NO_MEMORY, BrokenFile, Model, ModelFile
+from llama_async_proxy.records.models import BrokenFile, Model, ModelFile
+from llama_async_proxy.records.runtime import NO_MEMORY
 
 _USUAL_CONTEXT = 4096
 """Tokens where no setting says how many: what a model was trained for is often more than fits anywhere."""

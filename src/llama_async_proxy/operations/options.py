@@ -13,7 +13,8 @@ from llama_async_proxy.operations.models import ModelRef, find
 from llama_async_proxy.operations.services import Services
 from llama_async_proxy.presets.catalogue import BadValue, Catalogue, OptionGroup, as_text, typed
 from llama_async_proxy.presets.validation import checked_name
-from llama_async_proxy.records import Model, OptionValue
+from llama_async_proxy.records.models import Model
+from llama_async_proxy.records.options import OptionValue
 
 _OPTIONS_KEY = "llama.options"
 _MAX_MODELS_KEY = "maxModels"

@@ -12,7 +12,7 @@ from llama_async_proxy.presets.editing import Changes, merged, typed_config
 from llama_async_proxy.presets.inheritance import GROUP_KEY, Inheritance, Level, inheritance, is_model, model_sections
 from llama_async_proxy.presets.ini import GLOBAL, Document
 from llama_async_proxy.presets.validation import checked_name
-from llama_async_proxy.records import OptionValue
+from llama_async_proxy.records.options import OptionValue
 
 
 @dataclass(frozen=True, slots=True)

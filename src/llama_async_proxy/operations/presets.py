@@ -16,7 +16,7 @@ from llama_async_proxy.presets.inheritance import flattened
 from llama_async_proxy.presets.ini import Document, IniError
 from llama_async_proxy.presets.templates import DEFAULT_NAME, DEFAULT_TEXT, TEMPLATES
 from llama_async_proxy.presets.validation import Problem, Verdict, check, check_text, checked_name
-from llama_async_proxy.records import OptionValue, PresetChange
+from llama_async_proxy.records.options import OptionValue, PresetChange
 from llama_async_proxy.store.presets import PresetFile, PresetVersion
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from llama_async_proxy.errors import InvalidInput
 from llama_async_proxy.operations.services import Services
-from llama_async_proxy.records import LiveRequest, RequestRecord
+from llama_async_proxy.records.requests import LiveRequest, RequestRecord
 
 MOST_RECENT = 1000
 

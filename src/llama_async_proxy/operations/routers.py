@@ -11,7 +11,8 @@ from llama_async_proxy.errors import ServiceError
 from llama_async_proxy.events import EventBus, ModelCreated
 from llama_async_proxy.operations.commands import fileless
 from llama_async_proxy.operations.launch import LaunchPlanner
-from llama_async_proxy.records import LaunchSpec, Model, ModelDraft, ModelOrigin
+from llama_async_proxy.records.models import Model, ModelDraft, ModelOrigin
+from llama_async_proxy.records.runtime import LaunchSpec
 from llama_async_proxy.settings import Settings
 from llama_async_proxy.store.store import Store
 

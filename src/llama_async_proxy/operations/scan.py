@@ -24,7 +24,7 @@ from llama_async_proxy.gguf.files import (
     shard_of,
 )
 from llama_async_proxy.gguf.reader import GgufError, Header, has_magic, read_header
-from llama_async_proxy.records import BrokenFile, Model, ModelFile
+from llama_async_proxy.records.models import BrokenFile, Model, ModelFile
 
 _NOTHING_KNOWN: Mapping[str, Model] = MappingProxyType({})
 

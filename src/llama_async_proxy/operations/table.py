@@ -33,7 +33,7 @@ from llama_async_proxy.operations import (
 )
 from llama_async_proxy.operations.services import Services
 from llama_async_proxy.presets.inheritance import Inheritance
-from llama_async_proxy.records import Image
+from llama_async_proxy.records.chats import Image
 
 Input = TypeVar("Input")
 Output = TypeVar("Output")

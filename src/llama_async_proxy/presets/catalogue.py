@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from llama_async_proxy.records import EngineOption, OptionType, OptionValue
+from llama_async_proxy.records.options import EngineOption, OptionType, OptionValue
 
 _TRUE = frozenset({"on", "enabled", "true", "1"})
 _FALSE = frozenset({"off", "disabled", "false", "0"})

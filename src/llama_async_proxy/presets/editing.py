@@ -8,7 +8,7 @@ from typing import TypeAlias
 from llama_async_proxy.presets.catalogue import BadValue, Catalogue, as_text, typed
 from llama_async_proxy.presets.inheritance import OUR_KEYS
 from llama_async_proxy.presets.ini import Document, IniError
-from llama_async_proxy.records import OptionValue
+from llama_async_proxy.records.options import OptionValue
 
 Config: TypeAlias = Mapping[str, Mapping[str, OptionValue]]
 """Values by section and key."""

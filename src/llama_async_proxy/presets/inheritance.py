@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from llama_async_proxy.presets.catalogue import BadValue, Catalogue, default_value, typed
 from llama_async_proxy.presets.ini import GLOBAL, Document, IniError, Section
-from llama_async_proxy.records import OptionValue
+from llama_async_proxy.records.options import OptionValue
 
 GROUP_PREFIX = "group:"
 GROUP_KEY = "group"

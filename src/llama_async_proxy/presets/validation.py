@@ -16,7 +16,7 @@ from llama_async_proxy.errors import InvalidInput
 from llama_async_proxy.presets.catalogue import BadValue, Catalogue, typed
 from llama_async_proxy.presets.inheritance import GROUP_KEY, GROUP_PREFIX, VERSION_KEY, is_group, is_model
 from llama_async_proxy.presets.ini import GLOBAL, Document, Entry, IniError, Section
-from llama_async_proxy.records import EngineOption
+from llama_async_proxy.records.options import EngineOption
 
 MAX_PROBLEMS = 100
 MAX_TEXT_BYTES = 256 << 10

@@ -9,7 +9,7 @@ from typing import Any, TypedDict, Unpack
 from sqlalchemy import Connection, Row, and_, delete, func, insert, select, update
 
 from llama_async_proxy.errors import NotFound
-from llama_async_proxy.records import (
+from llama_async_proxy.records.chats import (
     Attachment,
     Conversation,
     Image,

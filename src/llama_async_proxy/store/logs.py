@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, delete, func, insert, or_, select
 
-from llama_async_proxy.records import LogLevel, LogLine
+from llama_async_proxy.records.logs import LogLevel, LogLine
 from llama_async_proxy.store.database import Database, storable
 from llama_async_proxy.store.schema import logs
 from llama_async_proxy.store.writer import Writer

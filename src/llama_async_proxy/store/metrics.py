@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Row, case, delete, func, insert, select
 from sqlalchemy.dialects.sqlite import insert as upsert_into
 
 from llama_async_proxy.errors import InvalidInput
-from llama_async_proxy.records import GpuSample, HistoryPoint, RequestCounters, Sample
+from llama_async_proxy.records.machine import GpuSample, HistoryPoint, RequestCounters, Sample
 from llama_async_proxy.store.database import Database
 from llama_async_proxy.store.schema import GAUGES, rollups, samples
 from llama_async_proxy.store.writer import Writer

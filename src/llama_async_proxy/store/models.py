@@ -15,16 +15,8 @@ from typing import Any, TypedDict, Unpack
 from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
 
 from llama_async_proxy.errors import Conflict, InvalidInput, NotFound
-from llama_async_proxy.records import (
-    Model,
-    ModelDraft,
-    ModelFacts,
-    ModelFile,
-    ModelKind,
-    ModelOrigin,
-    OptionValue,
-    Variant,
-)
+from llama_async_proxy.records.models import Model, ModelDraft, ModelFacts, ModelFile, ModelKind, ModelOrigin, Variant
+from llama_async_proxy.records.options import OptionValue
 from llama_async_proxy.store.database import Database
 from llama_async_proxy.store.schema import models, variants
 from llama_async_proxy.store.writer import Writer

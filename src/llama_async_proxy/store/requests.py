@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, and_, delete, func, or_, select
 
-from llama_async_proxy.records import RequestRecord
+from llama_async_proxy.records.requests import RequestRecord
 from llama_async_proxy.store.database import Database, storable
 from llama_async_proxy.store.schema import requests
 from llama_async_proxy.store.writer import Writer

@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 from sqlalchemy import Connection, Row, text
 
 from llama_async_proxy.errors import Conflict
-from llama_async_proxy.records import Role
+from llama_async_proxy.records.chats import Role
 from llama_async_proxy.store.database import Database, storable
 from llama_async_proxy.store.scripts import has_unspaced
 

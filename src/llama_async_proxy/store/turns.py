@@ -9,17 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, delete, func, insert, not_, select, update
 
 from llama_async_proxy.errors import InvalidInput, NotFound
-from llama_async_proxy.records import (
-    AnswerEnd,
-    Image,
-    Message,
-    MessageStatus,
-    Opening,
-    Rephrase,
-    Role,
-    Say,
-    Turn,
-)
+from llama_async_proxy.records.chats import AnswerEnd, Image, Message, MessageStatus, Opening, Rephrase, Role, Say, Turn
 from llama_async_proxy.store.chats import insert_images, load, load_images, load_thread, to_message
 from llama_async_proxy.store.database import Database, our_errors
 from llama_async_proxy.store.schema import attachments, conversations, messages

@@ -1,0 +1,212 @@
+"""Stored conversations, and what is said in them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeAlias
+
+from llama_async_proxy.records.requests import RequestRecord
+
+
+class Role(StrEnum):
+    SYSTEM = "system"
+    USER = "user"
+    ASSISTANT = "assistant"
+
+
+class MessageStatus(StrEnum):
+    COMPLETE = "complete"
+    GENERATING = "generating"
+    STOPPED = "stopped"
+    """A person ended it."""
+    INTERRUPTED = "interrupted"
+    """The service or the engine ended in its middle."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How answers are drawn, and how much of a conversation the model sees. None: whatever rules otherwise."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    num_predict: int | None = None
+    """Most tokens of an answer."""
+    repeat_penalty: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] | None = None
+    context_history_limit: int | None = None
+    """Newest messages that go to the model; 0: all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conversation:
+    id: int
+    title: str
+    has_automatic_title: bool
+    """It may be replaced by a better one; a title that a person gave never is."""
+    model: str
+    """A name of a model; not necessarily of one that still exists."""
+    system_prompt: str | None
+    """None: the setting's."""
+    sampling: Sampling
+    is_pinned: bool
+    is_archived: bool
+    created_at_ms: int
+    updated_at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    media_type: str
+    data: bytes = field(repr=False)
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """An image that is stored with a message, without its bytes."""
+
+    id: int
+    media_type: str
+    name: str
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One node of a conversation's tree. The active ones make up the conversation as it is read, oldest first."""
+
+    id: int
+    conversation_id: int
+    parent_id: int | None
+    role: Role
+    content: str
+    reasoning: str | None
+    model: str | None
+    status: MessageStatus
+    is_active: bool
+    created_at_ms: int
+    response_ms: float | None = None
+    """From sending to the last token, of an answer."""
+    prompt_tokens: int | None = None
+    tokens: int | None = None
+    """As the engine counted them."""
+    tokens_per_second: float | None = None
+    attachments: tuple[Attachment, ...] = ()
+
+    @property
+    def estimated_tokens(self) -> int:
+        """The engine's count, else a quarter of the characters."""
+        return (len(self.content) + 3) // 4 if self.tokens is None else self.tokens
+
+
+@dataclass(frozen=True, slots=True)
+class NewMessage:
+    """`parent` is the index of an earlier message of the same new conversation."""
+
+    parent: int | None
+    role: Role
+    content: str
+    reasoning: str | None = None
+    model: str | None = None
+    status: MessageStatus = MessageStatus.COMPLETE
+    created_at_ms: int | None = None
+    """None: now."""
+    response_ms: float | None = None
+    prompt_tokens: int | None = None
+    tokens: int | None = None
+    tokens_per_second: float | None = None
+    images: tuple[Image, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NewConversation:
+    title: str
+    model: str
+    has_automatic_title: bool = False
+    system_prompt: str | None = None
+    sampling: Sampling = field(default_factory=Sampling)
+    is_pinned: bool = False
+    is_archived: bool = False
+    created_at_ms: int | None = None
+    updated_at_ms: int | None = None
+    """None: now."""
+    messages: tuple[NewMessage, ...] = ()
+    active: int | None = None
+    """Index of the last message of the active branch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Say:
+    """Go on where the conversation stands."""
+
+    content: str
+    images: tuple[Image, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rephrase:
+    """Say something else in place of an earlier message, in a branch of its own. Its images stay."""
+
+    message_id: int
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Answer again, beside the earlier answer; or answer a message that has none."""
+
+    message_id: int
+
+
+Opening: TypeAlias = Say | Rephrase | Retry
+"""How a turn of a conversation begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    conversation: Conversation
+    thread: tuple[Message, ...]
+    """Active messages up to the one that is to be answered."""
+    images: Mapping[int, tuple[Image, ...]]
+    """By message id, those of the thread."""
+    answer: Message
+    """Still empty."""
+    before: int | None
+    """Last message of the branch that was active before."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerEnd:
+    status: MessageStatus
+    response_ms: float
+    prompt_tokens: int | None = None
+    tokens: int | None = None
+    tokens_per_second: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionRequest:
+    """A chat completion that the service itself asks for."""
+
+    model: str
+    """Any name of it."""
+    body: Mapping[str, object]
+    """As of /v1/chat/completions, without model and stream."""
+    client: str
+    """Who asks, for the record."""
+    route: str
+    """On whose behalf, for the record."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    record: RequestRecord
+    was_stopped: bool
+    """It was asked to stop before the model came to its end."""
