@@ -17,6 +17,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 
@@ -37,21 +38,29 @@ def body(*, stream: bool) -> bytes:
     return json.dumps({**asked, "max_tokens": TOKENS, "n_predict": TOKENS, "ignore_eos": True}).encode()
 
 
-async def asked(port: int, path: str, *, stream: bool) -> asyncio.StreamWriter:
+class Server(NamedTuple):
+    port: int
+    key: str = ""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"authorization": f"Bearer {self.key}"}
+
+
+async def asked(server: Server, path: str, *, stream: bool) -> asyncio.StreamWriter:
     """A connection whose request has been sent."""
-    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    _, writer = await asyncio.open_connection("127.0.0.1", server.port)
     data = body(stream=stream)
-    head = (
-        f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {len(data)}\r\n"
-    )
-    writer.write(head.encode() + b"\r\n" + data)
+    fields = {"host": "localhost", "content-type": "application/json", "content-length": len(data), **server.headers}
+    lines = [f"POST {path} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
+    writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + data)
     await writer.drain()
     return writer
 
 
 @contextlib.asynccontextmanager
-async def other_stream(port: int) -> AsyncIterator[None]:
-    writer = await asked(port, "/v1/chat/completions", stream=True)
+async def other_stream(server: Server) -> AsyncIterator[None]:
+    writer = await asked(server, "/v1/chat/completions", stream=True)
     try:
         yield
     finally:
@@ -59,27 +68,28 @@ async def other_stream(port: int) -> AsyncIterator[None]:
 
 
 class Slots:
-    def __init__(self, http: httpx.AsyncClient, engine: int) -> None:
+    def __init__(self, http: httpx.AsyncClient, engine: Server) -> None:
         self._http = http
-        self._url = f"http://127.0.0.1:{engine}/slots"
+        self._engine = engine
 
     async def until(self, busy: int, limit_s: float) -> float:
         """Seconds until so many slots are at work; `limit_s` when it takes longer."""
         started = time.perf_counter()
         while (elapsed := time.perf_counter() - started) < limit_s:
-            slots = (await self._http.get(self._url)).json()
+            url = f"http://127.0.0.1:{self._engine.port}/slots"
+            slots = (await self._http.get(url, headers=self._engine.headers)).json()
             if sum(slot["is_processing"] for slot in slots) == busy:
                 return elapsed
             await asyncio.sleep(POLL_S)
         return limit_s
 
 
-async def freed_s(port: int, slots: Slots, path: str, *, stream: bool) -> float:
+async def freed_s(server: Server, slots: Slots, path: str, *, stream: bool) -> float:
     """From the client's close until the slot is free."""
     await slots.until(0, PATIENCE_S * 10)
-    async with other_stream(port):
+    async with other_stream(server):
         await slots.until(1, PATIENCE_S)
-        writer = await asked(port, path, stream=stream)
+        writer = await asked(server, path, stream=stream)
         await slots.until(2, PATIENCE_S)
         await asyncio.sleep(0.5)
         writer.transport.abort()
@@ -89,12 +99,15 @@ async def freed_s(port: int, slots: Slots, path: str, *, stream: bool) -> float:
 async def measure(service: RunningService, rounds: int) -> dict[str, dict[str, float]]:
     rows: dict[str, dict[str, float]] = {}
     service.call("POST", "/api/models/slow/load")
-    [engine] = [c.laddr.port for child in service.children() for c in child.net_connections() if c.status == "LISTEN"]
+    [(child, port)] = [
+        (p, c.laddr.port) for p in service.children() for c in p.net_connections() if c.status == "LISTEN"
+    ]
+    engine = Server(port, child.environ()["LLAMA_API_KEY"])
     async with httpx.AsyncClient(timeout=60) as http:
         slots = Slots(http, engine)
         for path in ("/v1/chat/completions", "/completion", "/v1/messages"):
             for stream in (True, False):
-                times = [await freed_s(service.port, slots, path, stream=stream) for _ in range(rounds)]
+                times = [await freed_s(Server(service.port), slots, path, stream=stream) for _ in range(rounds)]
                 straight = await freed_s(engine, slots, path, stream=stream)
                 name = f"{path}, {'streamed' if stream else 'in one piece'}"
                 rows[name] = {

@@ -66,10 +66,11 @@ def spec(path: Path, kind: ModelKind = ModelKind.CHAT, timeout_s: float = 30.0, 
     return LaunchSpec(1, path.stem, str(path), kind, named, load_timeout_s=timeout_s)
 
 
-async def post(runtime: ModelRuntime, path: str, body: object) -> object:
+async def post(runtime: ModelRuntime, path: str, body: object, *, with_key: bool = True) -> object:
     assert runtime.endpoint is not None
     url = f"http://127.0.0.1:{runtime.endpoint.port}{path}"
-    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    key = {"Authorization": f"Bearer {runtime.endpoint.api_key}"} if with_key else {}
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json", **key})
 
     def fetch() -> object:
         try:
@@ -109,6 +110,16 @@ async def test_load_progress_and_log_levels_come_from_the_real_output(rig: Rig, 
     assert any("loading model" in line.message and line.level is LogLevel.INFO for line in rig.lines)
     assert not [line for line in rig.lines if line.message.startswith("0.")], "an unknown log format"
     assert {line.source for line in rig.lines} == {"model:chat"}
+
+
+async def test_nobody_else_may_use_a_model_by_its_port(rig: Rig, model_files: Path) -> None:
+    runtime = await rig.engine.load(spec(model_files / "chat.gguf"))
+    answer = await post(runtime, "/completion", {"prompt": "a", "n_predict": 1}, with_key=False)
+    assert isinstance(answer, dict)
+    assert answer["error"]["code"] == 401
+    assert runtime.endpoint is not None
+    assert runtime.endpoint.api_key is not None
+    assert runtime.endpoint.api_key not in repr(runtime)
 
 
 async def test_no_web_page_may_read_the_answers(rig: Rig, model_files: Path) -> None:
@@ -214,7 +225,8 @@ async def test_an_endless_answer_does_not_hold_up_an_unload_for_long(rig: Rig, m
     assert runtime.endpoint is not None
     reader, writer = await asyncio.open_connection("127.0.0.1", runtime.endpoint.port)
     body = json.dumps({"prompt": "the", "n_predict": -1, "stream": True, "ignore_eos": True}).encode()
-    writer.write(b"POST /completion HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+    fields = f"Host: x\r\nAuthorization: Bearer {runtime.endpoint.api_key}\r\nContent-Length: {len(body)}\r\n\r\n"
+    writer.write(b"POST /completion HTTP/1.1\r\n" + fields.encode() + body)
     await reader.readuntil(b"data: ")
     began = time.monotonic()
     await rig.engine.unload(1, drain_s=0.2)

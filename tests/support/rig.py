@@ -128,9 +128,10 @@ async def get(runtime: ModelRuntime, path: str) -> object:
     """The JSON a model's process answers."""
     assert runtime.endpoint is not None
     url = f"http://{runtime.endpoint.host}:{runtime.endpoint.port}{path}"
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {runtime.endpoint.api_key}"})
 
     def fetch() -> object:
-        with urllib.request.urlopen(url, timeout=10) as response:
+        with urllib.request.urlopen(request, timeout=10) as response:
             return json.load(response)
 
     return await asyncio.to_thread(fetch)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 import shutil
 import sys
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
@@ -15,6 +16,7 @@ from llama_async_proxy.engines import leash, probe
 from llama_async_proxy.engines.custom import filled
 from llama_async_proxy.engines.discovery import Launcher
 from llama_async_proxy.engines.options import (
+    API_KEY_VARIABLE,
     LOG_ENVIRONMENT,
     StateLine,
     arguments,
@@ -34,6 +36,7 @@ FIRST_POLL_S, LAST_POLL_S = 0.3, 2.0
 """Pauses between health checks of a server that does not report its state, doubled from first to last."""
 CONFIRM_S = 0.02
 """Pause after the first health check that contradicts a report of readiness."""
+_KEY_BYTES = 24
 STOP_COMMAND_S = 30.0
 """For a stop command and what it asks to stop; those of containers take ten seconds by default."""
 
@@ -93,7 +96,8 @@ class Program:
 
 def llama_program(launcher: Launcher, spec: LaunchSpec, endpoint: Endpoint, ours: Mapping[str, str]) -> Program:
     """llama-server, or what stands in for it, in our environment. Raises InvalidInput for an unfit option."""
-    environment = {**child_environment(ours), **LOG_ENVIRONMENT}
+    key = {API_KEY_VARIABLE: endpoint.api_key} if endpoint.api_key is not None else {}
+    environment = {**child_environment(ours), **LOG_ENVIRONMENT, **key}
     return Program((*launcher.argv, *arguments(spec, endpoint)), environment)
 
 
@@ -228,6 +232,8 @@ def process_start(launcher: Launcher, environment: Mapping[str, str]) -> Start:
     async def start(spec: LaunchSpec, listener: Listener) -> Instance:
         endpoint = Endpoint(LOOPBACK, free_port())
         if spec.command is None:
+            # Any program here could use its port else, and any page in a browser, though it could not read the answers.
+            endpoint = replace(endpoint, api_key=secrets.token_urlsafe(_KEY_BYTES))
             program = llama_program(launcher, spec, endpoint, environment)
         else:
             program = await asyncio.to_thread(custom_program, spec.command, spec, endpoint, environment)

@@ -96,10 +96,12 @@ def _flag(key: str, value: OptionValue) -> Iterator[str]:
 
 def child_environment(ours: Mapping[str, str]) -> dict[str, str]:
     """The environment of a model's process: ours, less what would undo RESERVED."""
-    hidden = {f"LLAMA_ARG_{key.upper().replace('-', '_')}" for key in RESERVED} | {"LLAMA_API_KEY"}
+    hidden = {f"LLAMA_ARG_{key.upper().replace('-', '_')}" for key in RESERVED} | {API_KEY_VARIABLE}
     return {**CHILD_ENVIRONMENT, **{name: text for name, text in ours.items() if name not in hidden}}
 
 
+API_KEY_VARIABLE = "LLAMA_API_KEY"
+"""Of the key it asks for; on the command line every user of the machine could read it."""
 LOG_ENVIRONMENT = MappingProxyType({"LLAMA_ARG_LOG_JSONL": "1"})
 """Makes it log JSON, with the memory it counts. A variable, as older builds refuse the flag; they log text then."""
 

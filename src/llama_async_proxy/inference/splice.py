@@ -25,7 +25,7 @@ from llama_async_proxy.inference.proxy import CLIENT_GONE, ClientGone, Request, 
 from llama_async_proxy.inference.reassembly import NotReassembled, Reassembly
 from llama_async_proxy.inference.residency import Residency
 from llama_async_proxy.inference.routes import Route, parameters
-from llama_async_proxy.inference.upstream import authority
+from llama_async_proxy.inference.upstream import authority, authorization
 from llama_async_proxy.records.runtime import Endpoint
 from llama_async_proxy.settings import Settings
 
@@ -77,7 +77,8 @@ class RequestHead:
         if endpoint is not self._endpoint:
             query = b"?" + self.query if self.query else b""
             target = b"%b %b%b" % (self.method.encode(), self.route.path.encode(), query)
-            self._begins = b"%b HTTP/1.1\r\nhost: %b\r\n%b" % (target, authority(endpoint), self._lines)
+            lines = _lines([(b"host", authority(endpoint)), *authorization(endpoint)]) + self._lines
+            self._begins = b"%b HTTP/1.1\r\n%b" % (target, lines)
             self._endpoint = endpoint
         if body or self.method == "POST":
             return b"%bcontent-length: %d\r\n\r\n%b" % (self._begins, len(body), body)

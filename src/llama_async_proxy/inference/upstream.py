@@ -35,12 +35,15 @@ class UpstreamRequest:
 
     def head(self, endpoint: Endpoint) -> bytes:
         lines = [b"%b %b HTTP/1.1\r\nhost: %b" % (self.method.encode(), self.target, authority(endpoint))]
-        lines += [b"%b: %b" % header for header in self.headers]
-        if endpoint.api_key is not None:
-            lines.append(b"authorization: Bearer " + endpoint.api_key.encode())
+        lines += [b"%b: %b" % header for header in (*self.headers, *authorization(endpoint))]
         if self.body or self.method == "POST":
             lines.append(b"content-length: %d" % len(self.body))
         return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
+def authorization(endpoint: Endpoint) -> tuple[Header, ...]:
+    """The header that opens it, if it needs one."""
+    return () if endpoint.api_key is None else ((b"authorization", b"Bearer " + endpoint.api_key.encode()),)
 
 
 def authority(endpoint: Endpoint) -> bytes:
