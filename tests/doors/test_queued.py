@@ -82,7 +82,7 @@ async def test_the_ui_is_told_its_position_and_why_it_waits(queued: Queued) -> N
         [slow] = [model for model in snapshot["data"]["models"] if model["slug"] == "slow"]
         assert slow["status"] == "queued"
         assert (slow["queue"]["position"], slow["queue"]["requests"]) == (1, 1)
-        assert slow["queue"]["reason"] == "its place, or the memory it needs, is taken by models that are answering"
+        assert slow["queue"]["reason"] == "all places are taken by models that are answering"
         queued.tasks[1].cancel()
 
         def no_longer_waits(delta: Any) -> bool:

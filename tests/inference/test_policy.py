@@ -62,7 +62,7 @@ def test_a_resident_model_needs_no_place() -> None:
 
 
 def test_busy_models_are_waited_for() -> None:
-    assert load(9, [BUSY, PINNED], 2) is Wait.FOR_BUSY
+    assert load(9, [BUSY, PINNED], 2) is Wait.FOR_PLACE
 
 
 def test_pinned_models_are_not() -> None:
@@ -174,7 +174,7 @@ def test_newcomers_to_a_closed_model_wait_and_the_next_change_is_known() -> None
     assert (before.closed, before.next_s, before.admitted) == (frozenset(), 30.0, (1,))
     after = plan(waiters, residents, limits, 30.0)
     assert (after.closed, after.next_s, after.admitted) == (frozenset({1}), None, ())
-    assert after.waits == {2: Wait.FOR_BUSY, 1: Wait.FOR_TURN}
+    assert after.waits == {2: Wait.FOR_PLACE, 1: Wait.FOR_TURN}
 
 
 def test_a_closed_model_that_has_become_idle_leaves_although_others_wait_for_it() -> None:
@@ -235,14 +235,14 @@ def test_small_models_are_spared_when_a_larger_one_has_to_leave_anyway() -> None
 
 
 def test_memory_of_busy_models_is_waited_for_and_never_taken() -> None:
-    assert may_load(wanting(5), [sized(BUSY, 6)], MEMORY) is Wait.FOR_BUSY
+    assert may_load(wanting(5), [sized(BUSY, 6)], MEMORY) is Wait.FOR_MEMORY
     assert may_load(wanting(5), [sized(LEAVING, 6)], MEMORY) is Wait.FOR_UNLOAD
 
 
 def test_a_load_above_what_is_free_gets_the_machine_for_itself() -> None:
     assert may_load(wanting(14), [], MEMORY) == Admission()
     assert may_load(wanting(14), [sized(OLD, 1), sized(NEW, 1)], MEMORY) == Admission((1, 3))
-    assert may_load(wanting(14), [sized(BUSY, 1)], MEMORY) is Wait.FOR_BUSY
+    assert may_load(wanting(14), [sized(BUSY, 1)], MEMORY) is Wait.FOR_MEMORY
 
 
 def test_a_load_above_what_the_machine_has_is_refused_unless_forced() -> None:
@@ -297,7 +297,7 @@ TOGETHER = Limits(0, F, groups=(Group(frozenset({1, 9}), together=True),))
 
 def test_models_that_exclude_each_other_are_never_loaded_at_once() -> None:
     assert may_load(Waiter(9, 0.0), [OLD, NEW], APART) == Admission((1,))
-    assert may_load(Waiter(9, 0.0), [replace(OLD, busy=True), NEW], APART) is Wait.FOR_BUSY
+    assert may_load(Waiter(9, 0.0), [replace(OLD, busy=True), NEW], APART) is Wait.FOR_GROUP
     assert may_load(Waiter(9, 0.0), [replace(OLD, pinned=True)], APART) == Refusal(Obstacle.GROUP)
     assert may_load(Waiter(3, 0.0), [OLD], APART) == Admission()
 

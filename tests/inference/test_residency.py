@@ -512,7 +512,7 @@ async def test_a_waiting_request_knows_its_position_and_leaves_no_trace() -> Non
         assert third.queue is not None
         assert (second.queue.position, second.queue.requests) == (1, 2)
         assert (third.queue.position, third.queue.requests) == (2, 1)
-        assert "is taken by models that are answering" in second.queue.reason
+        assert "all places are taken" in second.queue.reason
         assert abs(second.queue.since_ms - time.time() * 1000) < 5000
         assert {runtime.model_id for runtime in house.residency.runtimes()} == {1, 2, 3}
         for holder in waiting:

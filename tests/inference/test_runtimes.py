@@ -35,7 +35,7 @@ class Line:
         self.runtimes = Runtimes(self.engine, self.queue, self.leases, self.paper)
         self.engine.set(1, ModelStatus.READY, endpoint=AT)
         self.first = self.join(2)
-        self.runtimes.waits = {2: Wait.FOR_BUSY}
+        self.runtimes.waits = {2: Wait.FOR_PLACE}
 
     def join(self, model_id: int, waited_s: float = 0.0) -> Lease:
         lease = Lease(make_model(model_id))

@@ -115,7 +115,9 @@ class Wait(Enum):
     """Why not yet, for people."""
 
     FOR_UNLOAD = "a place is being made free"
-    FOR_BUSY = "its place, or the memory it needs, is taken by models that are answering"
+    FOR_PLACE = "all places are taken by models that are answering"
+    FOR_GROUP = "a model that its group keeps it from running with is answering"
+    FOR_MEMORY = "the memory it needs is taken by models that are answering"
     FOR_TURN = "other models come first"
 
 
@@ -125,6 +127,13 @@ class Obstacle(Enum):
     PLACES = "places"
     GROUP = "group"
     MEMORY = "memory"
+
+
+_FOR_BUSY: Mapping[Obstacle, Wait] = {
+    Obstacle.PLACES: Wait.FOR_PLACE,
+    Obstacle.GROUP: Wait.FOR_GROUP,
+    Obstacle.MEMORY: Wait.FOR_MEMORY,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,21 +192,19 @@ def may_load(target: Waiter, residents: Iterable[Resident], limits: Limits) -> D
         return Wait.FOR_UNLOAD
     if problem := obstacle(target, [resident for resident in staying if resident.pinned], limits):
         return Refusal(problem)
-    evictions = _evictions(target, staying, limits)
-    return Wait.FOR_BUSY if evictions is None else Admission(evictions)
+    if busy := obstacle(target, [resident for resident in staying if resident.pinned or resident.busy], limits):
+        return _FOR_BUSY[busy]
+    return Admission(_evictions(target, staying, limits))
 
 
-def _evictions(target: Waiter, staying: Sequence[Resident], limits: Limits) -> tuple[int, ...] | None:
-    """Ids of the idle models that have to leave, unused for longest first; None when they are not enough."""
+def _evictions(target: Waiter, staying: Sequence[Resident], limits: Limits) -> tuple[int, ...]:
+    """Ids of the idle models that have to leave, unused for longest first. All of them would be enough."""
 
     def is_enough(gone: Sequence[Resident]) -> bool:
         return obstacle(target, [resident for resident in staying if resident not in gone], limits) is None
 
     idle = sorted((r for r in staying if not (r.pinned or r.busy)), key=lambda r: (r.last_used_s, r.model_id))
-    count = next((n for n in range(1, len(idle) + 1) if is_enough(idle[:n])), None)
-    if count is None:
-        return None
-    gone = idle[:count]
+    gone = next(idle[:n] for n in range(1, len(idle) + 1) if is_enough(idle[:n]))
     for spared in reversed(gone[:-1]):  # small ones may have been taken before one that is large enough
         fewer = [resident for resident in gone if resident is not spared]
         gone = fewer if is_enough(fewer) else gone
@@ -266,7 +273,7 @@ def plan(waiters: Iterable[Waiter], residents: Iterable[Resident], limits: Limit
     settled = {resident.model_id for resident in present if not resident.leaving}
     line = in_line(waiters, now_s, limits.fairness_s)
     decisions, evictions = _decisions([w for w in line if w.model_id not in settled], present, limits)
-    blocked = [w for w in line if decisions.get(w.model_id) is Wait.FOR_BUSY]
+    blocked = [w for w in line if decisions.get(w.model_id) in _FOR_BUSY.values()]
     times = closing_times(present, blocked, limits)
     closed = frozenset(model_id for model_id, at_s in times.items() if at_s <= now_s)
     for waiter in line:
