@@ -1,9 +1,10 @@
-"""The models an engine runs, each in the care of a supervisor of its own."""
+"""What engines have in common: their models, each in the care of a supervisor of its own."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
@@ -12,9 +13,9 @@ from typing import Self
 from llama_async_proxy.engines.instance import Start
 from llama_async_proxy.engines.options import check_options
 from llama_async_proxy.engines.supervisor import Supervisor, Surroundings, Timing
-from llama_async_proxy.errors import DeadlineExceeded, EngineStopped, LoadFailed, ServiceError
+from llama_async_proxy.errors import DeadlineExceeded, EngineMissing, EngineStopped, LoadFailed, ServiceError
 from llama_async_proxy.events import EngineChanged, EventBus, ModelRuntimeChanged
-from llama_async_proxy.records.engine import EngineEventType, EngineState
+from llama_async_proxy.records.engine import EngineEventType, EngineState, EngineStatus
 from llama_async_proxy.records.logs import LogLine
 from llama_async_proxy.records.runtime import LaunchSpec, ModelRuntime, ModelStatus
 
@@ -31,16 +32,15 @@ class Outlets:
     timing: Timing = Timing()  # noqa: RUF009 - frozen
 
 
-class Fleet:
-    """Keeps what `contract.Engine` promises of single models. An async context manager: leaving it stops all.
+class Fleet(ABC):
+    """An engine's models, and what `contract.Engine` promises of them; an engine adds how it becomes ready for them and
+    ends. An async context manager: leaving it stops all."""
 
-    `require` is asked at each load for how instances are started; it raises ServiceError while the engine cannot load.
-    """
-
-    def __init__(self, outlets: Outlets, state: Callable[[], EngineState], require: Callable[[], Start]) -> None:
+    def __init__(self, outlets: Outlets, kind: str) -> None:
         self._outlets = outlets
-        self._state = state
-        self._require = require
+        self._state = EngineState(EngineStatus.IDLE, kind)
+        self._turn = asyncio.Lock()
+        """Held while it starts or stops."""
         self._supervisors: dict[int, Supervisor] = {}
         self._tasks = asyncio.TaskGroup()
 
@@ -58,8 +58,20 @@ class Fleet:
             cancelled = kind is asyncio.CancelledError
             await self._tasks.__aexit__(*((kind, error, traceback) if cancelled else (None, None, None)))
 
+    @property
+    def state(self) -> EngineState:
+        return self._state
+
+    @abstractmethod
     async def stop(self) -> None:
-        """Stop every model; FAILED becomes UNLOADED."""
+        """See `contract.Engine.stop`."""
+
+    @abstractmethod
+    def _start(self) -> Start:
+        """How an instance is started now; it is only asked for while the engine runs."""
+
+    async def _stop_models(self) -> None:
+        """FAILED becomes UNLOADED."""
         supervisors = list(self._supervisors.values())
         for supervisor in supervisors:
             if supervisor.gone.done():
@@ -76,7 +88,7 @@ class Fleet:
     def runtimes(self) -> tuple[ModelRuntime, ...]:
         return tuple(s.runtime for s in self._supervisors.values())
 
-    def specs(self) -> tuple[LaunchSpec, ...]:
+    def _specs(self) -> tuple[LaunchSpec, ...]:
         """Of the models that have an instance or are about to."""
         return tuple(s.spec for s in self._supervisors.values() if not s.gone.done())
 
@@ -91,11 +103,11 @@ class Fleet:
         """
         check_options(spec.options)
         while True:
-            start = self._require()
+            self._check_running()
             supervisor = self._supervisors.get(spec.model_id)
             if supervisor is None or supervisor.gone.done():
                 # The supervisor keeps the deadline, for the child must be gone by then.
-                return _loaded(await asyncio.shield(self.begin(spec, start).outcome))
+                return _loaded(await asyncio.shield(self._begin(spec).outcome))
             if supervisor.is_stopping:
                 await asyncio.shield(supervisor.gone)
             elif supervisor.outcome.done():
@@ -114,10 +126,15 @@ class Fleet:
             await asyncio.shield(supervisor.gone)
         return supervisor.runtime
 
-    def begin(self, spec: LaunchSpec, start: Start) -> Supervisor:
+    def _check_running(self) -> None:
+        """Raises EngineMissing or EngineStopped while nothing can be loaded."""
+        if self._state.status is not EngineStatus.RUNNING:
+            raise EngineMissing(self._state.error) if self._state.error is not None else EngineStopped()
+
+    def _begin(self, spec: LaunchSpec) -> Supervisor:
         """Care for a model from now on. It must not have an instance."""
         surroundings = Surroundings(
-            start=start,
+            start=self._start(),
             timing=self._outlets.timing,
             clock=self._outlets.clock,
             log=self._outlets.log,
@@ -130,7 +147,7 @@ class Fleet:
         self._tasks.create_task(supervisor.run(), name=f"model {spec.alias}")
         return supervisor
 
-    def supervisor(self, model_id: int) -> Supervisor | None:
+    def _supervisor(self, model_id: int) -> Supervisor | None:
         """Who cares for a model that has an instance or is about to."""
         supervisor = self._supervisors.get(model_id)
         return None if supervisor is None or supervisor.gone.done() else supervisor
@@ -141,7 +158,7 @@ class Fleet:
         self._outlets.bus.publish(ModelRuntimeChanged(runtime, previous))
 
     def _reported(self, kind: EngineEventType, error: str, model_id: int) -> None:
-        self._outlets.bus.publish(EngineChanged(kind, self._state(), error, model_id))
+        self._outlets.bus.publish(EngineChanged(kind, self._state, error, model_id))
 
 
 async def _join(supervisor: Supervisor, timeout_s: float) -> ModelRuntime:

@@ -11,19 +11,17 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from types import TracebackType
-from typing import Self
 
 from llama_async_proxy.engines.fleet import Fleet, Outlets
 from llama_async_proxy.engines.instance import Instance, Listener, Start
 from llama_async_proxy.engines.router_host import Host, Opened
 from llama_async_proxy.engines.router_link import Callbacks, RouterInstance, RouterLink
 from llama_async_proxy.engines.router_wire import RouterModel
-from llama_async_proxy.errors import EngineMissing, EngineStopped, LoadFailed
+from llama_async_proxy.errors import EngineMissing, LoadFailed
 from llama_async_proxy.events import EngineChanged
 from llama_async_proxy.records.engine import EngineEventType, EngineState, EngineStatus
 from llama_async_proxy.records.logs import LogLevel, LogLine
-from llama_async_proxy.records.runtime import LaunchSpec, ModelRuntime
+from llama_async_proxy.records.runtime import LaunchSpec
 
 logger = logging.getLogger(__name__)
 
@@ -34,8 +32,8 @@ async def _ignore(_: Sequence[RouterModel]) -> None:
     """For a router of ours, which lists what we told it."""
 
 
-class RouterEngine:
-    """Keeps the promises of `contract.Engine` with a router. An async context manager: leaving it stops all.
+class RouterEngine(Fleet):
+    """Keeps the promises of `contract.Engine` with a router.
 
     `registered` are the models as they would be launched now. `found` is told all models a router elsewhere lists, at
     the beginning and whenever that may have changed, so that those nobody knew can be registered.
@@ -49,32 +47,13 @@ class RouterEngine:
         registered: Callable[[], Sequence[LaunchSpec]],
         found: Callable[[Sequence[RouterModel]], Awaitable[None]] = _ignore,
     ) -> None:
+        super().__init__(outlets, "router")
         self._host = host
-        self._outlets = outlets
         self._registered = registered
-        self._state = EngineState(EngineStatus.IDLE, "router")
-        self._fleet = Fleet(outlets, lambda: self._state, self._start_instance)
-        self._link = RouterLink(host, Callbacks(self._fleet.specs, self._adopt, self._let_go, found))
-        self._turn = asyncio.Lock()
+        self._link = RouterLink(host, Callbacks(self._specs, self._adopt, self._let_go, found))
         self._keeper: asyncio.Task[None] | None = None
 
-    async def __aenter__(self) -> Self:
-        await self._fleet.__aenter__()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        try:
-            await self.stop()
-        finally:
-            await self._fleet.__aexit__(kind, error, traceback)
-
     # --- the engine ---------------------------------------------------------------------------------------
-
-    @property
-    def state(self) -> EngineState:
-        return self._state
 
     async def start(self) -> EngineState:
         async with self._turn:
@@ -98,7 +77,7 @@ class RouterEngine:
             try:
                 if self._host.leaves_models:
                     self._link.give_up("The engine was stopped")
-                await self._fleet.stop()
+                await self._stop_models()
             finally:
                 await self._end_keeper()
                 if was_running:
@@ -114,44 +93,21 @@ class RouterEngine:
 
     # --- models -------------------------------------------------------------------------------------------
 
-    def runtime(self, model_id: int) -> ModelRuntime:
-        return self._fleet.runtime(model_id)
+    def _start(self) -> Start:
+        return self._instance
 
-    def runtimes(self) -> tuple[ModelRuntime, ...]:
-        return self._fleet.runtimes()
-
-    def measure(self) -> None:
-        self._fleet.measure()
-
-    async def load(self, spec: LaunchSpec) -> ModelRuntime:
-        return await self._fleet.load(spec)
-
-    async def unload(self, model_id: int, *, drain_s: float = 10.0) -> ModelRuntime:
-        return await self._fleet.unload(model_id, drain_s=drain_s)
-
-    def _start_instance(self) -> Start:
-        if self._state.status is EngineStatus.RUNNING:
-            return self._start
-        if self._state.error is not None:
-            raise EngineMissing(self._state.error)
-        raise EngineStopped
-
-    async def _start(self, spec: LaunchSpec, listener: Listener) -> Instance:
+    async def _instance(self, spec: LaunchSpec, listener: Listener) -> Instance:
         return RouterInstance(spec, listener, self._link)
 
     def _adopt(self, name: str) -> None:
         """The router runs a model because of somebody else: from now on it is shown and cared for here, too."""
         spec = next((spec for spec in self._registered() if self._host.name_of(spec) == name), None)
-        if (
-            spec is not None
-            and self._state.status is EngineStatus.RUNNING
-            and self._fleet.supervisor(spec.model_id) is None
-        ):
-            self._fleet.begin(spec, self._start)
+        if spec is not None and self._state.status is EngineStatus.RUNNING and self._supervisor(spec.model_id) is None:
+            self._begin(spec)
 
     def _let_go(self, model_id: int) -> None:
         """The router has unloaded a model because of somebody else, or to make room."""
-        supervisor = self._fleet.supervisor(model_id)
+        supervisor = self._supervisor(model_id)
         if supervisor is not None:
             supervisor.request_stop(0.0, LoadFailed("The router unloaded the model before it was ready"))
 
