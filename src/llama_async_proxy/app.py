@@ -238,7 +238,6 @@ async def build(settings: Settings) -> AsyncIterator[Application]:
             pool=pool,
             names=names,
             residency=residency,
-            settings=live,
             live=live_requests,
         )
         inference = InferenceDoor(proxy, names=names, runtime=residency.runtime, settings=live)

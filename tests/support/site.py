@@ -76,7 +76,6 @@ class Site:
                     pool=pool,
                     names=names,
                     residency=self.residency,
-                    settings=lambda: self.settings,
                     live=self.live,
                 )
                 http = http_protocol(ShortWay(self.splicer, self.meter))

@@ -174,7 +174,7 @@ class Switch(HttpToolsProtocol):
 
     def _take(self, data: bytes) -> None:
         """Look at what begins a request."""
-        settings = self._way.splicer.settings()
+        settings = self._way.splicer.pool.settings()
         last = self._last_head
         lengths = last.lengths(data) if last is not None and last.settings is settings else None
         if last is not None and lengths is not None:

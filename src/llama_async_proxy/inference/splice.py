@@ -27,7 +27,6 @@ from llama_async_proxy.inference.residency import Residency
 from llama_async_proxy.inference.routes import Route, parameters
 from llama_async_proxy.inference.upstream import authority, authorization
 from llama_async_proxy.records.runtime import Endpoint
-from llama_async_proxy.settings import Settings
 
 _EVENT_END = b"\n\n\r\n"
 """The end of an event and of the chunk that holds it."""
@@ -99,11 +98,9 @@ class Splicer:
         pool: Pool,
         names: Names,
         residency: Residency,
-        settings: Callable[[], Settings],
         live: LiveRequests,
     ) -> None:
         self.pool = pool
-        self.settings = settings
         self.live = live
         self._names = names
         self.residency = residency
@@ -203,7 +200,7 @@ class Passage:
     def connected(self, channel: Channel) -> None:
         parts, body = self._parts, self._request_body
         sent = self._request.written(self._lease.endpoint, body if parts is None else parts.as_stream(body))
-        channel.begin(self, sent, self._splicer.settings(), pieces=parts is not None)
+        channel.begin(self, sent, self._splicer.pool.settings(), pieces=parts is not None)
         if self._is_paused:
             channel.set_paused(True)
 
