@@ -6,6 +6,8 @@
  *   GET /health /props /slots                                       as llama-server answers them when idle
  *   GET /stats                                                      what this process has seen
  *
+ * Streams begun together do not stay in step: after its first event each waits for a random share of its interval more.
+ * Else who begins many streams slowly would have their events come evenly and one by one, who is fast in a heap.
  * Every event carries "t", the time it was written, in nanoseconds of the clock all processes of a machine share.
  */
 
@@ -125,6 +127,7 @@ static void pump(Connection *c, long long now) {
         int is_last = is_end(c);
         next_chunk(c);
         c->due_ns += c->interval_ns;
+        if (c->sent == 1 && c->interval_ns) c->due_ns += random() % c->interval_ns;
         if (flush(c) < 0) return drop(c);
         if (!is_last) continue;
         leave_stream(c);
