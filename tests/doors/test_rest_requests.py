@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -35,15 +38,27 @@ async def test_running_requests_are_listed_and_cancelled(at: House) -> None:
     assert [error.status for error in errors] == [499]
 
 
-async def test_ended_requests_are_listed_up_to_the_limit(at: House) -> None:
+async def test_ended_requests_are_listed_at_once_and_up_to_the_limit(at: House) -> None:
     for number in range(3):
-        at.services.store.requests.append([Account("", "/completion", f"r{number}").record()])
+        at.services.live.end(Account("", "/completion", f"r{number}"))
     status, answer = await at.call("GET", "/api/requests?limit=2")
-    while len(answer["data"]["recent"]) < 2:  # stored in batches
-        status, answer = await at.call("GET", "/api/requests?limit=2")
     assert status == 200
-    assert len(answer["data"]["recent"]) == 2
+    assert [one["id"] for one in answer["data"]["recent"]] == ["r2", "r1"]
     assert (await at.call("GET", "/api/requests?limit=0"))[1]["data"]["recent"] == []
+
+
+async def test_requests_are_listed_while_nothing_can_be_stored(at: House) -> None:
+    at.services.live.end(Account("", "/completion", "before"))
+    assert len((await at.call("GET", "/api/requests"))[1]["data"]["recent"]) == 1
+    with closing(
+        sqlite3.connect(at.services.configuration.settings.data_dir / "service.db", isolation_level=None)
+    ) as other:
+        other.execute("BEGIN IMMEDIATE")
+        at.services.live.end(Account("", "/completion", "meanwhile"))
+        answer = (await at.call("GET", "/api/requests"))[1]
+        assert [one["id"] for one in answer["data"]["recent"]] == ["before"]
+    while len((await at.call("GET", "/api/requests"))[1]["data"]["recent"]) < 2:
+        await asyncio.sleep(0.05)
 
 
 @pytest.mark.parametrize("limit", ["-1", "1001", "many"])

@@ -51,6 +51,7 @@ class PrometheusDoor:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         services = self._services()
+        services.live.record()  # what ended just now counts, too
         page = render([*_proxy(services, self._totals), *_models(services), *_host(await services.sampler.now())])
         body = "" if Request(scope).method == "HEAD" else page
         await PlainTextResponse(body, headers={"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"})(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 from sqlalchemy import select
@@ -23,6 +24,9 @@ from llama_async_proxy.store.search import SearchIndex
 from llama_async_proxy.store.service_lock import service_lock
 from llama_async_proxy.store.turns import TurnTable
 from llama_async_proxy.store.writer import Writer
+
+_CATCH_UP_S = 0.5
+"""Readers wait no longer for what is being written; a locked file may take seconds."""
 
 
 def _now_ms() -> int:
@@ -65,6 +69,13 @@ class Store:
     async def flush(self) -> None:
         """Returns when everything appended before is stored. Raises StoreUnavailable."""
         await self._writer.flush()
+
+    async def catch_up(self) -> None:
+        """Returns when everything appended before is stored, or that takes too long."""
+        if self._writer.problem is None:
+            with suppress(StoreUnavailable, TimeoutError):
+                async with asyncio.timeout(_CATCH_UP_S):
+                    await self._writer.flush()
 
     async def check(self) -> None:
         """Raises StoreUnavailable when the database cannot be read, or could not be written lately."""
