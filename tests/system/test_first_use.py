@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import openai
 import pytest
 
@@ -50,6 +52,23 @@ def test_openai_package_lists_streams_and_completes(first_service: RunningServic
     assert whole.choices[0].message.content
     assert whole.usage is not None
     assert whole.usage.completion_tokens == 8
+
+
+def test_an_answer_is_counted_and_listed_as_soon_as_it_has_come(first_service: RunningService) -> None:
+    client = openai.OpenAI(base_url=first_service.url + "/v1", api_key="mine")
+    before = requests_counted(first_service)
+    answer = client.chat.completions.with_raw_response.create(
+        model="demo", messages=[{"role": "user", "content": "x"}], max_tokens=1
+    )
+    assert requests_counted(first_service) == before + 1
+    [newest] = first_service.call("GET", "/api/requests?limit=1")[1]["data"]["recent"]
+    assert (newest["id"], newest["completionTokens"]) == (answer.headers["x-request-id"], 1)
+
+
+def requests_counted(service: RunningService) -> int:
+    page = httpx.get(service.url + "/metrics").text
+    counts = re.findall(r'^llama_async_proxy_inference_requests_total\{.*status="200".*\} (\d+)$', page, re.MULTILINE)
+    return sum(map(int, counts))
 
 
 def test_an_unknown_model_is_an_openai_not_found_error(first_service: RunningService) -> None:
