@@ -75,7 +75,7 @@ WEB_DIR = Path(__file__).parent / "web"
 _RESTART_PAUSE_S = 1.0
 _COLLECT_AFTER = (10_000, 10, 20)
 """Allocations until the young are collected, and how often that until the older ones are: rarely enough for a storm of
-clients, often enough that what vanished ones leave, about 1 KB each and in cycles, does not pile up."""
+clients, often enough that what libraries leave in cycles does not pile up."""
 
 
 def run(settings: Settings) -> int:
