@@ -38,9 +38,12 @@ class Proxy:
         relay = asyncio.ensure_future(self._relay(self._session, self._engine + scope["path"], headers, body, send))
         gone = asyncio.ensure_future(receive())
         await asyncio.wait((relay, gone), return_when=asyncio.FIRST_COMPLETED)
-        (gone if relay.done() else relay).cancel()
         if relay.done():
+            gone.cancel()
             relay.result()
+        else:
+            relay.cancel()
+            await asyncio.wait((relay,))
 
     async def _relay(
         self, session: aiohttp.ClientSession, url: str, headers: dict[str, str], body: bytes, send: Any

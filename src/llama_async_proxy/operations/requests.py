@@ -42,10 +42,14 @@ async def list_requests(services: Services, request: ListRequests) -> RequestLis
     if not 0 <= request.limit <= MOST_RECENT:
         raise InvalidInput("limit", f"must be a number from 0 to {MOST_RECENT}, not {request.limit}")
     live = tuple(one for one in services.live.all() if request.model in (None, one.model))
-    services.live.record()  # what ended just now is asked for, too
+    return RequestList(live, await _recent(services, request) if request.limit else ())
+
+
+async def _recent(services: Services, request: ListRequests) -> tuple[RequestRecord, ...]:
+    """With what ended just now."""
+    services.live.record()
     await services.store.catch_up()
-    recent = await services.store.requests.recent(limit=request.limit, model=request.model) if request.limit else ()
-    return RequestList(live, recent)
+    return await services.store.requests.recent(limit=request.limit, model=request.model)
 
 
 async def cancel_request(services: Services, request: CancelRequest) -> CancelledRequests:
