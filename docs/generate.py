@@ -14,11 +14,11 @@ from typing import Any
 
 import msgspec
 
+from llama_async_proxy.api.rest.app import create_rest
+from llama_async_proxy.api.socketio.ack.dialect import ACK
+from llama_async_proxy.api.socketio.contract import INVALID_REQUEST, Call, Dialect, LocalCall
+from llama_async_proxy.api.socketio.v1.dialect import V1
 from llama_async_proxy.cli import build_parser
-from llama_async_proxy.doors.rest import create_rest
-from llama_async_proxy.doors.socket_ack_table import ACK
-from llama_async_proxy.doors.socket_contract import INVALID_REQUEST, Call, Dialect, LocalCall
-from llama_async_proxy.doors.socket_v1_table import V1
 from llama_async_proxy.settings import SETTINGS, Setting
 
 DIRECTORY = Path(__file__).parent

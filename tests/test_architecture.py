@@ -11,15 +11,15 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "src" / "llama_async_proxy"
 LEAVES = {"errors", "records", "events", "settings"}
-ENGINE_ROOMS = {"chats", "gguf", "engines", "imports", "inference", "presets", "monitor", "store"}
+ENGINE_ROOMS = {"chats", "gguf", "engines", "importers", "inference", "presets", "monitor", "store"}
 PURE = (
     "gguf",
     "presets",
-    "inference/policy.py",
-    "inference/queue.py",
-    "inference/names.py",
-    "inference/sse.py",
-    "inference/usage.py",
+    "inference/scheduling/policy.py",
+    "inference/scheduling/queue.py",
+    "inference/requests/names.py",
+    "inference/streaming/sse.py",
+    "inference/streaming/usage.py",
 )
 ALLOWED = {
     **dict.fromkeys(LEAVES, LEAVES),
@@ -27,8 +27,8 @@ ALLOWED = {
     "operations": LEAVES | ENGINE_ROOMS,
     "client": {"records"},
     # The composition root hands the doors what they need; from the rooms below they use types and pure functions.
-    "doors": LEAVES | ENGINE_ROOMS | {"operations"},
-    "app": LEAVES | ENGINE_ROOMS | {"operations", "doors"},
+    "api": LEAVES | ENGINE_ROOMS | {"operations"},
+    "app": LEAVES | ENGINE_ROOMS | {"operations", "api"},
     "cli": LEAVES | ENGINE_ROOMS | {"app", "client", "operations"},
     "__main__": {"cli"},
     "__init__": set(),
@@ -38,20 +38,20 @@ ENTRY_POINTS = (
     "client",
     "operations.doctor",
     "engines.embedded",
-    "imports.carry_out",
-    "imports.sources",
+    "importers.apply",
+    "importers.sources",
     "store.migrations",
 )
 FILES = sorted(p for p in PACKAGE.rglob("*.py") if "migrations/versions" not in p.as_posix())
 LIBRARIES = {  # library -> rooms or files that may import it
-    "fastapi": ("doors", "app.py"),
-    "starlette": ("doors", "app.py"),
-    "pydantic": ("doors",),
-    "socketio": ("doors", "app.py"),
-    "engineio": ("doors", "app.py"),
+    "fastapi": ("api", "app.py"),
+    "starlette": ("api", "app.py"),
+    "pydantic": ("api",),
+    "socketio": ("api", "app.py"),
+    "engineio": ("api", "app.py"),
     "sqlalchemy": ("store",),
     "alembic": ("store",),
-    "yaml": ("imports/llama_swap.py",),
+    "yaml": ("importers/llama_swap.py",),
     "psutil": ("monitor", "engines/process.py"),
     "pynvml": ("monitor",),
     "subprocess": ("engines/process.py", "engines/discovery.py", "cli.py"),

@@ -16,17 +16,17 @@ from typing import Protocol
 import socketio
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from llama_async_proxy.api.http.access import SecurityMiddleware
+from llama_async_proxy.api.http.metering import MeteringMiddleware
+from llama_async_proxy.api.http.protocol import ShortWay, http_protocol
+from llama_async_proxy.api.http.server import Goodbye, Server, listen
+from llama_async_proxy.api.inference.app import InferenceDoor
+from llama_async_proxy.api.inference.llama_router import RouterDoor
+from llama_async_proxy.api.prometheus import PrometheusDoor
+from llama_async_proxy.api.rest.app import create_rest
+from llama_async_proxy.api.socketio.server import Sockets
+from llama_async_proxy.api.ui.static import static_app
 from llama_async_proxy.chats.answers import Answers
-from llama_async_proxy.doors.inference import InferenceDoor
-from llama_async_proxy.doors.metering import MeteringMiddleware
-from llama_async_proxy.doors.prometheus import PrometheusDoor
-from llama_async_proxy.doors.rest import create_rest
-from llama_async_proxy.doors.router_api import RouterDoor
-from llama_async_proxy.doors.security import SecurityMiddleware
-from llama_async_proxy.doors.server import Goodbye, Server, listen
-from llama_async_proxy.doors.sockets import Sockets
-from llama_async_proxy.doors.static import static_app
-from llama_async_proxy.doors.switch import ShortWay, http_protocol
 from llama_async_proxy.engines.catalogue import OptionCatalogue
 from llama_async_proxy.engines.contract import Engine
 from llama_async_proxy.engines.discovery import find_launcher
@@ -38,13 +38,13 @@ from llama_async_proxy.engines.workers import WorkersEngine
 from llama_async_proxy.errors import EngineMissing, ServiceError
 from llama_async_proxy.events import EventBus, RequestsFinished, SettingsChanged
 from llama_async_proxy.inference.completion import Completer
-from llama_async_proxy.inference.live import LiveRequests
-from llama_async_proxy.inference.names import Names
-from llama_async_proxy.inference.pool import Pool
+from llama_async_proxy.inference.fast_path import Splicer
+from llama_async_proxy.inference.in_flight import LiveRequests
 from llama_async_proxy.inference.proxy import Proxy
-from llama_async_proxy.inference.residency import Residency
-from llama_async_proxy.inference.splice import Splicer
-from llama_async_proxy.inference.upstream import UpstreamClient
+from llama_async_proxy.inference.requests.names import Names
+from llama_async_proxy.inference.scheduling.scheduler import Residency
+from llama_async_proxy.inference.upstream.client import UpstreamClient
+from llama_async_proxy.inference.upstream.connection_pool import Pool
 from llama_async_proxy.monitor.connections import ConnectionMeter
 from llama_async_proxy.monitor.engine_counters import EngineCounters
 from llama_async_proxy.monitor.gpu import machine_gpus
@@ -56,13 +56,13 @@ from llama_async_proxy.monitor.sampler import Machine, Sampler, ServiceFacts
 from llama_async_proxy.monitor.totals import InferenceTotals
 from llama_async_proxy.operations.active_preset import ActivePreset
 from llama_async_proxy.operations.configuration import Configuration
+from llama_async_proxy.operations.context import Services
 from llama_async_proxy.operations.engine import describe_engine
 from llama_async_proxy.operations.launch import LaunchPlanner
 from llama_async_proxy.operations.memory import MemoryBook
 from llama_async_proxy.operations.models import ScanModels, scan_models
 from llama_async_proxy.operations.presets import make_default_preset
 from llama_async_proxy.operations.routers import register_found, registered_specs, router_options
-from llama_async_proxy.operations.services import Services
 from llama_async_proxy.records.logs import LogLevel
 from llama_async_proxy.records.requests import RequestRecord
 from llama_async_proxy.records.runtime import LaunchSpec, ModelStatus

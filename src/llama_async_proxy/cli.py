@@ -484,8 +484,8 @@ _RENDER_PRESETS: dict[str, Callable[[Any], str]] = {
 
 
 def _import(arguments: argparse.Namespace) -> int:
-    from llama_async_proxy.imports.carry_out import carry_out, known_models
-    from llama_async_proxy.imports.sources import SOURCES, Machine, described
+    from llama_async_proxy.importers.apply import carry_out, known_models
+    from llama_async_proxy.importers.sources import SOURCES, Machine, described
 
     plan = SOURCES[arguments.source](arguments.place, Machine(Path.home(), os.environ))
     problems = list(plan.problems)

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from llama_async_proxy.doors import ui_wire
+from llama_async_proxy.api.ui import schema
 
 FRONTEND = Path(__file__).parents[2] / "frontend"
 PROTOCOL = (FRONTEND / "src" / "lib" / "protocol.ts").read_text()
@@ -28,16 +28,16 @@ def test_sources_pass(node_modules: Path, script: str) -> None:
 @pytest.mark.parametrize(
     ("struct", "interface"),
     [
-        (ui_wire.UiModel, "UiModel"),
-        (ui_wire.UiQueue, "QueueState"),
-        (ui_wire.UiProgress, "LoadProgress"),
-        (ui_wire.UiGpu, "UiGpu"),
-        (ui_wire.UiSample, "UiSample"),
-        (ui_wire.UiEngine, "UiEngine"),
-        (ui_wire.UiRequest, "UiRequest"),
-        (ui_wire.UiConversation, "UiConversation"),
-        (ui_wire.UiAttachment, "UiAttachment"),
-        (ui_wire.UiMessage, "UiMessage"),
+        (schema.UiModel, "UiModel"),
+        (schema.UiQueue, "QueueState"),
+        (schema.UiProgress, "LoadProgress"),
+        (schema.UiGpu, "UiGpu"),
+        (schema.UiSample, "UiSample"),
+        (schema.UiEngine, "UiEngine"),
+        (schema.UiRequest, "UiRequest"),
+        (schema.UiConversation, "UiConversation"),
+        (schema.UiAttachment, "UiAttachment"),
+        (schema.UiMessage, "UiMessage"),
     ],
 )
 def test_both_ends_know_the_same_fields(struct: type[msgspec.Struct], interface: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from llama_async_proxy.chats import keeper
+from llama_async_proxy.chats import autosave
 from llama_async_proxy.chats.answer import Answer, Position
 from llama_async_proxy.chats.answers import Answers
 from llama_async_proxy.errors import ContextExceeded, LoadFailed, NotFound, ServiceError, Unavailable, UpstreamFailed
@@ -95,7 +95,7 @@ class Talk:
 
 @pytest.fixture
 async def talk(store: Store, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Talk]:
-    monkeypatch.setattr(keeper, "KEEP_S", 0.01)
+    monkeypatch.setattr(autosave, "KEEP_S", 0.01)
     parrot, bus, settings = Parrot(), EventBus(), {"chat_system_prompt": "Be kind."}
     answers = Answers(
         store.turns,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from doors.house import House, house
+from api.harness import House, house
 from llama_async_proxy.client import (
     AsyncClient,
     Client,

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_async_proxy.engines import leash
+from llama_async_proxy.engines import parent_guard
 from llama_async_proxy.engines.custom import filled, parse_command
 from llama_async_proxy.errors import DeadlineExceeded, InvalidInput, LoadFailed
 from llama_async_proxy.records.engine import EngineEventType
@@ -216,8 +216,9 @@ def test_kill_minus_9_of_the_service_leaves_nothing_of_a_family() -> None:
     """A stand-in for the service starts the program, and dies."""
     owner = f"""
 import os, subprocess, sys, time
-process = subprocess.Popen([sys.executable, "-I", "-S", {leash.__file__!r}, "--family", *{shlex.split(PARROT)!r}, "0"],
-    env={{**os.environ, "PARROT_FAMILY": "1", {leash.OWNER_VARIABLE!r}: str(os.getpid())}}, start_new_session=True)
+guard = [sys.executable, "-I", "-S", {parent_guard.__file__!r}, "--family", *{shlex.split(PARROT)!r}, "0"]
+environment = {{**os.environ, "PARROT_FAMILY": "1", {parent_guard.OWNER_VARIABLE!r}: str(os.getpid())}}
+process = subprocess.Popen(guard, env=environment, start_new_session=True)
 time.sleep(600)
 """
     with subprocess.Popen([sys.executable, "-c", owner], stdout=subprocess.PIPE, text=True) as process:

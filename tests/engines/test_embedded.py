@@ -75,6 +75,6 @@ def test_it_imports_no_more_of_the_package_than_it_needs() -> None:
     assert {m for m in modules if m.startswith("llama_async_proxy.")} == {
         "llama_async_proxy.engines",
         "llama_async_proxy.engines.embedded",
-        "llama_async_proxy.engines.leash",
+        "llama_async_proxy.engines.parent_guard",
     }
     assert not modules & {"asyncio", "importlib.metadata", "json"}

@@ -18,11 +18,11 @@ from llama_async_proxy.engines.discovery import binary_launcher
 from llama_async_proxy.engines.router import RouterEngine
 from llama_async_proxy.engines.router_api import RouterApi
 from llama_async_proxy.engines.router_host import Host, OwnRouter, RemoteRouter, RouterOptions
-from llama_async_proxy.engines.router_wire import RouterModel
+from llama_async_proxy.engines.router_schema import RouterModel
 from llama_async_proxy.engines.supervisor import Timing
 from llama_async_proxy.errors import EngineMissing, EngineStopped, LoadFailed
-from llama_async_proxy.inference.pool import Pool
-from llama_async_proxy.inference.upstream import UpstreamClient, UpstreamRequest
+from llama_async_proxy.inference.upstream.client import UpstreamClient, UpstreamRequest
+from llama_async_proxy.inference.upstream.connection_pool import Pool
 from llama_async_proxy.records.engine import EngineEventType, EngineStatus
 from llama_async_proxy.records.models import ModelKind
 from llama_async_proxy.records.options import OptionValue

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from llama_async_proxy.inference.pool import Pool
+from llama_async_proxy.inference.upstream.connection_pool import Pool
 from support.upstream import Upstream, make_settings
 
 

@@ -15,8 +15,8 @@ from typing import Any
 import httpx
 import pytest
 
-from llama_async_proxy.inference import progress
 from llama_async_proxy.inference.proxy import CLIENT_GONE
+from llama_async_proxy.inference.streaming import prompt_progress
 from llama_async_proxy.records.runtime import Endpoint
 from support.asgi import RawClient
 from support.service import clean_environment, free_port
@@ -331,7 +331,7 @@ async def test_an_answer_is_the_same_though_the_engine_streamed_it(
 async def test_a_stream_is_the_same_though_the_engine_told_its_progress(
     chat_server: LlamaServer, path: str, short_way: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(progress, "LONG_PROMPT_BYTES", 0)
+    monkeypatch.setattr(prompt_progress, "LONG_PROMPT_BYTES", 0)
     async with site_of(short_way=short_way, chat=chat_server) as site:
         await site.residency.load(site.models[0])
         async with httpx.AsyncClient(base_url=chat_server.url, timeout=30, limits=UNKEPT) as straight:

@@ -11,11 +11,11 @@ import pytest
 from llama_async_proxy.errors import ContextExceeded, LoadFailed, NotFound, ServiceError, Unavailable, UpstreamFailed
 from llama_async_proxy.events import EventBus
 from llama_async_proxy.inference.completion import Completer, EventReader
-from llama_async_proxy.inference.live import LiveRequests
-from llama_async_proxy.inference.names import Names
-from llama_async_proxy.inference.pool import Pool
-from llama_async_proxy.inference.residency import Residency
-from llama_async_proxy.inference.upstream import UpstreamClient
+from llama_async_proxy.inference.in_flight import LiveRequests
+from llama_async_proxy.inference.requests.names import Names
+from llama_async_proxy.inference.scheduling.scheduler import Residency
+from llama_async_proxy.inference.upstream.client import UpstreamClient
+from llama_async_proxy.inference.upstream.connection_pool import Pool
 from llama_async_proxy.records.chats import Completion, CompletionRequest
 from llama_async_proxy.records.models import Variant
 from llama_async_proxy.records.requests import RequestRecord

@@ -186,7 +186,8 @@ async def test_loggers_are_given_back_as_they_were(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["socketio.server", "engineio", "llama_async_proxy.doors.socket_v1", "llama_async_proxy.monitor.logs"]
+    "name",
+    ["socketio.server", "engineio", "llama_async_proxy.api.socketio.v1.namespace", "llama_async_proxy.monitor.logs"],
 )
 async def test_lines_of_the_socket_doors_are_kept_but_never_published(
     bench: Bench, published: Subscription, name: str

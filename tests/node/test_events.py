@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from doors.socket_requests import ACK_REQUESTS, V1_REQUESTS, in_order
-from llama_async_proxy.doors.socket_ack_table import ACK
-from llama_async_proxy.doors.socket_contract import Dialect
-from llama_async_proxy.doors.socket_v1_table import V1
+from api.socketio.socket_requests import ACK_REQUESTS, V1_REQUESTS, in_order
+from llama_async_proxy.api.socketio.ack.dialect import ACK
+from llama_async_proxy.api.socketio.contract import Dialect
+from llama_async_proxy.api.socketio.v1.dialect import V1
 from support.service import ServiceFactory
 
 pytestmark = [pytest.mark.node, pytest.mark.engine]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from doors.house import House, house
+from api.harness import House, house
 from llama_async_proxy.errors import InvalidInput, PermissionDenied
 from llama_async_proxy.operations.config import UpdateConfig, update_config
 from llama_async_proxy.operations.models import (

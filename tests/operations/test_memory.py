@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from llama_async_proxy.errors import LoadFailed, NotEnoughMemory
-from llama_async_proxy.inference.policy import UNLIMITED, Capacity
+from llama_async_proxy.inference.scheduling.policy import UNLIMITED, Capacity
 from llama_async_proxy.operations.memory import MemoryBook
 from llama_async_proxy.operations.scan import read_model_file
 from llama_async_proxy.records.engine import EngineState, EngineStatus

@@ -10,7 +10,7 @@ from typing import Any
 
 import uvicorn
 
-from llama_async_proxy.doors.websocket import WebSocketProtocol
+from llama_async_proxy.api.http.websocket import WebSocketProtocol
 
 
 class _PromptServer(uvicorn.Server):

@@ -9,17 +9,17 @@ from typing import Any
 
 import httpx
 
-from llama_async_proxy.doors.inference import InferenceDoor
-from llama_async_proxy.doors.switch import ShortWay, http_protocol
+from llama_async_proxy.api.http.protocol import ShortWay, http_protocol
+from llama_async_proxy.api.inference.app import InferenceDoor
 from llama_async_proxy.events import EventBus
-from llama_async_proxy.inference.delivery import Patience
-from llama_async_proxy.inference.live import LiveRequests
-from llama_async_proxy.inference.names import Names
-from llama_async_proxy.inference.pool import Pool
+from llama_async_proxy.inference.fast_path import Splicer
+from llama_async_proxy.inference.in_flight import LiveRequests
 from llama_async_proxy.inference.proxy import Proxy
-from llama_async_proxy.inference.residency import Residency
-from llama_async_proxy.inference.splice import Splicer
-from llama_async_proxy.inference.upstream import UpstreamClient
+from llama_async_proxy.inference.requests.names import Names
+from llama_async_proxy.inference.response_writer import Patience
+from llama_async_proxy.inference.scheduling.scheduler import Residency
+from llama_async_proxy.inference.upstream.client import UpstreamClient
+from llama_async_proxy.inference.upstream.connection_pool import Pool
 from llama_async_proxy.monitor.requests import RequestMeter
 from llama_async_proxy.records.models import Model
 from llama_async_proxy.records.requests import RequestRecord

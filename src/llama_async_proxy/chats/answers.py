@@ -15,7 +15,7 @@ from typing import Protocol
 
 from llama_async_proxy.chats import titles
 from llama_async_proxy.chats.answer import Answer, Position
-from llama_async_proxy.chats.keeper import Keeper
+from llama_async_proxy.chats.autosave import Keeper
 from llama_async_proxy.chats.prompt import defaults, merged, newest, request_body, without_oldest
 from llama_async_proxy.errors import ContextExceeded, ServiceError, Unavailable
 from llama_async_proxy.events import (

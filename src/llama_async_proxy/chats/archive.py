@@ -8,7 +8,7 @@ from typing import Literal
 
 import msgspec
 
-from llama_async_proxy.chats import pictures
+from llama_async_proxy.chats.images import check_image
 from llama_async_proxy.chats.titles import MAX_TITLE_LENGTH, UNTITLED
 from llama_async_proxy.errors import InvalidInput
 from llama_async_proxy.records.chats import (
@@ -101,7 +101,7 @@ def checked(conversation: NewConversation) -> NewConversation:
         if message.status is MessageStatus.GENERATING:
             raise InvalidInput("file", f"message {number} of {where!r} is unfinished")
         for image in message.images:
-            pictures.check(image, "file")
+            check_image(image, "file")
     if conversation.active is not None and not 0 <= conversation.active < len(conversation.messages):
         raise InvalidInput("file", f"{where!r} has no proper active message")
     title = " ".join(conversation.title.split())[:MAX_TITLE_LENGTH].strip() or UNTITLED

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from llama_async_proxy.engines import leash
+from llama_async_proxy.engines import parent_guard
 from llama_async_proxy.engines.embedded import WHEEL_VERSION
 from llama_async_proxy.engines.process import describe_exit
 from llama_async_proxy.errors import EngineMissing
@@ -101,7 +101,7 @@ def binary_launcher(path: Path) -> Launcher:
     version = _version(path)
     argv: tuple[str, ...] = (str(path),)
     if sys.platform == "linux":
-        argv = (sys.executable, "-I", "-S", str(Path(leash.__file__)), *argv)
+        argv = (sys.executable, "-I", "-S", str(Path(parent_guard.__file__)), *argv)
     return Launcher("workers", argv, version, str(path))
 
 

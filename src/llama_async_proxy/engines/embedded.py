@@ -17,7 +17,7 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
-from llama_async_proxy.engines.leash import tie_to_owner
+from llama_async_proxy.engines.parent_guard import tie_to_owner
 
 if TYPE_CHECKING:
     from xllamacpp import CommonParams

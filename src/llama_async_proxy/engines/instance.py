@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
-from llama_async_proxy.engines import leash, probe
+from llama_async_proxy.engines import parent_guard, probe
 from llama_async_proxy.engines.custom import filled
 from llama_async_proxy.engines.discovery import Launcher
 from llama_async_proxy.engines.options import (
@@ -128,7 +128,7 @@ def family_argv(argv: tuple[str, ...]) -> tuple[str, ...]:
     """`argv` so that it and all it starts end with the service, where the platform can do that."""
     if sys.platform != "linux":
         return argv
-    return (sys.executable, "-I", "-S", str(Path(leash.__file__)), "--family", *argv)
+    return (sys.executable, "-I", "-S", str(Path(parent_guard.__file__)), "--family", *argv)
 
 
 class ProcessInstance:

@@ -16,7 +16,7 @@ from typing import Self, cast
 
 import psutil
 
-from llama_async_proxy.engines.leash import OWNER_VARIABLE
+from llama_async_proxy.engines.parent_guard import OWNER_VARIABLE
 
 LOOPBACK = "127.0.0.1"
 STDOUT, STDERR = 1, 2

@@ -14,9 +14,9 @@ from dataclasses import replace
 
 from llama_async_proxy.engines.fleet import Fleet, Outlets
 from llama_async_proxy.engines.instance import Instance, Listener, Start
+from llama_async_proxy.engines.router_events import Callbacks, RouterInstance, RouterLink
 from llama_async_proxy.engines.router_host import Host, Opened
-from llama_async_proxy.engines.router_link import Callbacks, RouterInstance, RouterLink
-from llama_async_proxy.engines.router_wire import RouterModel
+from llama_async_proxy.engines.router_schema import RouterModel
 from llama_async_proxy.errors import EngineMissing, LoadFailed
 from llama_async_proxy.events import EngineChanged
 from llama_async_proxy.records.engine import EngineEventType, EngineState, EngineStatus

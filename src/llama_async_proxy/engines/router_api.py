@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from llama_async_proxy.engines.exchange import Exchange, NotHttp, exchange
-from llama_async_proxy.engines.router_wire import NotARouter, RouterModel, parse_models
+from llama_async_proxy.engines.router_schema import NotARouter, RouterModel, parse_models
 from llama_async_proxy.records.runtime import Endpoint
 
 TIMEOUT_S = 10.0

@@ -18,7 +18,7 @@ from llama_async_proxy.engines.options import child_environment
 from llama_async_proxy.engines.process import Child, describe_exit
 from llama_async_proxy.engines.router_api import RouterApi, RouterError, RouterRefused
 from llama_async_proxy.engines.router_log import RouterLog, Say
-from llama_async_proxy.engines.router_wire import RouterModel, bare, is_writable, preset_ini, section
+from llama_async_proxy.engines.router_schema import RouterModel, bare, is_writable, preset_ini, section
 from llama_async_proxy.errors import EngineMissing, InvalidInput, LoadFailed
 from llama_async_proxy.records.runtime import Endpoint, LaunchSpec
 

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable
 
 from llama_async_proxy.engines.options import LogDigest, parse_log_line
-from llama_async_proxy.engines.router_wire import parse_exited, parse_spawned, split_line
+from llama_async_proxy.engines.router_schema import parse_exited, parse_spawned, split_line
 from llama_async_proxy.records.logs import LogLevel
 
 LAST_WORDS_S = 1.0

@@ -8,16 +8,16 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from llama_async_proxy.errors import Cancelled, ContextExceeded, ServiceError, UpstreamFailed
-from llama_async_proxy.inference import sse
-from llama_async_proxy.inference.account import Account
-from llama_async_proxy.inference.interruption import Interruption
-from llama_async_proxy.inference.live import LiveRequests
-from llama_async_proxy.inference.names import Names, choose
+from llama_async_proxy.inference.cancellation import Interruption
+from llama_async_proxy.inference.in_flight import LiveRequests
 from llama_async_proxy.inference.proxy import CLIENT_GONE
-from llama_async_proxy.inference.residency import Residency
-from llama_async_proxy.inference.routes import Route
-from llama_async_proxy.inference.upstream import Response, UpstreamClient, UpstreamRequest
-from llama_async_proxy.inference.variants import with_defaults
+from llama_async_proxy.inference.request_log import Account
+from llama_async_proxy.inference.requests.names import Names, choose
+from llama_async_proxy.inference.requests.routes import Route
+from llama_async_proxy.inference.requests.variants import with_defaults
+from llama_async_proxy.inference.scheduling.scheduler import Residency
+from llama_async_proxy.inference.streaming import sse
+from llama_async_proxy.inference.upstream.client import Response, UpstreamClient, UpstreamRequest
 from llama_async_proxy.records.chats import Completion, CompletionRequest
 from llama_async_proxy.records.models import Model
 

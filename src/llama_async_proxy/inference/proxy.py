@@ -13,21 +13,21 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 
 from llama_async_proxy.errors import InvalidInput, ServiceError
-from llama_async_proxy.inference import reassembly
-from llama_async_proxy.inference.account import Account, key_id, request_id
-from llama_async_proxy.inference.delivery import Delivery, Patience, Reply
-from llama_async_proxy.inference.heads import HOP_BY_HOP, Header
-from llama_async_proxy.inference.interruption import Interruption, ended
-from llama_async_proxy.inference.lease import Lease
-from llama_async_proxy.inference.live import LiveRequests
-from llama_async_proxy.inference.names import Names, choose
-from llama_async_proxy.inference.priority import priority_of
-from llama_async_proxy.inference.progress import HiddenProgress, asking
-from llama_async_proxy.inference.reassembly import NotReassembled
-from llama_async_proxy.inference.residency import Residency
-from llama_async_proxy.inference.routes import Headers, Parameters, Route, forbids_loading, parameters
-from llama_async_proxy.inference.upstream import UpstreamClient, UpstreamRequest
-from llama_async_proxy.inference.variants import with_defaults
+from llama_async_proxy.inference.cancellation import Interruption, ended
+from llama_async_proxy.inference.in_flight import LiveRequests
+from llama_async_proxy.inference.request_log import Account, key_id, request_id
+from llama_async_proxy.inference.requests.names import Names, choose
+from llama_async_proxy.inference.requests.priority import priority_of
+from llama_async_proxy.inference.requests.routes import Headers, Parameters, Route, forbids_loading, parameters
+from llama_async_proxy.inference.requests.variants import with_defaults
+from llama_async_proxy.inference.response_writer import Delivery, Patience, Reply
+from llama_async_proxy.inference.scheduling.lease import Lease
+from llama_async_proxy.inference.scheduling.scheduler import Residency
+from llama_async_proxy.inference.streaming import aggregator
+from llama_async_proxy.inference.streaming.aggregator import NotReassembled
+from llama_async_proxy.inference.streaming.prompt_progress import HiddenProgress, asking
+from llama_async_proxy.inference.upstream.client import UpstreamClient, UpstreamRequest
+from llama_async_proxy.inference.upstream.response_headers import HOP_BY_HOP, Header
 from llama_async_proxy.records.models import Model
 
 CLIENT_GONE = 499
@@ -146,7 +146,7 @@ class Proxy:
     async def _reassembled(self, request: Request, lease: Lease, delivery: Delivery) -> bool:
         """Answer from a stream. False when that cannot be done; nothing has left then."""
         upstream = for_engine(request)
-        parts = reassembly.begin(request.route.path)
+        parts = aggregator.begin(request.route.path)
         streaming = replace(upstream, body=parts.as_stream(upstream.body))
         async with self._client.request(lease.endpoint, streaming) as response:
             try:

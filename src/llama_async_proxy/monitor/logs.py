@@ -61,7 +61,7 @@ _FLOORS = MappingProxyType(
     }
 )
 """Least level of libraries' loggers, however low ours is set."""
-_UNPUBLISHED = (__name__, "engineio", "socketio", "llama_async_proxy.doors.socket")
+_UNPUBLISHED = (__name__, "engineio", "socketio", "llama_async_proxy.api.socketio")
 """A line from here, sent to a socket client, could cause the next one."""
 
 

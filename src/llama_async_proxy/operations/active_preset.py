@@ -18,7 +18,7 @@ from llama_async_proxy.engines.contract import Engine
 from llama_async_proxy.errors import EngineMissing, EngineStopped, NotFound, PresetInvalid, ServiceError
 from llama_async_proxy.events import EngineChanged, EventBus, ModelCreated, PresetChanged, SettingsChanged
 from llama_async_proxy.gguf.reader import GgufError
-from llama_async_proxy.inference.residency import Residency
+from llama_async_proxy.inference.scheduling.scheduler import Residency
 from llama_async_proxy.operations.configuration import Configuration
 from llama_async_proxy.operations.launch import NO_CATALOGUE, LaunchPlanner, RunningPreset, parse_engine_options
 from llama_async_proxy.operations.scan import read_model_file, stable_path

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from llama_async_proxy.chats import archive, foreign
+from llama_async_proxy.chats import archive, import_formats
 from llama_async_proxy.events import ConversationChanged
-from llama_async_proxy.operations.services import Services
+from llama_async_proxy.operations.context import Services
 from llama_async_proxy.records.chats import Conversation, NewConversation
 
 
@@ -54,7 +54,7 @@ async def export_conversations(services: Services, request: ExportConversations)
 
 async def import_conversations(services: Services, request: ImportConversations) -> Imported:
     """All conversations of a file, or none when it is not as it should be. Raises InvalidInput."""
-    found = await asyncio.to_thread(foreign.conversations_of, request.document)
+    found = await asyncio.to_thread(import_formats.conversations_of, request.document)
     created = tuple([await services.store.chats.create(conversation) for conversation in found])
     for conversation in created:
         services.bus.publish(ConversationChanged(conversation))

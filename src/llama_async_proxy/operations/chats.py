@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from math import isfinite
 
-from llama_async_proxy.chats import pictures, titles
+from llama_async_proxy.chats import titles
 from llama_async_proxy.chats.answer import Answer
+from llama_async_proxy.chats.images import check_image
 from llama_async_proxy.errors import Conflict, InvalidInput
 from llama_async_proxy.events import BranchChosen, ConversationChanged, ConversationDeleted
-from llama_async_proxy.inference.names import choose
-from llama_async_proxy.operations.services import Services
+from llama_async_proxy.inference.requests.names import choose
+from llama_async_proxy.operations.context import Services
 from llama_async_proxy.records.chats import (
     Conversation,
     Image,
@@ -353,5 +354,5 @@ def _checked_images(images: tuple[Image, ...]) -> tuple[Image, ...]:
     if len(images) > MAX_IMAGES:
         raise InvalidInput("images", f"must be at most {MAX_IMAGES}, not {len(images)}")
     for index, image in enumerate(images):
-        pictures.check(image, f"images[{index}]")
+        check_image(image, f"images[{index}]")
     return images

@@ -8,7 +8,7 @@ from typing import Any
 
 from llama_async_proxy.errors import InvalidInput
 from llama_async_proxy.operations.configuration import ConfigurationChange, flatten
-from llama_async_proxy.operations.services import Services
+from llama_async_proxy.operations.context import Services
 from llama_async_proxy.settings import Settings
 
 

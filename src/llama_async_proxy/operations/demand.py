@@ -14,7 +14,7 @@ from llama_async_proxy.gguf.memory import (
     most_gpu_layers,
 )
 from llama_async_proxy.gguf.shape import ModelShape
-from llama_async_proxy.inference.policy import Capacity
+from llama_async_proxy.inference.scheduling.policy import Capacity
 from llama_async_proxy.operations.load_settings import ALL_LAYERS
 from llama_async_proxy.records.options import OptionValue
 from llama_async_proxy.records.runtime import NO_MEMORY, MemoryUse

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 
 from llama_async_proxy.errors import Conflict
-from llama_async_proxy.operations.services import Services
+from llama_async_proxy.operations.context import Services
 from llama_async_proxy.records.engine import EngineState, EngineStatus
 
 _RESTART_PAUSE_S = 2.0

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from llama_async_proxy.gguf.memory import MemoryBudget, MemoryEstimate
-from llama_async_proxy.inference.memory import taken
-from llama_async_proxy.inference.policy import Capacity
+from llama_async_proxy.inference.scheduling.memory import taken
+from llama_async_proxy.inference.scheduling.policy import Capacity
+from llama_async_proxy.operations.context import Services
 from llama_async_proxy.operations.demand import Demand
 from llama_async_proxy.operations.memory import budget_of, free_gpu_bytes, gpus_free
 from llama_async_proxy.operations.models import ModelRef, ModelView, find, view
-from llama_async_proxy.operations.services import Services
 from llama_async_proxy.records.machine import Sample
 from llama_async_proxy.records.options import OptionValue, no_options
 from llama_async_proxy.records.runtime import NO_MEMORY, MemoryUse

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from llama_async_proxy.errors import StoreUnavailable
+from llama_async_proxy.operations.context import Services
 from llama_async_proxy.operations.engine import EngineView
 from llama_async_proxy.operations.engine import view as engine_view
-from llama_async_proxy.operations.services import Services
 from llama_async_proxy.records.engine import EngineStatus
 from llama_async_proxy.records.machine import RequestCounters, Sample
 from llama_async_proxy.records.runtime import ModelStatus

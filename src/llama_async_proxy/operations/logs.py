@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from llama_async_proxy.errors import InvalidInput, NotFound
 from llama_async_proxy.monitor.logfiles import ENGINE_LOG, SERVICE_LOG, LogFile
 from llama_async_proxy.monitor.logtext import parse_line
-from llama_async_proxy.operations.services import Services
+from llama_async_proxy.operations.context import Services
 from llama_async_proxy.records.logs import LogLevel, LogLine
 
 _MOST_LINES = 10_000

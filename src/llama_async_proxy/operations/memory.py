@@ -15,7 +15,7 @@ from llama_async_proxy.errors import InvalidInput, LoadFailed, NotEnoughMemory, 
 from llama_async_proxy.gguf.memory import MemoryBudget
 from llama_async_proxy.gguf.reader import GgufError, read_header
 from llama_async_proxy.gguf.shape import ModelShape, model_shape
-from llama_async_proxy.inference.policy import UNLIMITED, Capacity
+from llama_async_proxy.inference.scheduling.policy import UNLIMITED, Capacity
 from llama_async_proxy.operations.demand import Demand
 from llama_async_proxy.operations.load_settings import draft_path, draft_settings, gpu_layers, load_settings
 from llama_async_proxy.records.engine import EngineState

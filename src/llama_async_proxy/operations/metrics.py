@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from llama_async_proxy.errors import InvalidInput
-from llama_async_proxy.operations.services import Services
+from llama_async_proxy.operations.context import Services
 from llama_async_proxy.records.machine import HistoryPoint, Sample
 
 RESOLUTIONS_S = {"1m": 60, "5m": 300, "15m": 900, "1h": 3600}

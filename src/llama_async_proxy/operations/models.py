@@ -19,10 +19,10 @@ from llama_async_proxy.events import (
     ScanProgressed,
 )
 from llama_async_proxy.gguf.reader import GgufError
-from llama_async_proxy.inference.variants import RESERVED_PARAMETERS
+from llama_async_proxy.inference.requests.variants import RESERVED_PARAMETERS
 from llama_async_proxy.operations.commands import check_change, check_options, command_file
+from llama_async_proxy.operations.context import Services
 from llama_async_proxy.operations.scan import read_model_file, scan_directories
-from llama_async_proxy.operations.services import Services
 from llama_async_proxy.records.models import BrokenFile, Model, ModelDraft, ModelFile, ModelOrigin, Variant
 from llama_async_proxy.records.options import OptionValue, no_options
 from llama_async_proxy.records.runtime import ModelRuntime

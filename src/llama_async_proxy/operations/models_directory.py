@@ -10,10 +10,10 @@ from pathlib import Path
 from llama_async_proxy.gguf.memory import LoadSettings, estimate
 from llama_async_proxy.gguf.reader import GgufError, read_header
 from llama_async_proxy.gguf.shape import model_shape
-from llama_async_proxy.inference.memory import taken
+from llama_async_proxy.inference.scheduling.memory import taken
+from llama_async_proxy.operations.context import Services
 from llama_async_proxy.operations.models import view
 from llama_async_proxy.operations.scan import scan_directories
-from llama_async_proxy.operations.services import Services
 from llama_async_proxy.records.models import BrokenFile, Model, ModelFile
 from llama_async_proxy.records.runtime import NO_MEMORY
 

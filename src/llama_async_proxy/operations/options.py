@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from llama_async_proxy.errors import InvalidInput
+from llama_async_proxy.operations.context import Services
 from llama_async_proxy.operations.engine import EngineView, view
 from llama_async_proxy.operations.launch import EffectiveOption, parse_engine_options
 from llama_async_proxy.operations.models import ModelRef, find
-from llama_async_proxy.operations.services import Services
 from llama_async_proxy.presets.catalogue import BadValue, Catalogue, OptionGroup, as_text, typed
 from llama_async_proxy.presets.validation import checked_name
 from llama_async_proxy.records.models import Model

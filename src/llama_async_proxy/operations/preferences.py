@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from llama_async_proxy.errors import InvalidInput
-from llama_async_proxy.operations.services import Services
+from llama_async_proxy.operations.context import Services
 from llama_async_proxy.settings import Settings
 
 _SETTINGS = {

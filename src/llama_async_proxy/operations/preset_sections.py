@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from llama_async_proxy.errors import Conflict, InvalidInput, NotFound, PresetNotFound
+from llama_async_proxy.operations.context import Services
 from llama_async_proxy.operations.presets import PresetView, parsed, view, write
-from llama_async_proxy.operations.services import Services
 from llama_async_proxy.presets.editing import Changes, merged, typed_config
 from llama_async_proxy.presets.inheritance import GROUP_KEY, Inheritance, Level, inheritance, is_model, model_sections
 from llama_async_proxy.presets.ini import GLOBAL, Document

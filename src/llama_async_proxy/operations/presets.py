@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from llama_async_proxy.errors import Conflict, InvalidInput, NotFound, PresetInvalid, ServiceError
 from llama_async_proxy.events import PresetChanged
-from llama_async_proxy.operations.services import Services
+from llama_async_proxy.operations.context import Services
 from llama_async_proxy.presets.catalogue import Catalogue
 from llama_async_proxy.presets.difference import ValueChange, text_difference, value_changes
 from llama_async_proxy.presets.editing import Config, typed_config, with_config

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from llama_async_proxy.errors import InvalidInput
-from llama_async_proxy.operations.services import Services
+from llama_async_proxy.operations.context import Services
 from llama_async_proxy.records.requests import LiveRequest, RequestRecord
 
 MOST_RECENT = 1000

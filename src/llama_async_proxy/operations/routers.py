@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 from llama_async_proxy.engines.router_host import RouterOptions
-from llama_async_proxy.engines.router_wire import RouterModel
+from llama_async_proxy.engines.router_schema import RouterModel
 from llama_async_proxy.errors import ServiceError
 from llama_async_proxy.events import EventBus, ModelCreated
 from llama_async_proxy.operations.commands import fileless

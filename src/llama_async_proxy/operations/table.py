@@ -31,7 +31,7 @@ from llama_async_proxy.operations import (
     search,
     usage,
 )
-from llama_async_proxy.operations.services import Services
+from llama_async_proxy.operations.context import Services
 from llama_async_proxy.presets.inheritance import Inheritance
 from llama_async_proxy.records.chats import Image
 

@@ -1,0 +1,411 @@
+"""uvicorn's HTTP protocol, with a short way for inference requests that need nothing but their model.
+
+Between two requests every byte comes through here first. A request in plain, canonical HTTP/1.1 for a model that is
+ready is answered by a passage (`inference.splice`); any other goes to uvicorn untouched, which is also who judges
+what is malformed. So nothing here interprets HTTP that two parsers could read in two ways.
+
+Beyond the short way this limits what uvicorn does not: the size of heads and the time they take.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any, cast
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from llama_async_proxy.api.http.access import judge
+from llama_async_proxy.api.http.request_headers import KnownRequestHead, KnownRequestHeads, parse
+from llama_async_proxy.errors import ServiceError
+from llama_async_proxy.inference.fast_path import Passage, RequestHead, Splicer
+from llama_async_proxy.inference.upstream.response_headers import Header
+from llama_async_proxy.monitor.requests import RequestMeter, RequestToken
+from llama_async_proxy.settings import Settings
+
+MAX_HEAD = 64 * 1024
+"""Bytes of a request's head; Node and nginx allow 16 and 32 KiB."""
+MAX_HEADERS = 200
+HEAD_S = 20.0
+"""For a head to arrive whole, from its first byte or, of the first one, from the connection."""
+BODY_S = 2.0
+"""For a body on the short way; a slower one is the long way's, which has limits and answers for that."""
+_MAX_PIPELINED = 64 * 1024
+"""Bytes of further requests kept during an answer; above it the client is not read."""
+_BLANK_LINE = b"\r\n\r\n"
+_STATUS_LINES = {status.value: f"{status.value} {status.phrase}".encode() for status in HTTPStatus}
+"""But for the version."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShortWay:
+    """What the switch needs of the service."""
+
+    splicer: Splicer
+    meter: RequestMeter
+    heads: KnownRequestHeads = field(default_factory=KnownRequestHeads)
+
+
+def http_protocol(way: ShortWay) -> type[asyncio.Protocol]:
+    """For uvicorn's `Config(http=...)`, which only calls it."""
+    return cast("type[asyncio.Protocol]", functools.partial(Switch, way=way))
+
+
+class Switch(HttpToolsProtocol):
+    """One client connection."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        way: ShortWay,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._way = way
+        self._passage: Passage | None = None
+        self._token: RequestToken
+        self._status = 0
+        self._has_left = False
+        self._closes = False
+        self._is_paused = False
+        """The client reads more slowly than we write."""
+        self._last_head: KnownRequestHead | None = None
+        """Of the last request: the next one's is mostly the same."""
+        self._default_headers: list[Header] = []
+        self._default_lines = b""
+        """uvicorn's own header fields as they are written; it makes a new list when their text changes."""
+        self._held = bytearray()
+        """What came in and is neither a whole request yet nor anybody's turn."""
+        self._needed = 0
+        """Length of `_held` below which looking at it is in vain."""
+        self._is_receiving = False
+        """Part of a request is in `_held`."""
+        self._is_in_head = False
+        """uvicorn's parser is."""
+        self._head_size = 0
+        """Bytes that came after those in which that head began, or the last of a body: of heads, chunk extensions and
+        trailers."""
+        self._is_deaf = False
+        """What still comes is for nobody: the connection closes with the answer that is running."""
+        self._deadline_s = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    # --- asyncio.Protocol -------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.write = transport.write
+        self._wait_at_most(HEAD_S)
+
+    def data_received(self, data: bytes) -> None:
+        if self._passage is not None:
+            self._held += data
+            if len(self._held) > _MAX_PIPELINED:
+                self.transport.pause_reading()
+        elif self._held:
+            self._held += data
+            if len(self._held) >= self._needed:
+                self._advance()
+        elif self._is_idle():
+            self._take(data)
+        else:
+            self._pass_on(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._has_left = True
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._passage is not None:
+            self._passage.client_gone()
+        super().connection_lost(exc)
+        self.parser = None  # type: ignore[assignment]  # it holds this protocol, which nothing else would take apart
+
+    def pause_writing(self) -> None:
+        self._is_paused = True
+        super().pause_writing()
+        if self._passage is not None:
+            self._passage.set_paused(True)
+
+    def resume_writing(self) -> None:
+        self._is_paused = False
+        super().resume_writing()
+        if self._passage is not None:
+            self._passage.set_paused(False)
+
+    def shutdown(self) -> None:
+        if self._passage is None:
+            super().shutdown()
+        self._closes = True
+
+    # --- who answers ------------------------------------------------------------------------------
+
+    def _is_idle(self) -> bool:
+        """uvicorn has answered everything it was given and is not in the middle of parsing more."""
+        cycle = cast("RequestResponseCycle | None", self.cycle)  # None before the first request
+        if cycle is None:
+            return cast("Scope | None", self.scope) is None
+        return cycle.response_complete and not cycle.more_body and cycle.scope is self.scope and not self.pipeline
+
+    def _is_answering(self) -> bool:
+        """uvicorn is."""
+        cycle = cast("RequestResponseCycle | None", self.cycle)
+        return cycle is not None and not cycle.response_complete
+
+    def _is_in_request(self) -> bool:
+        """uvicorn has not had all of one."""
+        cycle = cast("RequestResponseCycle | None", self.cycle)
+        return self._is_in_head or (cycle is not None and cycle.more_body)
+
+    def _advance(self) -> None:
+        if self._held and self._passage is None and not self.transport.is_closing():
+            data = bytes(self._held)
+            self._held.clear()
+            self._take(data)
+
+    def _take(self, data: bytes) -> None:
+        """Look at what begins a request."""
+        settings = self._way.splicer.pool.settings()
+        last = self._last_head
+        lengths = last.lengths(data) if last is not None and last.settings is settings else None
+        if last is not None and lengths is not None:
+            self._begin(last.head, data, lengths, closes=last.closes)
+        elif met := self._way.heads.find(data, settings, self.server):
+            known, lengths = met
+            self._last_head = known
+            self._begin(known.head, data, lengths, closes=known.closes)
+        else:
+            self._read(data, settings)
+
+    def _read(self, data: bytes, settings: Settings) -> None:
+        """Look at what begins a request with a head not met before."""
+        end = data.find(_BLANK_LINE) + len(_BLANK_LINE)
+        if end < len(_BLANK_LINE):
+            self._head_is_incomplete(data)
+        elif end > MAX_HEAD or data.count(b"\n", 0, end) > MAX_HEADERS + 2:
+            self._refuse(431, b"Request header fields too large")
+        elif (found := parse(data[:end])) and self._is_harmless(found.head, settings):
+            self._last_head = self._way.heads.learn(data, end, found, settings, self.server)
+            self._begin(found.head, data, (end, found.length), closes=found.closes)
+        else:
+            self._pass_on(data)
+
+    def _head_is_incomplete(self, data: bytes) -> None:
+        if b"\n\n" in data or not data[:1].isupper():
+            self._pass_on(data)  # never a request in our sense; uvicorn says so
+        elif len(data) > MAX_HEAD:
+            self._refuse(431, b"Request header fields too large")
+        else:
+            self._hold(data, 0, HEAD_S)
+
+    def _hold(self, data: bytes, needed: int, limit_s: float) -> None:
+        if needed or not self._is_receiving:  # else every byte of a slow head would grant it more time
+            self._wait_at_most(limit_s)
+        self._is_receiving = True
+        self._unset_keepalive_if_required()
+        self._held += data
+        self._needed = needed
+
+    def _is_harmless(self, head: RequestHead, settings: Settings) -> bool:
+        """The request is ours or of an allowed program. All else is for the security in front of the long way."""
+        scope = {
+            "type": "http",
+            "method": head.method,
+            "scheme": self.scheme,
+            "server": self.server,
+            "headers": head.headers,
+        }
+        try:
+            return judge(scope, settings) is None
+        except ServiceError:
+            return False
+
+    def _begin(self, head: RequestHead, data: bytes, lengths: tuple[int, int], *, closes: bool) -> None:
+        """`lengths` are those of head and body."""
+        end = lengths[0]
+        whole = end + lengths[1]
+        if len(data) < whole:
+            self._hold(data, whole, BODY_S)
+            return
+        self._unset_keepalive_if_required()
+        self._received()
+        self._status = 0
+        self._closes = self._closes or closes
+        passage = self._passage = self._way.splicer.begin(head, data[end:whole], self)
+        if passage is None:
+            self._pass_on(data)
+            return
+        self._token = self._way.meter.start()
+        if len(data) > whole:
+            self._held += data[whole:]
+        if self._is_paused:
+            passage.set_paused(True)
+
+    def _pass_on(self, data: bytes) -> None:
+        """Let uvicorn have it."""
+        if self._is_deaf:
+            return
+        self._received()
+        self._head_size += len(data)
+        super().data_received(_without_upgrade_offer(data) if self._is_idle() else data)
+        if self._head_size > MAX_HEAD and self._is_in_request():
+            self._refuse(431, b"Request header fields too large")
+        elif not self._deadline_s and self._is_idle():
+            self._wait_at_most(self.timeout_keep_alive)  # blank lines begin nothing, but end uvicorn's own wait
+
+    def _received(self) -> None:
+        """Nothing is held any more."""
+        self._needed = 0
+        self._is_receiving = False
+
+    def _refuse(self, status: int, why: bytes) -> None:
+        """Close with this answer; after the one that is running, if what follows its request is at fault."""
+        if self._is_answering():
+            if not self.cycle.more_body:
+                self.cycle.keep_alive = False
+                self._is_deaf = True
+                return
+            if self.cycle.response_started or self.pipeline:  # where another answer would be read as part of it
+                self.transport.close()
+                return
+        answer = b"HTTP/1.1 %b\r\ncontent-type: text/plain\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
+        self.transport.write(answer % (_STATUS_LINES[status], len(why), why))
+        self.transport.close()
+
+    def send_400_response(self, msg: str) -> None:
+        self._refuse(400, msg.encode())
+
+    # --- a passage's client -----------------------------------------------------------------------
+
+    @property
+    def address(self) -> str:
+        return self.client[0] if self.client else ""
+
+    def start(self, status: int, lines: bytes, body: bytes, *, closes: bool = False) -> None:
+        self._status = status
+        self._closes = self._closes or closes
+        defaults = self.server_state.default_headers
+        if defaults is not self._default_headers:
+            self._default_headers = defaults
+            self._default_lines = b"".join(b"%b: %b\r\n" % header for header in defaults)
+        close = b"connection: close\r\n" if self._closes else b""
+        parts = (_STATUS_LINES.get(status, b"%d " % status), self._default_lines, lines, close, body)
+        self.transport.write(b"HTTP/1.1 %b\r\n%b%b%b\r\n%b" % parts)
+
+    def ended(self, *, whole: bool) -> None:
+        self._passage = None
+        self.server_state.total_requests += 1
+        self._way.meter.finish(self._token, self._status or 499, broken=not (whole or self._has_left))
+        if self._closes or not whole:
+            self.transport.close()
+            return
+        if self._held:
+            self.transport.resume_reading()
+            self.loop.call_soon(self._advance)
+        self._wait_at_most(self.timeout_keep_alive)
+
+    # --- time limits ------------------------------------------------------------------------------
+
+    def _wait_at_most(self, limit_s: float) -> None:
+        """For more of a request. One timer per connection, moved only when it fires."""
+        self._deadline_s = self.loop.time() + limit_s
+        if self._timer is None or self._timer.when() > self._deadline_s:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self.loop.call_at(self._deadline_s, self._timer_fired)
+
+    def _timer_fired(self) -> None:
+        self._timer = None
+        if self._deadline_s == 0.0 or self._passage is not None or self.transport.is_closing():
+            return
+        if self.loop.time() < self._deadline_s:
+            self._timer = self.loop.call_at(self._deadline_s, self._timer_fired)
+        elif self._needed:
+            data = bytes(self._held)
+            self._held.clear()
+            self._pass_on(data)
+        elif self._held or self._is_in_head:
+            self._refuse(408, b"The head of the request did not arrive in time")
+        else:
+            self.transport.close()
+
+    # --- what uvicorn does not know ---------------------------------------------------------------
+    # Heads that follow another request in one packet, or begin while it is answered, come here unseen; so do trailers.
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._is_in_head = True
+        self._head_size = 0
+        self._wait_at_most(HEAD_S)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if len(self.headers) >= MAX_HEADERS:
+            raise ValueError("too many header fields")
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._is_in_head = False
+        self._deadline_s = 0.0
+        if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD:
+            raise ValueError("too large a head")
+        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._head_size = 0
+        super().on_body(body)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Callable[..., Awaitable[None]]) -> None:
+        wrapped = _unframed(cycle, app) if cycle.scope["http_version"] == "1.0" else app
+        super()._start_asgi_task(cycle, cast("Any", wrapped))
+
+
+_OFFER = re.compile(rb"\r\n(?:upgrade|http2-settings|connection):[^\r\n]*", re.IGNORECASE)
+_WEBSOCKET = re.compile(rb"\r\nupgrade:[ \t]*websocket[ \t]*\r\n", re.IGNORECASE)
+_CLOSE = re.compile(rb"\r\nconnection:[^\r\n]*\bclose\b", re.IGNORECASE)
+
+
+def _without_upgrade_offer(data: bytes) -> bytes:
+    """The same request without an offer to speak something else, such as h2c, which every Java client makes.
+
+    Declining is always allowed (RFC 9110, 7.8); uvicorn would drop the request's body instead.
+    """
+    end = data.find(_BLANK_LINE)
+    if end < 0 or b"\r\nupgrade:" not in data[:end].lower():
+        return data
+    head = data[: end + 2]
+    if _WEBSOCKET.search(head):
+        return data
+    closing = b"connection: close\r\n" if _CLOSE.search(head) else b""
+    return b"%b%b%b" % (_OFFER.sub(b"", head), closing, data[end + 2 :])
+
+
+def _unframed(cycle: RequestResponseCycle, app: Callable[..., Awaitable[None]]) -> ASGIApp:
+    """`app` for an HTTP/1.0 client, which knows no chunks: a body without a length ends with the connection.
+
+    uvicorn would send it chunks. Told that the request is a HEAD it frames nothing, and the body is written here.
+    """
+    is_head = cycle.scope["method"] == "HEAD"
+
+    async def unframed(scope: Scope, receive: Receive, send: Send) -> None:
+        cycle.scope = {**cycle.scope, "method": "HEAD"}
+
+        async def send_unframed(message: Message) -> None:
+            if message["type"] == "http.response.body" and not is_head:
+                if cycle.flow.write_paused and not cycle.disconnected:
+                    await cycle.flow.drain()
+                if not cycle.disconnected:
+                    cycle.transport.write(message.get("body", b""))
+            await send(message)
+
+        await app(scope, receive, send_unframed)
+
+    return unframed

@@ -1,0 +1,133 @@
+"""The REST door under /api: each route reads its input, runs one operation and renders what it answers.
+
+Every failure, the framework's own included, is the one error answer of rest_wire. The OpenAPI document says the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+
+from llama_async_proxy import __version__
+from llama_async_proxy.api.http.errors import error_envelope
+from llama_async_proxy.api.rest.body_limit import Edge
+from llama_async_proxy.api.rest.config import config_routes
+from llama_async_proxy.api.rest.conversations import chat_routes
+from llama_async_proxy.api.rest.docs_page import docs_page
+from llama_async_proxy.api.rest.engine import engine_routes
+from llama_async_proxy.api.rest.logger import logger_routes
+from llama_async_proxy.api.rest.models import model_routes
+from llama_async_proxy.api.rest.presets import preset_routes
+from llama_async_proxy.api.rest.requests import request_routes
+from llama_async_proxy.api.rest.route_policy import Manners, ResourceRoute, failure
+from llama_async_proxy.api.rest.status import health_routes, monitoring_routes
+from llama_async_proxy.errors import InvalidInput, NotFound, ServiceError
+from llama_async_proxy.operations.context import Services
+
+_RESOURCES: tuple[Callable[[], APIRouter], ...] = (
+    config_routes,
+    logger_routes,
+    model_routes,
+    health_routes,
+    monitoring_routes,
+    engine_routes,
+    chat_routes,
+    request_routes,
+    preset_routes,
+)
+
+
+def create_rest(services: Callable[[], Services]) -> FastAPI:
+    """The application for /api. `services` is asked for at every request, so it may be built later."""
+    app = _Rest(
+        title="Llama Async Proxy",
+        version=__version__,
+        summary="Finds GGUF models, runs llama.cpp for them, and tells how they and the machine are doing.",
+        openapi_url="/api/openapi.json",
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        swagger_ui_oauth2_redirect_url=None,
+    )
+    app.state.services = services
+    routers = [routes_of() for routes_of in _RESOURCES]
+    for router in routers:
+        app.include_router(router)
+    app.state.routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
+    app.add_api_route("/api/docs", partial(_docs, app), include_in_schema=False, response_class=HTMLResponse)
+    app.exception_handler(ServiceError)(_on_service_error)
+    app.exception_handler(RequestValidationError)(_on_invalid_request)
+    app.exception_handler(HTTPException)(_on_http_exception)
+    app.add_middleware(Edge, manners=partial(_manners, app))
+    return app
+
+
+class _Rest(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        """The document without the 422 that FastAPI promises for every route with input: ours are 400."""
+        if self.openapi_schema is None:
+            document = super().openapi()
+            for operations in document["paths"].values():
+                for operation in operations.values():
+                    operation["responses"].pop("422", None)
+            for unused in ("HTTPValidationError", "ValidationError"):
+                document["components"]["schemas"].pop(unused, None)
+        return super().openapi()
+
+
+async def _docs(app: FastAPI) -> HTMLResponse:
+    return HTMLResponse(docs_page(app.openapi()))
+
+
+# --- failures ---------------------------------------------------------------------------------------------------------
+
+
+async def _on_service_error(request: Request, error: ServiceError) -> Response:
+    return _manners(request.app, request.url.path).failure(error)
+
+
+async def _on_invalid_request(request: Request, error: RequestValidationError) -> Response:
+    problems = [_problem(problem) for problem in error.errors()]
+    field, text = problems[0]
+    others = "; ".join(f"{name}: {reason}" for name, reason in problems[1:])
+    return await _on_service_error(request, InvalidInput(field, text, details=others or None))
+
+
+def _problem(problem: Mapping[str, Any]) -> tuple[str, str]:
+    """(field as the caller spelled it, what is wrong with it)."""
+    if problem["type"] == "json_invalid":
+        return "body", f"is not valid JSON: {problem['ctx']['error']}"
+    _, *path = problem["loc"]  # the first part says where it was: body, query, path
+    field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
+    text: str = problem["msg"]
+    return field or "body", text[:1].lower() + text[1:]
+
+
+async def _on_http_exception(request: Request, error: HTTPException) -> Response:
+    path = request.url.path
+    if error.status_code == 404:
+        return failure(NotFound("route", path, f"There is no {path}. See /api/docs."))
+    if error.status_code == 405:
+        allowed = ", ".join(_methods(request.app, path))
+        message = f"{path} does not answer {request.method}, only {allowed}."
+        body = error_envelope("METHOD_NOT_ALLOWED", message, "invalid_request_error")
+        return JSONResponse(body, 405, {"Allow": allowed})
+    return await _on_service_error(request, InvalidInput("body", str(error.detail)))
+
+
+def _methods(app: FastAPI, path: str) -> list[str]:
+    routes: list[APIRoute] = app.state.routes
+    return sorted({method for route in routes if route.path_regex.match(path) for method in route.methods or ()})
+
+
+def _manners(app: FastAPI, path: str) -> Manners:
+    routes: list[APIRoute] = app.state.routes
+    found = (route for route in routes if isinstance(route, ResourceRoute) and route.path_regex.match(path))
+    return next(found, ResourceRoute).manners

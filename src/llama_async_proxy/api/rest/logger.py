@@ -1,0 +1,63 @@
+"""The routes of the log's settings. They are part of the configuration, under names of their own."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from fastapi import APIRouter
+from pydantic import Field
+
+from llama_async_proxy.api.rest.route_policy import BODY, Live, Route, routes_of
+from llama_async_proxy.api.rest.schema import Answer, CamelWire
+from llama_async_proxy.operations import table
+from llama_async_proxy.operations.config import GetConfig, UpdateConfig
+from llama_async_proxy.settings import Settings
+
+
+class LoggerData(CamelWire):
+    level: str = Field(description="Least severe level that is logged.")
+    console: bool
+    file: bool
+    max_files: int = Field(description="Rotated files that are kept of each log.")
+
+
+class LoggerBody(CamelWire):
+    """Any part of it; what is absent keeps its value."""
+
+    # Factories, so that the document shows neither null, which is refused, nor a default, which there is none.
+    level: Literal["debug", "info", "warn", "error"] = Field(default_factory=lambda: "info")
+    console: bool = Field(default_factory=bool)
+    file: bool = Field(default_factory=bool)
+    max_files: int = Field(default_factory=int, ge=0, le=1000)
+
+
+async def get_logger(services: Live) -> Answer[LoggerData]:
+    """What is logged, and where to."""
+    view = await table.CONFIG_GET.run(services, GetConfig())
+    return Answer(data=_logger_data(view.settings))
+
+
+async def update_logger(services: Live, body: LoggerBody) -> Answer[LoggerData]:
+    """Change what is logged and where to, at once and for later starts."""
+    changes = body.model_dump(exclude_unset=True, by_alias=True)
+    updated = await table.CONFIG_UPDATE.run(services, UpdateConfig({"logging": changes}))
+    return Answer(data=_logger_data(updated.settings), message="Logger updated successfully")
+
+
+def _logger_data(settings: Settings) -> LoggerData:
+    return LoggerData(
+        level=settings.log_level,
+        console=settings.log_console,
+        file=settings.log_file,
+        max_files=settings.log_max_files,
+    )
+
+
+_ROUTES: tuple[Route, ...] = (
+    Route("GET", "/api/logger", get_logger, Answer[LoggerData]),
+    Route("POST", "/api/logger", update_logger, Answer[LoggerData], (*BODY, 403, 503)),
+)
+
+
+def logger_routes() -> APIRouter:
+    return routes_of("config", _ROUTES)

@@ -1,0 +1,124 @@
+"""/api/requests: the inference requests that run and those that have ended; DELETE breaks one off."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from pydantic import Field
+
+from llama_async_proxy.api.rest.route_policy import Live, Route, routes_of
+from llama_async_proxy.api.rest.schema import Answer, CamelWire, iso_time
+from llama_async_proxy.operations import table
+from llama_async_proxy.operations.requests import CancelRequest, ListRequests
+from llama_async_proxy.records.requests import LiveRequest, RequestPhase, RequestRecord
+
+
+class Waiting(CamelWire):
+    position: int = Field(description="Of the model among all that wait, from 1.")
+    requests: int = Field(description="How many wait for the model.")
+    reason: str
+
+
+class RunningRequest(CamelWire):
+    id: str = Field(description="Also in the answer's header X-Request-Id; the client's own if it sent one.")
+    arrived_at: str
+    client: str
+    route: str
+    model: str
+    status: RequestPhase
+    queue: Waiting | None
+    tokens: int = Field(description="Pieces of the answer so far: one for each token.")
+    elapsed_ms: float
+
+
+class EndedRequest(CamelWire):
+    id: str
+    arrived_at: str
+    client: str
+    route: str
+    model: str
+    status: int = Field(description="Of HTTP; 499 when the client left or the request was cancelled.")
+    streamed: bool
+    queued_ms: float | None
+    load_ms: float | None
+    first_token_ms: float | None
+    total_ms: float
+    prompt_tokens: int | None
+    completion_tokens: int | None
+    cached_tokens: int | None
+    tokens_per_second: float | None
+    error: str | None
+    key: str | None = Field(description="First eight digits of the SHA-256 of the API key it came with.")
+
+
+class Requests(CamelWire):
+    live: list[RunningRequest]
+    recent: list[EndedRequest]
+
+
+class Cancelled(CamelWire):
+    cancelled: list[RunningRequest] = Field(description="Several when clients gave them the same id.")
+
+
+async def list_requests(
+    services: Live,
+    limit: Annotated[int, Query(description="Of those that have ended; 0 to 1000.")] = 100,
+    model: Annotated[str | None, Query(description="Only requests to the model of this id.")] = None,
+) -> Answer[Requests]:
+    """Inference requests, running and ended, newest first."""
+    listed = await table.REQUESTS_LIST.run(services, ListRequests(limit, model))
+    return Answer(data=Requests(live=[*map(_running, listed.live)], recent=[*map(_ended, listed.recent)]))
+
+
+async def cancel_request(services: Live, request_id: str) -> Answer[Cancelled]:
+    """Break off a running request. Its client gets an error, its slot is free after the token then computed."""
+    cancelled = await table.REQUESTS_CANCEL.run(services, CancelRequest(request_id))
+    return Answer(data=Cancelled(cancelled=[*map(_running, cancelled.requests)]), message="Request cancelled")
+
+
+_ROUTES: tuple[Route, ...] = (
+    Route("GET", "/api/requests", list_requests, Answer[Requests], (400, 503), shows_null=True),
+    Route("DELETE", "/api/requests/{request_id:path}", cancel_request, Answer[Cancelled], (404,), shows_null=True),
+)
+
+
+def request_routes() -> APIRouter:
+    return routes_of("requests", _ROUTES)
+
+
+def _running(request: LiveRequest) -> RunningRequest:
+    queue = request.queue
+    return RunningRequest(
+        id=request.id,
+        arrived_at=iso_time(request.arrived_at_ms),
+        client=request.client,
+        route=request.route,
+        model=request.model,
+        status=request.phase,
+        queue=None if queue is None else Waiting(position=queue.position, requests=queue.requests, reason=queue.reason),
+        tokens=request.tokens,
+        elapsed_ms=request.elapsed_ms,
+    )
+
+
+def _ended(record: RequestRecord) -> EndedRequest:
+    return EndedRequest(
+        id=record.id,
+        arrived_at=iso_time(record.arrived_at_ms),
+        client=record.client,
+        route=record.route,
+        model=record.model,
+        status=record.status,
+        streamed=record.streamed,
+        queued_ms=record.queued_ms,
+        load_ms=record.load_ms,
+        first_token_ms=record.first_token_ms,
+        total_ms=record.total_ms,
+        prompt_tokens=record.prompt_tokens,
+        completion_tokens=record.completion_tokens,
+        cached_tokens=record.cached_tokens,
+        tokens_per_second=record.tokens_per_second,
+        error=record.error,
+        key=record.key,
+    )

@@ -1,0 +1,84 @@
+"""What the resources of /api build their routes of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar
+
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+
+from llama_async_proxy.api.http.errors import error_envelope
+from llama_async_proxy.api.rest.schema import ErrorAnswer
+from llama_async_proxy.errors import Overloaded, ServiceError
+from llama_async_proxy.operations.context import Services
+
+BODY = (400, 413, 415)
+"""Statuses of every route that reads a body."""
+
+
+async def _services(request: Request) -> Services:
+    services: Services = request.app.state.services()
+    return services
+
+
+Live = Annotated[Services, Depends(_services)]
+
+
+def failure(error: ServiceError) -> JSONResponse:
+    """The error answer of most resources."""
+    body = error_envelope(error.rest_code, error.message, error.openai_type, error.details)
+    return JSONResponse(body, error.status, retry_after(error))
+
+
+def retry_after(error: ServiceError) -> dict[str, str] | None:
+    return {"Retry-After": str(error.retry_after_s)} if isinstance(error, Overloaded) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Manners:
+    """What holds for all requests to a resource, those that never reach its routes included."""
+
+    failure: Callable[[ServiceError], Response] = failure
+    body_limit: int = 1 << 20
+    """Bytes."""
+
+
+class ResourceRoute(APIRoute):
+    manners: ClassVar[Manners] = Manners()
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    method: str
+    path: str
+    endpoint: Callable[..., Any]
+    answer: type[BaseModel]
+    errors: tuple[int, ...] = ()
+    """Statuses it may fail with, besides 500."""
+    operation_id: str = ""
+    """In the OpenAPI document; by default the endpoint's name."""
+    shows_null: bool = False
+    """Whether fields that are not known are null rather than absent."""
+    failures: Mapping[int, type[BaseModel]] = field(default_factory=dict)
+    """The answers to failures that say more than ErrorAnswer."""
+
+
+def routes_of(tag: str, routes: Iterable[Route]) -> APIRouter:
+    router = APIRouter(tags=[tag], route_class=ResourceRoute)
+    for route in routes:
+        answers: dict[int, type[BaseModel]] = dict.fromkeys((*route.errors, 500), ErrorAnswer)
+        answers.update(route.failures)
+        router.add_api_route(
+            route.path,
+            route.endpoint,
+            methods=[route.method],
+            response_model=route.answer,
+            response_model_exclude_none=not route.shows_null,
+            responses={status: {"model": answer} for status, answer in answers.items()},
+            operation_id=route.operation_id or route.endpoint.__name__,
+        )
+    return router

@@ -1,0 +1,99 @@
+"""The acknowledged dialect as data: namespace `/llamaproxws`, answers by acknowledgement, bare events."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+from llama_async_proxy.api.socketio.ack import schema as wire
+from llama_async_proxy.api.socketio.contract import Call, Dialect, Emission, LocalCall, Nothing, nothing
+from llama_async_proxy.api.socketio.v1 import presets_schema as presets
+from llama_async_proxy.operations import table
+from llama_async_proxy.operations.config import GetConfig
+from llama_async_proxy.operations.metrics import GetMetrics
+from llama_async_proxy.operations.models import ListModels
+from llama_async_proxy.operations.options import ListOptions
+from llama_async_proxy.operations.presets import ListPresets
+
+
+class Subscription(Struct):
+    subscribed: bool
+
+
+class ClientNotice(Struct):
+    clientId: str  # noqa: N815 - names here are the clients'
+
+
+_CALLS: tuple[Call[Any, Any, Any], ...] = (
+    Call("models:list", Nothing, nothing(ListModels), table.MODELS_LIST, wire.all_models),
+    Call(
+        "models:load", wire.Load, wire.load_model, table.MODELS_LOAD, wire.loaded,
+        "MODEL_LOAD_FAILED", not_found="MODEL_NOT_FOUND", broadcasts=("models:status", "models:loaded"),
+        about="Answers when the model is ready, or failed.",
+    ),
+    Call(
+        "models:unload", wire.ModelId, wire.unload_model, table.MODELS_UNLOAD, wire.unloaded,
+        "MODEL_UNLOAD_FAILED", not_found="MODEL_NOT_FOUND", broadcasts=("models:status", "models:unloaded"),
+    ),
+    Call("models:info", wire.ModelId, wire.get_model, table.MODELS_GET, wire.model_info),
+    Call("presets:list", Nothing, nothing(ListPresets), table.PRESETS_LIST, wire.preset_list),
+    Call(
+        "presets:read", wire.PresetName, wire.read_preset, table.PRESETS_READ, wire.preset,
+        invalid="CONFIG_INVALID", not_found="PRESET_NOT_FOUND",
+    ),
+    Call(
+        "presets:save", wire.PresetConfig, wire.save_preset, table.PRESETS_SAVE, wire.saved,
+        "PRESET_SAVE_FAILED", invalid="CONFIG_INVALID",
+    ),
+    Call(
+        "presets:delete", wire.PresetName, wire.delete_preset, table.PRESETS_DELETE, wire.deleted,
+        "PRESET_SAVE_FAILED", not_found="PRESET_NOT_FOUND", invalid="CONFIG_INVALID",
+    ),
+    Call("presets:get-llama-params", Nothing, nothing(ListOptions), table.OPTIONS_LIST, wire.parameters),
+    Call(
+        "presets:validate-config", wire.PresetCandidate, wire.validate_preset, table.PRESETS_VALIDATE,
+        presets.validated, invalid="CONFIG_INVALID",
+    ),
+    Call("config:get", Nothing, nothing(GetConfig), table.CONFIG_GET, wire.config),
+    Call(
+        "config:update", dict[str, Any], wire.update_config, table.CONFIG_UPDATE, wire.config_updated,
+        "CONFIG_INVALID", about="All of it or, when one field is wrong, nothing.",
+    ),
+    Call("metrics:get", Nothing, nothing(GetMetrics), table.METRICS_GET, wire.metrics),
+    Call("logs:get", wire.LogQuery, wire.list_logs, table.LOGS_LIST, wire.logs, about="Newest first."),
+)  # fmt: skip
+
+ACK = Dialect(
+    title="Socket.IO with acknowledgements",
+    namespace="/llamaproxws",
+    path="/socket.io",
+    calls=(
+        *_CALLS,
+        LocalCall("metrics:subscribe", Nothing, Subscription, "A client that just connected is subscribed."),
+        LocalCall("metrics:unsubscribe", Nothing, Subscription, "No more metrics:update for this client."),
+    ),
+    emissions=(
+        Emission("client:connected", ClientNotice, "20 a second at most."),
+        Emission("client:disconnected", ClientNotice, "20 a second at most."),
+        Emission("models:status", wire.AckModelStatus, "A model is loading, loaded, unloaded or failed."),
+        Emission("models:loaded", wire.AckModelNotice, "A model is ready."),
+        Emission("models:unloaded", wire.AckModelNotice, "A model is unloaded."),
+        Emission("metrics:update", wire.AckMetrics, "Every 10 s, until metrics:unsubscribe."),
+        Emission("logs:entry", wire.AckLogEntry, "A line was logged; 50 a second at most."),
+    ),
+    codes={
+        "MODEL_NOT_FOUND": "There is no such model.",
+        "MODEL_LOAD_FAILED": "The model did not come up; the message says why.",
+        "MODEL_UNLOAD_FAILED": "The model is not loaded.",
+        "PRESET_NOT_FOUND": "There is no preset of that name.",
+        "PRESET_SAVE_FAILED": "The preset could not be written.",
+        "CONFIG_INVALID": "A value is refused; nothing has changed.",
+        "PERMISSION_DENIED": "The operating system or a rule forbids it.",
+        "INVALID_REQUEST": "The request is malformed; the message names the field.",
+        "SERVER_ERROR": "A fault of the service, or too many requests of this client are running.",
+    },
+    unexpected="SERVER_ERROR",
+    overloaded="SERVER_ERROR",
+    not_found="MODEL_NOT_FOUND",
+)  # fmt: skip

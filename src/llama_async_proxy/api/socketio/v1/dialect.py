@@ -1,0 +1,258 @@
+"""Socket.IO v1 as data: namespace `/`, enveloped requests answered by acknowledgement or `<event>:result`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+from llama_async_proxy.api.socketio.contract import Call, Dialect, Emission, LocalCall, Nothing, nothing
+from llama_async_proxy.api.socketio.v1 import feeds_schema as feeds
+from llama_async_proxy.api.socketio.v1 import logs_schema as logs
+from llama_async_proxy.api.socketio.v1 import presets_schema as presets
+from llama_async_proxy.api.socketio.v1 import schema as wire
+from llama_async_proxy.operations import table
+from llama_async_proxy.operations.activity import GetEngineActivity
+from llama_async_proxy.operations.config import GetConfig
+from llama_async_proxy.operations.engine import GetEngine, RestartEngine, StartEngine, StopEngine
+from llama_async_proxy.operations.logs import ClearLogFiles, ClearLogs, ListLogFiles, ReadEngineLog
+from llama_async_proxy.operations.metrics import GetMetrics
+from llama_async_proxy.operations.models import CleanUpModels, ListModels, ScanModels
+from llama_async_proxy.operations.models_directory import ListModelsDirectory
+from llama_async_proxy.operations.options import ListOptions
+from llama_async_proxy.operations.preferences import GetPreferences
+from llama_async_proxy.operations.presets import ListPresets
+
+
+class Established(Struct):
+    clientId: str  # noqa: N815 - names here are the clients'
+    timestamp: int
+
+
+class Acknowledged(Struct):
+    clientId: str  # noqa: N815
+
+
+_STARTED = ("llama:status", "llama:server-event")
+_STOPPED = (*_STARTED, "models:router-stopped")
+
+_MODELS: tuple[Call[Any, Any, Any], ...] = (
+    Call("models:list", Nothing, nothing(ListModels), table.MODELS_LIST, wire.all_models, "LIST_MODELS_FAILED"),
+    Call("models:get", wire.ById, wire.get_model, table.MODELS_GET, wire.one_model, "GET_MODEL_FAILED"),
+    Call(
+        "models:create", wire.Creation, wire.create_models, table.MODELS_CREATE, wire.created_model,
+        "CREATE_MODEL_FAILED", spelling=wire.CREATION_FIELDS, broadcasts=("models:created",),
+    ),
+    Call(
+        "models:update", wire.Update, wire.update_model, table.MODELS_UPDATE, wire.one_model,
+        "UPDATE_MODEL_FAILED", not_found="NOT_FOUND", spelling=wire.UPDATE_FIELDS, broadcasts=("models:updated",),
+    ),
+    Call(
+        "models:delete", wire.ById, wire.delete_model, table.MODELS_DELETE, wire.deletion,
+        "DELETE_MODEL_FAILED", broadcasts=("models:deleted",), about="The file stays.",
+    ),
+    Call(
+        "models:toggle-favorite", wire.Favorite, wire.set_favorite, table.MODELS_UPDATE, wire.one_model,
+        not_found="NOT_FOUND", broadcasts=("models:updated",),
+    ),
+    Call(
+        "models:load", wire.LoadByName, wire.load_model, table.MODELS_LOAD, wire.model_state,
+        "LOAD_MODEL_FAILED", broadcasts=("models:status",), about="Answers when the model is ready, or failed.",
+    ),
+    Call(
+        "models:unload", wire.ByName, wire.unload_model, table.MODELS_UNLOAD, wire.model_state,
+        "UNLOAD_MODEL_FAILED", broadcasts=("models:status",), about="Running answers may end first.",
+    ),
+    Call(
+        "models:scan", Nothing, nothing(ScanModels), table.MODELS_SCAN, wire.scan_counts,
+        "SCAN_MODELS_FAILED", broadcasts=("models:scanned", "models:scan-progress"),
+    ),
+    Call(
+        "models:cleanup", Nothing, nothing(CleanUpModels), table.MODELS_CLEANUP, wire.clean_up,
+        broadcasts=("models:deleted",), about="Forgets models whose file is gone.",
+    ),
+)  # fmt: skip
+_MACHINE: tuple[Call[Any, Any, Any], ...] = (
+    Call("metrics:get", Nothing, nothing(GetMetrics), table.METRICS_GET, wire.current_metrics),
+    Call(
+        "metrics:history", wire.History, wire.get_samples, table.METRICS_SAMPLES, wire.metrics_history,
+        about="Newest first.",
+    ),
+    Call("logs:get", logs.LogQuery, logs.list_logs, table.LOGS_LIST, logs.logs, about="Newest first."),
+    Call(
+        "logs:read-file", logs.LogFileName, logs.read_log_file, table.LOGS_READ_FILE, logs.log_file,
+        not_found="NOT_FOUND",
+        about="The last MiB of one of the listed files; without a name, of the service's own log.",
+    ),
+    Call("logs:list-files", Nothing, nothing(ListLogFiles), table.LOGS_FILES, logs.log_files),
+    Call("logs:clear", Nothing, nothing(ClearLogs), table.LOGS_CLEAR, logs.cleared, about="Those in the database."),
+    Call(
+        "logs:clear-files", Nothing, nothing(ClearLogFiles), table.LOGS_CLEAR_FILES, logs.cleared,
+        about="Files in use are emptied, rotated ones deleted.",
+    ),
+    Call(
+        "logs:read-llama-server", Nothing, nothing(ReadEngineLog), table.LOGS_READ_ENGINE, logs.engine_log,
+        about="Output of the models' processes.",
+    ),
+    Call("config:get", Nothing, nothing(GetConfig), table.CONFIG_GET, wire.configuration),
+    Call(
+        "config:update", wire.Changes, wire.update_config, table.CONFIG_UPDATE, wire.configuration_update,
+        "CONFIG_UPDATE_FAILED", about="All of it or, when one field is wrong, nothing.",
+    ),
+    Call("settings:get", Nothing, nothing(GetPreferences), table.PREFERENCES_GET, logs.user_settings),
+    Call(
+        "settings:update", logs.SettingsChanges, logs.update_settings, table.PREFERENCES_UPDATE, logs.user_settings,
+        "CONFIG_UPDATE_FAILED", about="What is not named stays; null removes a preference.",
+    ),
+)  # fmt: skip
+_PRESETS: tuple[Call[Any, Any, Any], ...] = (
+    Call("presets:list", Nothing, nothing(ListPresets), table.PRESETS_LIST, presets.preset_list),
+    Call(
+        "presets:read", presets.Named, presets.read_preset, table.PRESETS_READ, presets.preset,
+        not_found="PRESET_NOT_FOUND", invalid="PRESET_INVALID",
+    ),
+    Call(
+        "presets:save", presets.Save, presets.save_preset, table.PRESETS_SAVE, presets.preset,
+        "PRESET_SAVE_FAILED", about="Creates or replaces; comments in the file are kept.",
+    ),
+    Call(
+        "presets:create", presets.Create, presets.create_preset, table.PRESETS_CREATE, presets.preset,
+        "PRESET_SAVE_FAILED",
+    ),
+    Call(
+        "presets:delete", presets.Named, presets.delete_preset, table.PRESETS_DELETE, presets.preset_deleted,
+        "PRESET_SAVE_FAILED", not_found="PRESET_NOT_FOUND",
+    ),
+    Call(
+        "presets:get-models", presets.Named, presets.get_models, table.PRESETS_MODELS, presets.preset_models,
+        not_found="PRESET_NOT_FOUND", invalid="PRESET_INVALID",
+    ),
+    Call(
+        "presets:add-model", presets.NewSection, presets.add_model, table.PRESETS_ADD_MODEL, presets.preset,
+        "PRESET_SAVE_FAILED",
+    ),
+    Call(
+        "presets:update-model", presets.SectionChanges, presets.update_model, table.PRESETS_UPDATE_MODEL,
+        presets.preset, "PRESET_SAVE_FAILED", not_found="NOT_FOUND",
+        about="What is not named stays; null removes a key.",
+    ),
+    Call(
+        "presets:remove-model", presets.Section, presets.remove_model, table.PRESETS_REMOVE_MODEL, presets.preset,
+        "PRESET_SAVE_FAILED", not_found="NOT_FOUND",
+    ),
+    Call(
+        "presets:get-defaults", presets.Named, presets.get_defaults, table.PRESETS_DEFAULTS, presets.preset_defaults,
+        not_found="PRESET_NOT_FOUND", invalid="PRESET_INVALID", about="What the section [*] says.",
+    ),
+    Call(
+        "presets:update-defaults", presets.DefaultChanges, presets.update_defaults, table.PRESETS_UPDATE_DEFAULTS,
+        presets.preset, "PRESET_SAVE_FAILED", about="What is not named stays; null removes a key.",
+    ),
+    Call(
+        "presets:get-models-dir", Nothing, nothing(ListModelsDirectory), table.PRESETS_MODELS_DIRECTORY,
+        presets.models_directory, about="Files in the models directory, with the GPU memory each would take.",
+    ),
+    Call(
+        "presets:available-models", Nothing, nothing(ListModelsDirectory), table.PRESETS_MODELS_DIRECTORY,
+        presets.models_directory, about="The same as presets:get-models-dir.",
+    ),
+    Call(
+        "presets:get-llama-params", Nothing, nothing(ListOptions), table.OPTIONS_LIST, presets.parameters,
+        about="The options of the installed engine, as its --help tells.",
+    ),
+    Call("presets:validate-config", presets.Validate, presets.validate, table.PRESETS_VALIDATE, presets.validated),
+    Call(
+        "presets:show-inheritance", presets.Section, presets.show_inheritance, table.PRESETS_INHERITANCE,
+        presets.inherited, not_found="NOT_FOUND", invalid="PRESET_INVALID",
+    ),
+    Call(
+        "presets:start-with-preset", presets.Start, presets.start, table.PRESETS_START, presets.started_with_preset,
+        "START_LLAMA_FAILED", broadcasts=_STARTED,
+    ),
+    Call(
+        "presets:stop-server", Nothing, nothing(StopEngine), table.ENGINE_STOP, wire.engine,
+        "STOP_LLAMA_FAILED", broadcasts=_STOPPED,
+    ),
+)  # fmt: skip
+_ENGINE: tuple[Call[Any, Any, Any], ...] = (
+    Call("llama:status", Nothing, nothing(GetEngine), table.ENGINE_GET, wire.engine),
+    Call(
+        "llama:start", Nothing, nothing(StartEngine), table.ENGINE_START, wire.engine_started,
+        "START_LLAMA_FAILED", broadcasts=_STARTED,
+    ),
+    Call(
+        "llama:stop", Nothing, nothing(StopEngine), table.ENGINE_STOP, wire.engine,
+        "STOP_LLAMA_FAILED", broadcasts=_STOPPED, about="Every model is unloaded; loads are refused until a start.",
+    ),
+    Call(
+        "llama:restart", Nothing, nothing(RestartEngine), table.ENGINE_RESTART, wire.engine_started,
+        "START_LLAMA_FAILED", answers_as="llama:start", broadcasts=_STOPPED,
+    ),
+    Call(
+        "llama:config", presets.EngineSettings, presets.configure_engine, table.OPTIONS_CONFIGURE,
+        presets.engine_settings, "CONFIG_UPDATE_FAILED", about="Holds from the next load of each model on.",
+    ),
+    Call(
+        "llama:start-with-preset", presets.StartNamed, presets.start_named, table.PRESETS_START,
+        presets.started_with_preset, "START_LLAMA_FAILED", broadcasts=_STARTED,
+    ),
+    Call(
+        "llama-server:status", Nothing, nothing(GetEngineActivity), table.ENGINE_ACTIVITY, logs.engine_activity,
+        about="Null where no model's process tells.",
+    ),
+)  # fmt: skip
+_LOCAL = (
+    LocalCall("connection:ack", Nothing, Acknowledged, "Answered with connection:established."),
+    LocalCall("subscribe", feeds.Subscribe, feeds.Subscribed, "Asks for one of the feeds; answered on request only."),
+    LocalCall("message", feeds.Message, feeds.Subscribed, "The same as a typed message."),
+)  # fmt: skip
+
+V1 = Dialect(
+    title="Socket.IO v1",
+    namespace="/",
+    path="/llamaproxws",
+    calls=(*_MODELS, *_MACHINE, *_PRESETS, *_ENGINE, *_LOCAL),
+    emissions=(
+        Emission("models:created", wire.OneModel, "A model was registered."),
+        Emission("models:updated", wire.OneModel, "A model's record changed."),
+        Emission("models:deleted", wire.DeletionNotice, "A model was forgotten."),
+        Emission("models:status", wire.ModelState, "A model is loading, loaded, unloaded or failed."),
+        Emission("models:scanned", wire.ScanCounts, "A scan has ended."),
+        Emission("models:scan-progress", wire.ScanProgress, "How far a scan is, twice a second at most."),
+        Emission("models:router-stopped", wire.RouterStopped, "The engine was stopped."),
+        Emission("metrics:update", wire.CurrentMetrics, "Every 10 s."),
+        Emission("logs:entry", logs.LogEntry, "A line was logged; 50 a second at most, one of them counting the rest."),
+        Emission("llama:status", wire.V1Engine, "The engine's state changed."),
+        Emission("llama:server-event", wire.EngineNotice, "Something started, stopped, died or failed."),
+        Emission("llama-server:status", logs.V1EngineActivity, "Every 20 s while the engine runs."),
+        Emission("connection:established", Established, "Answers connection:ack, to that client only."),
+        Emission("metrics_update", feeds.MetricsUpdate, "To subscribers of metrics, every 10 s; bare."),
+        Emission("models_update", feeds.ModelsUpdate, "To subscribers of models, every 30 s and on changes; bare."),
+        Emission("logs_update", feeds.LogsUpdate, "To subscribers of logs, every 15 s; bare."),
+        Emission("error", feeds.FeedError, "A subscription was not understood, or the service stops; bare."),
+    ),
+    codes={
+        "LIST_MODELS_FAILED": "Models cannot be listed.",
+        "GET_MODEL_FAILED": "There is no such model.",
+        "CREATE_MODEL_FAILED": "The file is no model, or it is registered already.",
+        "UPDATE_MODEL_FAILED": "A new value is refused.",
+        "DELETE_MODEL_FAILED": "There is no such model, or it is in use.",
+        "LOAD_MODEL_FAILED": "The model did not come up; the message says why.",
+        "UNLOAD_MODEL_FAILED": "The model is not loaded.",
+        "SCAN_MODELS_FAILED": "The models directory cannot be read.",
+        "START_LLAMA_FAILED": "No engine can be started.",
+        "STOP_LLAMA_FAILED": "The engine is stopped already.",
+        "PRESET_NOT_FOUND": "There is no preset of that name.",
+        "PRESET_SAVE_FAILED": "The preset could not be written, or its name is none.",
+        "PRESET_INVALID": "The engine would refuse the preset; the details list every reason.",
+        "CONFIG_UPDATE_FAILED": "A value is refused; nothing has changed.",
+        "TIMEOUT": "It took longer than the limit, or too many requests of this client are running.",
+        "NOT_FOUND": "There is no such thing.",
+        "PERMISSION_DENIED": "The operating system or a rule forbids it.",
+        "INVALID_REQUEST": "The request is malformed; the message names the field.",
+        "INTERNAL_ERROR": "A fault of the service; its log has the trace.",
+    },
+    unexpected="INTERNAL_ERROR",
+    overloaded="TIMEOUT",
+    not_found="NOT_FOUND",
+)

@@ -1,0 +1,181 @@
+"""The inference routes, and where each names its model. Pure.
+
+The table is llama-server's own (every build of it answers these), so that a client of llama-server, OpenAI or
+Anthropic finds here what it finds there. Two of its routes are ours because they speak of all models: `/v1/models`
+and `/metrics` without a model.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import NamedTuple
+from urllib.parse import parse_qs
+
+import msgspec
+
+from llama_async_proxy.errors import InvalidInput
+from llama_async_proxy.inference.requests.error_formats import Dialect
+from llama_async_proxy.inference.streaming import aggregator, prompt_progress
+
+Headers = Iterable[tuple[bytes, bytes]]
+"""(name in lower case, value) as received."""
+
+
+class ModelIn(Enum):
+    """Where a request names its model."""
+
+    BODY = auto()
+    QUERY = auto()
+    FORM = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    method: str
+    path: str
+    model_in: ModelIn = ModelIn.BODY
+    dialect: Dialect = Dialect.OPENAI
+    streams: bool = False
+    """Answers with server-sent events when the body says `"stream": true`."""
+
+
+def _generating(*paths: str) -> tuple[Route, ...]:
+    return tuple(Route("POST", path, streams=True) for path in paths)
+
+
+def _computing(*paths: str) -> tuple[Route, ...]:
+    return tuple(Route("POST", path) for path in paths)
+
+
+def _inspecting(*paths: str) -> tuple[Route, ...]:
+    return tuple(Route("GET", path, ModelIn.QUERY) for path in paths)
+
+
+ROUTES: tuple[Route, ...] = (
+    # OpenAI, with the spellings llama-server knows.
+    *_generating("/v1/chat/completions", "/chat/completions", "/v1/completions", "/completions"),
+    Route("POST", "/v1/responses", dialect=Dialect.RESPONSES, streams=True),
+    Route("POST", "/responses", dialect=Dialect.RESPONSES, streams=True),
+    *_computing("/v1/chat/completions/input_tokens", "/chat/completions/input_tokens", "/v1/chat/completions/control"),
+    *_computing("/v1/responses/input_tokens", "/responses/input_tokens"),
+    *_computing("/v1/embeddings", "/embeddings"),
+    Route("POST", "/v1/audio/transcriptions", ModelIn.FORM),
+    Route("POST", "/audio/transcriptions", ModelIn.FORM),
+    # Jina's rerank, which llama-server serves under four names.
+    *_computing("/v1/rerank", "/rerank", "/v1/reranking", "/reranking"),
+    # Anthropic.
+    Route("POST", "/v1/messages", dialect=Dialect.ANTHROPIC, streams=True),
+    Route("POST", "/v1/messages/count_tokens", dialect=Dialect.ANTHROPIC),
+    # llama-server's own.
+    *_generating("/completion", "/infill"),
+    *_computing("/embedding", "/tokenize", "/detokenize", "/apply-template", "/v1/systemone"),
+    *_inspecting("/props", "/slots", "/lora-adapters", "/metrics"),
+    Route("POST", "/lora-adapters", ModelIn.QUERY),  # its body is an array
+)
+
+PATHS: frozenset[str] = frozenset(route.path for route in ROUTES)
+_BY_METHOD_AND_PATH: Mapping[tuple[str, str], Route] = {(route.method, route.path): route for route in ROUTES}
+
+
+def find(method: str, path: str) -> Route | None:
+    """The route of a request; HEAD is answered wherever GET is."""
+    return _BY_METHOD_AND_PATH.get(("GET" if method == "HEAD" else method, path))
+
+
+def methods(path: str) -> tuple[str, ...]:
+    """Methods `path` answers, for an Allow header."""
+    return tuple(route.method for route in ROUTES if route.path == path)
+
+
+class Parameters(NamedTuple):
+    """What routing needs of a request: the model's name, None when it names none, and how it is to be answered."""
+
+    model: str | None
+    stream: bool = False
+    reassembles: bool = False
+    """Its JSON answer can be put together from a stream."""
+    hides_progress: bool = False
+    """Its stream is long in coming, and can tell of its progress without its client's seeing it."""
+
+
+class _Body(msgspec.Struct):
+    model: str | int | None = None
+
+
+class _Generation(aggregator.Parameters):
+    model: str | int | None = None
+    stream: msgspec.Raw = msgspec.Raw(b"false")
+    """Raw: whether another type than boolean is an error is the engine's to say."""
+
+
+_BODY = msgspec.json.Decoder(_Body)
+_GENERATION = msgspec.json.Decoder(_Generation)
+_NO_STREAM = (b"false", b"null")
+
+
+def parameters(route: Route, query: bytes, headers: Headers, body: bytes) -> Parameters:
+    """Read model and stream out of a request. Raises InvalidInput for a body that is not what the route takes."""
+    if route.model_in is ModelIn.QUERY:
+        return Parameters(model_in_query(query))
+    if route.model_in is ModelIn.FORM:
+        return Parameters(_model_in_form(headers, body))
+    try:
+        if not route.streams:
+            return Parameters(_given(_BODY.decode(body).model))
+        asked = _GENERATION.decode(body)
+    except msgspec.ValidationError as error:
+        raise InvalidInput("body", f"{error}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidInput("body", f"is not valid JSON: {error}") from None
+    model, stream = _given(asked.model), bytes(asked.stream)
+    if stream == b"true":
+        is_long = route.dialect is not Dialect.ANTHROPIC and len(body) > prompt_progress.LONG_PROMPT_BYTES
+        hides = is_long and asked.allow_hidden_progress and not prompt_progress.continues_an_answer(body)
+        return Parameters(model, stream=True, hides_progress=hides)
+    return Parameters(model, reassembles=stream in _NO_STREAM and asked.allow_reassembly)
+
+
+def forbids_loading(query: bytes) -> bool:
+    """Whether the request is only for a model that is loaded already, as clients of llama-server's router say it."""
+    if b"autoload" not in query:
+        return False
+    return parse_qs(query.decode("utf-8", "replace")).get("autoload", [""])[-1] in ("false", "0")
+
+
+def model_in_query(query: bytes) -> str | None:
+    """The value of `model` in a query string."""
+    if b"model" not in query:
+        return None
+    values = parse_qs(query.decode("utf-8", "replace")).get("model", [None])
+    return _given(values[-1])
+
+
+def _given(name: str | int | None) -> str | None:
+    """A blank name names nothing."""
+    text = "" if name is None else str(name).strip()
+    return text or None
+
+
+_BOUNDARY = re.compile(rb'boundary="?([^";,\s]{1,200})', re.IGNORECASE)
+_FIELD_NAME = re.compile(rb'content-disposition:[^\r\n]*;\s*name="?model"?\s*(?:;|\r?\n|$)', re.IGNORECASE)
+_MAX_PART_HEAD = 8192
+
+
+def _model_in_form(headers: Headers, body: bytes) -> str | None:
+    content_type = next((value for name, value in headers if name == b"content-type"), b"")
+    boundary = _BOUNDARY.search(content_type)
+    if boundary is None:
+        raise InvalidInput("content-type", "must be multipart/form-data with a boundary")
+    delimiter = b"--" + boundary[1]
+    start = body.find(delimiter)
+    while start >= 0:
+        # Heads only: the file's part may be many MiB and is never copied.
+        head_end = body.find(b"\r\n\r\n", start, start + _MAX_PART_HEAD)
+        part_end = body.find(b"\r\n" + delimiter, start + len(delimiter))
+        if 0 <= head_end < part_end and _FIELD_NAME.search(body[start:head_end]):
+            return _given(body[head_end + 4 : part_end].decode("utf-8", "replace"))
+        start = part_end + 2 if part_end >= 0 else -1
+    return None

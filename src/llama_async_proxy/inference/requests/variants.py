@@ -1,0 +1,70 @@
+"""What a variant adds to a request: defaults for what its client left open. Pure.
+
+A null is left open, as the engine takes it. Values that stay are the client's own bytes.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from llama_async_proxy.errors import InvalidInput
+from llama_async_proxy.inference.requests.error_formats import Dialect
+from llama_async_proxy.inference.requests.routes import ModelIn, Route
+from llama_async_proxy.records.models import Variant
+
+RESERVED_PARAMETERS = frozenset({"model", "messages", "prompt", "input", "stream"})
+"""A request's own business, never a default."""
+_LENGTH_LIMITS = frozenset({"max_tokens", "max_completion_tokens", "max_output_tokens", "n_predict"})
+"""Names of one parameter in different dialects."""
+_PROMPT_KEYS = {Dialect.ANTHROPIC: "system", Dialect.RESPONSES: "instructions"}
+
+
+class _Message(msgspec.Struct):
+    role: str | None = None
+
+
+_BODY = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_MESSAGES = msgspec.json.Decoder(list[_Message])
+_RAW_MESSAGES = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+def with_defaults(variant: Variant, route: Route, body: bytes) -> bytes:
+    """`body` with the variant's parameters and system prompt where the client gave none. Only JSON bodies change.
+
+    Raises InvalidInput for a body that is no JSON object.
+    """
+    if route.model_in is not ModelIn.BODY:
+        return body
+    try:
+        given = _BODY.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidInput("body", f"is not a JSON object: {error}") from None
+    for name, value in variant.parameters.items():
+        if not _has(given, name):
+            given[name] = _raw(value)
+    if variant.system_prompt:
+        _instruct(given, route.dialect, variant.system_prompt)
+    return msgspec.json.encode(given)
+
+
+def _has(given: dict[str, msgspec.Raw], name: str) -> bool:
+    names = _LENGTH_LIMITS if name in _LENGTH_LIMITS else {name}
+    return any(bytes(given.get(known, b"null")) != b"null" for known in names)
+
+
+def _raw(value: object) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.json.encode(value))
+
+
+def _instruct(given: dict[str, msgspec.Raw], dialect: Dialect, prompt: str) -> None:
+    """Put `prompt` where this dialect has it, unless the client says something there. Completions have no place."""
+    if key := _PROMPT_KEYS.get(dialect):
+        if not _has(given, key):
+            given[key] = _raw(prompt)
+        return
+    try:
+        messages = _MESSAGES.decode(given.get("messages", b"null"))
+    except msgspec.ValidationError:
+        return  # none, or such as the engine will refuse
+    if not any(message.role in ("system", "developer") for message in messages):
+        given["messages"] = _raw([{"role": "system", "content": prompt}, *_RAW_MESSAGES.decode(given["messages"])])

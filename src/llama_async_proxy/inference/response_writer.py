@@ -1,0 +1,150 @@
+"""Handing one answer to its client: the engine's bytes as they come, or an error in whatever form still fits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from llama_async_proxy.errors import Overloaded, ServiceError
+from llama_async_proxy.inference.request_log import Account
+from llama_async_proxy.inference.requests.error_formats import Dialect, error_body, error_event, relayed_error_event
+from llama_async_proxy.inference.streaming import sse
+from llama_async_proxy.inference.streaming.aggregator import Answer, Reassembly
+from llama_async_proxy.inference.streaming.prompt_progress import HiddenProgress
+from llama_async_proxy.inference.upstream.client import Response
+from llama_async_proxy.inference.upstream.response_headers import Header, for_client
+
+REQUEST_ID = b"x-request-id"
+_EARLY_HEADERS: Sequence[Header] = (
+    (b"content-type", sse.CONTENT_TYPE),
+    (b"cache-control", b"no-cache"),
+    (b"x-accel-buffering", b"no"),
+)
+_JSON = (b"content-type", b"application/json; charset=utf-8")
+_OF_STREAMS = frozenset((b"content-type", b"x-accel-buffering"))
+_MAX_ERROR_BODY = 64 * 1024
+
+
+class Reply(Protocol):
+    """The client's end of a request. Both calls wait while the client reads more slowly than we write."""
+
+    async def start(self, status: int, headers: Sequence[Header]) -> None: ...
+    async def write(self, chunk: bytes, *, more: bool) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """What a streaming client sees while its model loads."""
+
+    hold_s: float = 5.0
+    """Its head is held back that long, so that most failures still get a status of their own."""
+    comment_s: float = 3.0
+    """After that it has a 200 and gets a comment this often: silent connections are cut by many proxies."""
+
+
+def for_answer(headers: Iterable[Header], answer: Answer) -> list[Header]:
+    """The headers of a stream as its reassembled answer has them."""
+    kept = [header for header in for_client(headers) if header[0] not in _OF_STREAMS]
+    return [*kept, _JSON, (b"content-length", b"%d" % len(answer.body))]
+
+
+class Delivery:
+    def __init__(self, reply: Reply, dialect: Dialect, account: Account) -> None:
+        self._reply = reply
+        self._dialect = dialect
+        self._account = account
+        self._has_started = False
+        self._last = b""
+        """End of what was written, to know whether an event is open."""
+
+    async def keep_company(self, patience: Patience) -> None:
+        """While the client waits: nothing at first, then a stream of comments, until cancelled."""
+        await asyncio.sleep(patience.hold_s)
+        await self._start(200, _EARLY_HEADERS)
+        while True:
+            await self._write(sse.COMMENT_LOADING)
+            await asyncio.sleep(patience.comment_s)
+
+    async def relay(self, response: Response, hidden: HiddenProgress | None = None) -> None:
+        """Pass on a whole answer. Raises what the response raises; `fail` then says so to the client."""
+        is_stream = response.status == 200 and sse.is_event_stream(response.headers)
+        if self._has_started and not is_stream:
+            await self._relay_as_event(response)
+            return
+        if not is_stream:
+            hidden = None
+        if hidden is None and not self._has_started:
+            await self._start(response.status, for_client(response.headers))
+        async for chunk, more in _chunks(response, hidden):
+            if not self._has_started:  # held back, as what fails before the first token has a status of its own
+                await self._start(response.status, for_client(response.headers))
+            self._account.received(chunk)
+            await self._write(chunk, more=more)
+
+    async def reassemble(self, response: Response, parts: Reassembly) -> None:
+        """Hand over a stream as one answer. Raises NotReassembled before anything has left, and as `relay`."""
+        if not can_be_reassembled(response.status, response.headers):
+            await self.relay(response)
+            return
+        while not response.ended:
+            chunk = await response.read()
+            parts.feed(chunk)
+            if parts.is_generating:
+                self._account.received(chunk)
+        answer = parts.answer()
+        await self._start(answer.status, for_answer(response.headers, answer))
+        await self._write(answer.body, more=False)
+
+    async def _relay_as_event(self, response: Response) -> None:
+        """The head of a stream has left already, but the engine answered with an error."""
+        body = b""
+        while not response.ended and len(body) < _MAX_ERROR_BODY:
+            body += await response.read()
+        event, self._account.error = relayed_error_event(self._dialect, body)
+        await self._write(event, more=False)
+
+    async def fail(self, error: ServiceError) -> None:
+        """Tell the client, if its answer can still carry it; else it stays incomplete, for the caller to cut off."""
+        self._account.error = error.message
+        if not self._has_started:
+            body = error_body(self._dialect, error)
+            await self._start(error.status, error_headers(error, body))
+            await self._write(body, more=False)
+        elif self._account.streamed:
+            await self._write(sse.closing(self._last) + error_event(self._dialect, error), more=False)
+
+    async def _start(self, status: int, headers: Sequence[Header]) -> None:
+        self._account.status = status
+        self._account.streamed = sse.is_event_stream(headers)
+        await self._reply.start(status, [*headers, (REQUEST_ID, self._account.id.encode())])
+        self._has_started = True
+
+    async def _write(self, chunk: bytes, *, more: bool = True) -> None:
+        await self._reply.write(chunk, more=more)
+        self._last = chunk
+
+
+async def _chunks(response: Response, hidden: HiddenProgress | None) -> AsyncIterator[tuple[bytes, bool]]:
+    """What of a body is for the client, as it comes, and whether more follows."""
+    more = True
+    while more:
+        chunk = await response.read()
+        more = not response.ended
+        if hidden is not None:
+            chunk = hidden.feed(chunk) if more else hidden.feed(chunk) + hidden.rest()
+        if chunk or not more:
+            yield chunk, more
+
+
+def can_be_reassembled(status: int, headers: Iterable[Header]) -> bool:
+    """False for an error before the first token, which is an answer of its own."""
+    return status == 200 and sse.is_event_stream(headers)
+
+
+def error_headers(error: ServiceError, body: bytes) -> list[Header]:
+    headers = [_JSON, (b"content-length", b"%d" % len(body))]
+    if isinstance(error, Overloaded):
+        headers.append((b"retry-after", b"%d" % error.retry_after_s))
+    return headers

@@ -1,0 +1,103 @@
+"""The connections to models' processes, in use or kept for the next request, and their time limits.
+
+Made for what llama-server does. It closes after every streamed answer although it promises keep-alive, and closes idle
+connections after 5 s; so only connections of answers with a length are kept, for less than that. A kept one that turns
+out dead before the first byte is replaced once by who asked on it. There is no retry beyond that: a generation must not
+run twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from llama_async_proxy.inference.upstream.connection import Channel
+from llama_async_proxy.inference.upstream.response_headers import KnownHeads
+from llama_async_proxy.records.runtime import Endpoint
+from llama_async_proxy.settings import Settings
+
+MAX_IDLE = 32
+"""Per model. After a burst of hundreds the rest would only be sockets to close."""
+_CHECK_S = 0.4
+"""Longest between two looks for deadlines: one timer serves all connections, so that a request costs none. With it an
+idle connection is still closed before llama-server's 5 s."""
+
+
+class Pool:
+    """Belongs to one event loop."""
+
+    def __init__(self, settings: Callable[[], Settings]) -> None:
+        self.settings = settings
+        self.loop = asyncio.get_running_loop()
+        self.known = KnownHeads()
+        self._channels: set[Channel] = set()
+        self._idle: dict[Endpoint, list[Channel]] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    # --- for who asks -----------------------------------------------------------------------------
+
+    def take(self, endpoint: Endpoint) -> Channel:
+        """A kept connection that seems to live, else a new one."""
+        idle = self._idle.get(endpoint)
+        while idle:
+            channel = idle.pop()
+            if channel.is_alive:
+                return channel
+            channel.abort()
+        return self.connect(endpoint)
+
+    def connect(self, endpoint: Endpoint) -> Channel:
+        """A new connection, about to open."""
+        channel = Channel(endpoint, self)
+        channel.connect(self.settings().connect_timeout_s)
+        return channel
+
+    def prepare(self, endpoint: Endpoint) -> None:
+        """Have a connection at hand for the next request: the one in use will be closed after its stream, and to
+        connect takes as long as all else that is done here for a first token."""
+        idle = self._idle.setdefault(endpoint, [])
+        if not idle:
+            idle.append(self.connect(endpoint))
+
+    def keep(self, channel: Channel) -> None:
+        """Take back a connection whose answer has ended."""
+        if channel.is_reusable and len(idle := self._idle.setdefault(channel.endpoint, [])) < MAX_IDLE:
+            channel.kept()
+            idle.append(channel)
+        else:
+            channel.abort()
+
+    def close(self) -> None:
+        """Close every connection at once; answers that are coming in break off."""
+        for channel in tuple(self._channels):
+            channel.close()
+
+    # --- for its channels -------------------------------------------------------------------------
+
+    def opened(self, channel: Channel) -> None:
+        self._channels.add(channel)
+        if self._timer is None:
+            self._check_later()
+
+    def lost(self, channel: Channel) -> None:
+        self._channels.discard(channel)
+        idle = self._idle.get(channel.endpoint)
+        if idle and channel in idle:
+            idle.remove(channel)
+        if not idle:
+            self._idle.pop(channel.endpoint, None)
+
+    def _check_later(self) -> None:
+        settings = self.settings()
+        limits_s = (settings.connect_timeout_s, settings.first_token_timeout_s, settings.idle_timeout_s)
+        pause_s = min(_CHECK_S, min(limits_s) / 4)
+        self._timer = self.loop.call_later(pause_s, self._check)
+
+    def _check(self) -> None:
+        now_s = self.loop.time()
+        for channel in tuple(self._channels):
+            if now_s >= channel.deadline_s:
+                channel.expire()
+        self._timer = None
+        if self._channels:
+            self._check_later()

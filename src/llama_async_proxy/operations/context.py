@@ -1,0 +1,48 @@
+"""What operations work with: the rooms below, built and joined by the composition root."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from llama_async_proxy.chats.answers import Answers
+from llama_async_proxy.engines.catalogue import OptionCatalogue
+from llama_async_proxy.engines.contract import Engine
+from llama_async_proxy.events import EventBus
+from llama_async_proxy.inference.in_flight import LiveRequests
+from llama_async_proxy.inference.requests.names import Names
+from llama_async_proxy.inference.scheduling.scheduler import Residency
+from llama_async_proxy.monitor.connections import ConnectionMeter
+from llama_async_proxy.monitor.engine_counters import EngineCounters
+from llama_async_proxy.monitor.logfiles import LogFiles
+from llama_async_proxy.monitor.requests import RequestMeter
+from llama_async_proxy.monitor.sampler import Sampler
+from llama_async_proxy.operations.active_preset import ActivePreset
+from llama_async_proxy.operations.configuration import Configuration
+from llama_async_proxy.operations.launch import LaunchPlanner
+from llama_async_proxy.operations.memory import MemoryBook
+from llama_async_proxy.store.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    configuration: Configuration
+    catalogue: OptionCatalogue
+    planner: LaunchPlanner
+    active_preset: ActivePreset
+    store: Store
+    names: Names
+    engine: Engine
+    residency: Residency
+    memory: MemoryBook
+    live: LiveRequests
+    answers: Answers
+    sampler: Sampler
+    requests: RequestMeter
+    connections: ConnectionMeter
+    engine_counters: EngineCounters
+    log_files: LogFiles
+    bus: EventBus
+    now_ms: Callable[[], int]
+    """Wall clock, milliseconds since the Unix epoch."""
+    started_at_ms: int

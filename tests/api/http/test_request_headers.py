@@ -1,0 +1,95 @@
+"""Heads of requests, read once."""
+
+from __future__ import annotations
+
+import pytest
+
+from llama_async_proxy.api.http.request_headers import KnownRequestHeads, ParsedHead, parse
+from support.upstream import make_settings
+
+SERVER = ("127.0.0.1", 3000)
+
+
+def head(*fields: str, length: int = 2, line: str = "POST /completion HTTP/1.1") -> bytes:
+    return "\r\n".join((line, "Host: localhost", *fields, f"Content-Length: {length}", "", "")).encode()
+
+
+def parsed(data: bytes) -> ParsedHead:
+    found = parse(data)
+    assert found is not None
+    return found
+
+
+def test_a_head_met_again_is_known_whatever_its_length() -> None:
+    heads, settings, data = KnownRequestHeads(), make_settings(), head("X: 1")
+    learnt = heads.learn(data + b"{}", len(data), parsed(data), settings, SERVER)
+    again = head("X: 1", length=12345)
+    assert heads.find(again + b"{", settings, SERVER) == (learnt, (len(again), 12345))
+    assert learnt.head.headers[:2] == [(b"host", b"localhost"), (b"x", b"1")]
+
+
+def test_a_head_without_a_body_is_known_as_it_is() -> None:
+    heads, settings = KnownRequestHeads(), make_settings()
+    data = b"GET /props?model=m HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    learnt = heads.learn(data, len(data), parsed(data), settings, SERVER)
+    assert heads.find(data, settings, SERVER) == (learnt, (len(data), 0))
+    assert heads.find(data[:-1], settings, SERVER) is None
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        head("X: 2"),
+        head("X: 1", "Y: 1"),
+        head("X: 1", length=1 << 21),
+        head("X: 1").replace(b": 2\r\n", b": 2x\r\n"),
+        head("X: 1").replace(b": 2\r\n", b": -2\r\n"),
+        head("X: 1").replace(b": 2\r\n", b": 00000000000002\r\n"),
+        head("X: 1")[:-3],
+        head("X: 1", line="POST /completions HTTP/1.1"),
+    ],
+)
+def test_any_other_is_not(other: bytes) -> None:
+    heads, settings, data = KnownRequestHeads(), make_settings(), head("X: 1")
+    heads.learn(data, len(data), parsed(data), settings, SERVER)
+    assert heads.find(other, settings, SERVER) is None
+
+
+def test_it_is_judged_anew_under_other_settings_and_at_another_address() -> None:
+    heads, settings, data = KnownRequestHeads(), make_settings(), head()
+    heads.learn(data, len(data), parsed(data), settings, SERVER)
+    assert heads.find(data, make_settings(), SERVER) is None
+    assert heads.find(data, settings, ("192.0.2.1", 3000)) is None
+    assert heads.find(data, settings, SERVER) is not None
+
+
+def test_only_the_last_few_are_kept() -> None:
+    heads, settings = KnownRequestHeads(), make_settings()
+    many = [head(f"X: {n}") for n in range(20)]
+    for data in many:
+        heads.learn(data, len(data), parsed(data), settings, SERVER)
+    known = [data for data in many if heads.find(data, settings, SERVER)]
+    assert known == many[-8:]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"PUT /completion HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n",
+        b"POST /completion HTTP/1.0\r\nHost: x\r\nContent-Length: 2\r\n\r\n",
+        b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\n",
+        b"POST /completion HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"POST /completion HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"POST /completion HTTP/1.1\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\n",
+        b"POST /completion HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nContent-Length: 2\r\n\r\n",
+        b"POST /completion HTTP/1.1\r\nHost : x\r\nContent-Length: 2\r\n\r\n",
+        b"GET /props HTTP/1.1\r\nHost: x\r\n\r\n",
+    ],
+)
+def test_what_is_not_for_the_short_way(data: bytes) -> None:
+    assert parse(data) is None
+
+
+def test_who_wants_the_connection_closed_is_heard() -> None:
+    assert parsed(head("Connection: close")).closes
+    assert not parsed(head("Connection: keep-alive")).closes

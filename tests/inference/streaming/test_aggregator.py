@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import itertools
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llama_async_proxy.errors import UpstreamFailed
+from llama_async_proxy.inference.requests.routes import ROUTES
+from llama_async_proxy.inference.streaming import aggregator
+from llama_async_proxy.inference.streaming.aggregator import Answer, NotReassembled
+
+CHAT = "/v1/chat/completions"
+PATHS = sorted(route.path for route in ROUTES if route.streams)
+
+
+def event(data: Any, name: str | None = None) -> bytes:
+    head = f"event: {name}\n" if name else ""
+    return f"{head}data: {json.dumps(data, ensure_ascii=False)}\n\n".encode()
+
+
+def chat(finish_reason: str | None = None, **delta: Any) -> bytes:
+    return event({"choices": [{"finish_reason": finish_reason, "index": 0, "delta": delta}], "created": 1})
+
+
+def chat_end(tokens: int = 3) -> bytes:
+    usage = {"completion_tokens": tokens, "prompt_tokens": 2, "total_tokens": tokens + 2}
+    head = {"choices": [], "created": 1, "id": "chatcmpl-1", "model": "m", "system_fingerprint": "b1"}
+    return event({**head, "object": "chat.completion.chunk", "usage": usage, "timings": {"predicted_n": tokens}})
+
+
+def answered(path: str, *pieces: bytes) -> Answer:
+    parts = aggregator.begin(path)
+    for piece in pieces:
+        parts.feed(piece)
+    return parts.answer()
+
+
+def message(*pieces: bytes) -> Any:
+    return json.loads(answered(CHAT, *pieces).body)["choices"][0]["message"]
+
+
+STREAM = chat(role="assistant", content=None) + chat(content="Hé") + chat(content="llo 🦙") + chat("stop") + chat_end()
+WHOLE = (
+    '{"choices":[{"finish_reason":"stop","index":0,"message":{"role":"assistant","content":"Héllo 🦙"}}],'
+    '"created":1,"model":"m","system_fingerprint":"b1","object":"chat.completion",'
+    '"usage":{"completion_tokens": 3, "prompt_tokens": 2, "total_tokens": 5},"id":"chatcmpl-1",'
+    '"timings":{"predicted_n": 3}}'
+).encode()
+
+
+def test_every_route_that_generates_is_reassembled() -> None:
+    assert [type(aggregator.begin(path)) for path in PATHS]  # else a KeyError
+
+
+@given(st.lists(st.integers(1, len(STREAM)), max_size=8))
+def test_a_stream_may_be_cut_anywhere(cuts: list[int]) -> None:
+    edges = [0, *sorted(cuts), len(STREAM)]
+    pieces = [STREAM[start:end] for start, end in itertools.pairwise(edges) if end > start]
+    assert answered(CHAT, *pieces, b"data: [DONE]\n\n") == Answer(200, WHOLE)
+
+
+def test_a_long_stream_is_read_on_the_way() -> None:
+    words = [chat(content=f"word {n} ") for n in range(5000)]
+    assert message(*words, chat("length"), chat_end(5000))["content"] == "".join(f"word {n} " for n in range(5000))
+
+
+def test_comments_and_progress_are_no_part_of_the_answer() -> None:
+    parts = aggregator.begin(CHAT)
+    parts.feed(b":\n\n")
+    parts.feed(
+        event({"choices": [{"delta": {"role": "assistant"}}], "prompt_progress": {"total": 5}}).replace(b'": {', b'":{')
+    )
+    assert not parts.is_generating
+    parts.feed(STREAM)
+    assert parts.answer() == Answer(200, WHOLE)
+
+
+def test_reasoning_and_tool_calls_are_joined() -> None:
+    said = message(
+        chat(reasoning_content="Let me "),
+        chat(reasoning_content="see."),
+        chat(tool_calls=[{"index": 0, "id": "a", "type": "function", "function": {"name": "get"}}]),
+        chat(tool_calls=[{"index": 0, "function": {"arguments": '{"x":'}}]),
+        chat(tool_calls=[{"index": 0, "function": {"arguments": "1}"}}]),
+        chat(tool_calls=[{"index": 1, "type": "function", "function": {"name": "put", "arguments": "{}"}}]),
+        chat("tool_calls"),
+        chat_end(),
+    )
+    assert list(said) == ["role", "content", "reasoning_content", "tool_calls"]
+    assert said["content"] == ""
+    assert said["reasoning_content"] == "Let me see."
+    assert said["tool_calls"] == [
+        {"type": "function", "function": {"name": "get", "arguments": '{"x":1}'}, "id": "a"},
+        {"type": "function", "function": {"name": "put", "arguments": "{}"}},
+    ]
+
+
+def test_an_error_in_the_stream_is_an_answer_with_its_status() -> None:
+    error = {"code": 503, "message": "no room", "type": "unavailable_error"}
+    answer = answered(CHAT, chat(content="a"), b'data: {"error":' + json.dumps(error).encode() + b"}\n\n")
+    assert answer.status == 503
+    assert json.loads(answer.body) == {"error": error}
+    start = event({"type": "message_start", "message": {}}, "message_start")
+    anthropic = answered("/v1/messages", start, event(error, "error"))
+    assert anthropic == answer
+
+
+def test_a_stream_that_stops_short_is_a_failure() -> None:
+    for path, *pieces in (
+        (CHAT, chat(content="a")),
+        ("/completion", event({"content": "a", "tokens_predicted": 1, "stop": False})),
+        ("/v1/completions", event({"choices": [{"text": "a", "finish_reason": None}]})),
+        ("/v1/responses", event({"type": "response.created", "response": {"id": "r"}}, "response.created")),
+        ("/v1/messages", event({"type": "message_start", "message": {}}, "message_start")),
+    ):
+        with pytest.raises(UpstreamFailed, match="before it was complete"):
+            answered(str(path), *pieces)
+
+
+@pytest.mark.parametrize(
+    ("path", "pieces"),
+    [
+        (CHAT, (chat("stop"), chat_end(4))),  # all of it was taken for something not to be shown
+        (CHAT, (b'data: {"error":{"code":500,"message":"Invalid diff: now finding less tool calls!"}}\n\n',)),
+        (CHAT, (b"data: not JSON\n\n",)),
+        ("/v1/messages", (event({"type": "content_block_delta", "index": 0}, "content_block_delta"),)),
+    ],
+)
+def test_what_the_stream_does_not_tell_is_left_to_the_engine(path: str, pieces: tuple[bytes, ...]) -> None:
+    with pytest.raises(NotReassembled):
+        answered(path, *pieces)
+
+
+def test_the_first_event_tells_at_once_that_it_is_in_vain() -> None:
+    with pytest.raises(NotReassembled):
+        aggregator.begin("/v1/messages").feed(event({"type": "message_stop"}, "message_stop"))
+
+
+def test_a_character_without_its_end_is_shown_as_the_engine_does() -> None:
+    def said(said_tokens: int, tokens: int) -> Any:
+        last = {
+            "index": 0,
+            "content": "",
+            "tokens_predicted": tokens,
+            "stop": True,
+            "generation_settings": {"stream": True},
+        }
+        first = {"content": "ab", "tokens_predicted": said_tokens, "stop": False}
+        return json.loads(answered("/completion", event(first), event(last)).body)
+
+    assert said(2, 3)["content"] == "ab�"
+    assert said(3, 3)["content"] == "ab"
+    assert said(3, 3)["generation_settings"] == {"stream": False}
+
+
+@pytest.mark.parametrize("body", [b"{}", b" { } \n", b'{"a":1}', b'{"stream":false,"a":"}"} '])
+def test_a_request_becomes_one_for_a_stream(body: bytes) -> None:
+    for path in PATHS:
+        asked = json.loads(aggregator.begin(path).as_stream(body))
+        assert asked.pop("stream") is True
+        assert asked.pop("return_progress") is True
+        assert asked.pop("stream_options") == {"include_usage": True}
+        asked.pop("timings_per_token", None)
+        assert asked == {key: value for key, value in json.loads(body).items() if key != "stream"}
+
+
+@given(
+    st.sampled_from(PATHS), st.lists(st.binary(max_size=60) | st.sampled_from([STREAM, b"data: {}\n\n"]), max_size=5)
+)
+def test_no_stream_crashes_it(path: str, pieces: list[bytes]) -> None:
+    try:
+        answer = answered(path, *pieces)
+    except (NotReassembled, UpstreamFailed):
+        return
+    assert json.loads(answer.body)

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from llama_async_proxy.inference.cancellation import Interruption, ended
+
+
+class Reason(Exception):
+    pass
+
+
+async def forever() -> Exception:
+    await asyncio.Event().wait()
+    return Reason("never")
+
+
+async def test_the_block_raises_what_the_watch_returns() -> None:
+    async def watch() -> Exception:
+        await asyncio.sleep(0)
+        return Reason("seen")
+
+    with pytest.raises(Reason, match="seen"):
+        async with Interruption(watch):
+            await asyncio.Event().wait()
+    task = asyncio.current_task()
+    assert task is not None
+    assert task.cancelling() == 0
+
+
+async def test_the_first_reason_counts() -> None:
+    async def work() -> None:
+        async with Interruption(forever) as interruption:
+            interruption.trip(Reason("first"))
+            interruption.trip(Reason("second"))
+            await asyncio.Event().wait()
+
+    with pytest.raises(Reason, match="first"):
+        await work()
+
+
+async def test_a_disarmed_block_is_not_interrupted() -> None:
+    async with Interruption(forever) as interruption:
+        interruption.disarm()
+        interruption.trip(Reason("late"))
+        await asyncio.sleep(0)
+
+
+async def test_errors_of_the_block_pass_and_the_watch_ends() -> None:
+    before = len(asyncio.all_tasks())
+    with pytest.raises(ZeroDivisionError):
+        async with Interruption(forever):
+            raise ZeroDivisionError
+    assert len(asyncio.all_tasks()) == before
+
+
+async def test_a_cancellation_from_elsewhere_stays_one() -> None:
+    async def work() -> None:
+        async with Interruption(forever):
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_a_cancellation_beside_a_reason_wins() -> None:
+    async def work() -> None:
+        async with Interruption(forever) as interruption:
+            asyncio.get_running_loop().call_soon(interruption.trip, Reason("ours"))
+            asyncio.get_running_loop().call_soon(task.cancel)
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(work())
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_ended_waits_for_the_end() -> None:
+    cleaned = False
+
+    async def slow_to_end() -> None:
+        nonlocal cleaned
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0.01)
+            cleaned = True
+
+    task = asyncio.create_task(slow_to_end())
+    await asyncio.sleep(0)
+    await ended(task)
+    assert cleaned

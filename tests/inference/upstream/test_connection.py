@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from llama_async_proxy.errors import ServiceError
+from llama_async_proxy.inference.upstream.connection import Channel, last_chunks
+from llama_async_proxy.inference.upstream.connection_pool import Pool
+from llama_async_proxy.inference.upstream.response_headers import Head
+from support.upstream import Upstream, answers, make_settings, never_answers, says
+
+REQUEST = b"GET /props HTTP/1.1\r\n\r\n"
+SETTINGS = make_settings()
+WHOLE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+CHUNKS = b"2\r\nab\r\n1\r\nc\r\n0\r\n\r\n"
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + CHUNKS
+
+
+class Asker:
+    """Asks once, and keeps what it is told."""
+
+    def __init__(self, pool: Pool, upstream: Upstream, *, pieces: bool = False, raw: bool = True) -> None:
+        self.told: list[str] = []
+        self.head_told: Head | None = None
+        self.bytes = self.pieces = b""
+        self._wants = {"pieces": pieces, "raw": raw}
+        self._pool = pool
+        self._ended: asyncio.Future[None] = pool.loop.create_future()
+        self.channel = pool.take(upstream.endpoint)
+        self.channel.reach(self)
+
+    async def until_end(self) -> str:
+        """Word and reason of the end."""
+        async with asyncio.timeout(30):
+            await self._ended
+        return self.told[-1]
+
+    def connected(self, channel: Channel) -> None:
+        channel.begin(self, REQUEST, SETTINGS, **self._wants)
+
+    def answer(self, head: Head, body: bytes, channel: Channel) -> None:
+        self.head(head, body)
+        self._end("answer", channel)
+
+    def head(self, head: Head, body: bytes) -> None:
+        self.head_told = head
+        self.body(body)
+
+    def body(self, data: bytes) -> None:
+        self.bytes += data
+
+    def piece(self, piece: bytes) -> None:
+        self.pieces += piece
+
+    def complete(self, channel: Channel) -> None:
+        self._end("complete", channel)
+
+    def died(self, _: Channel, error: ServiceError) -> None:
+        self._end(f"died: {error}")
+
+    def fail(self, error: ServiceError) -> None:
+        self.channel.abort()
+        self._end(f"failed: {error}")
+
+    def _end(self, word: str, free: Channel | None = None) -> None:
+        self.told.append(word)
+        if free is not None:
+            self._pool.keep(free)
+        self._ended.set_result(None)
+
+
+async def test_bytes_pass_as_they_are(pool: Pool, upstream: Upstream) -> None:
+    upstream.behaviour = says(CHUNKED)
+    asker = Asker(pool, upstream)
+    assert await asker.until_end() == "complete"
+    assert (asker.bytes, asker.pieces) == (CHUNKS, b"")
+    assert asker.head_told is not None
+    assert asker.head_told.is_chunked
+
+
+async def test_who_wants_pieces_is_told_them_too(pool: Pool, upstream: Upstream) -> None:
+    upstream.behaviour = says(CHUNKED)
+    asker = Asker(pool, upstream, pieces=True)
+    assert await asker.until_end() == "complete"
+    assert (asker.bytes, asker.pieces) == (CHUNKS, b"abc")
+
+
+async def test_a_head_that_is_known_is_not_read_again(pool: Pool, upstream: Upstream) -> None:
+    for ending in ("complete", "answer", "answer"):
+        asker = Asker(pool, upstream)
+        assert await asker.until_end() == ending
+        assert asker.bytes == b'{"ok": true}'
+    assert upstream.connections == 1
+
+
+@pytest.mark.parametrize("beyond", [WHOLE, b"XX"])
+async def test_bytes_beyond_an_answer_fail_it_for_who_would_pass_them_on(
+    pool: Pool, upstream: Upstream, beyond: bytes
+) -> None:
+    upstream.behaviour = says(WHOLE + beyond)
+    asker = Asker(pool, upstream, pieces=True)
+    assert (await asker.until_end()).startswith("failed: The model's process sent something")
+    assert asker.head_told is None
+    asker = Asker(pool, upstream, pieces=True, raw=False)
+    assert await asker.until_end() == "complete"
+    assert asker.pieces == b"ok"
+    await upstream.until(lambda u: u.open == 0)
+
+
+async def test_closing_tells_who_waits(pool: Pool, upstream: Upstream) -> None:
+    upstream.behaviour = never_answers
+    asker = Asker(pool, upstream)
+    await upstream.until(lambda u: len(u.requests) == 1)
+    asker.channel.close()
+    assert await asker.until_end() == "failed: The model's process closed the connection without an answer."
+    await upstream.until(lambda u: u.open == 0)
+
+
+async def test_a_channel_that_is_not_read_does_not_expire(pool: Pool, upstream: Upstream) -> None:
+    upstream.behaviour = never_answers
+    asker = Asker(pool, upstream)
+    await upstream.until(lambda u: len(u.requests) == 1)
+    asker.channel.set_paused(True)
+    asker.channel.expire()
+    assert asker.told == []
+    asker.channel.set_paused(False)
+    asker.channel.expire()
+    assert (await asker.until_end()).startswith("failed: The model's process does not begin to answer")
+
+
+async def test_a_kept_channel_expires_without_a_word(pool: Pool, upstream: Upstream) -> None:
+    asker = Asker(pool, upstream)
+    await asker.until_end()
+    asker.channel.expire()
+    await upstream.until(lambda u: u.open == 0)
+    assert asker.told == ["complete"]
+    upstream.behaviour = answers({"second": True})
+    assert await Asker(pool, upstream).until_end() == "answer"
+    assert upstream.connections == 2
+
+
+def test_the_last_chunk_says_its_size() -> None:
+    assert last_chunks(b"x" * 26) == b"1a\r\n" + b"x" * 26 + b"\r\n0\r\n\r\n"

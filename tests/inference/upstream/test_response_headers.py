@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import pytest
+
+from llama_async_proxy.inference.upstream.response_headers import Head, KnownHeads
+
+BODY = b'{"ok":true}'
+HEAD = b"HTTP/1.1 200 OK\r\nServer: llama.cpp\r\nContent-Length: %d\r\nContent-Type: application/json\r\n\r\n"
+
+
+def answer(body: bytes = BODY, head: bytes = HEAD) -> bytes:
+    return head % len(body) + body
+
+
+def read_head(status: int = 200) -> Head:
+    headers = ((b"content-type", b"application/json"),)
+    return Head(status, headers, b"content-type: application/json\r\n", len(BODY), is_chunked=False, is_stream=False)
+
+
+@pytest.fixture
+def known() -> KnownHeads:
+    heads = KnownHeads()
+    heads.learn(answer(), read_head())
+    return heads
+
+
+def test_a_head_is_known_again_with_another_length(known: KnownHeads) -> None:
+    body = b'{"longer":"than the first"}'
+    found = known.find(answer(body))
+    assert found is not None
+    head, rest = found
+    assert (head.status, head.lines) == (200, b"content-type: application/json\r\n")
+    assert rest == body
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        answer()[:-1],
+        answer() + b"x",
+        answer()[:40],
+        answer(head=HEAD.replace(b"200 OK", b"500 Internal Server Error")),
+        answer(head=HEAD.replace(b"llama.cpp", b"another")),
+        answer(head=HEAD.replace(b"Content-Type", b"Content-Length: 3\r\nContent-Type")),
+        answer(head=HEAD.replace(b"Content-Length: %d", b"Content-Length: +%d")),
+        b"",
+    ],
+    ids=["incomplete", "too much", "no end", "status", "header", "two lengths", "sign", "nothing"],
+)
+def test_everything_else_is_read_anew(known: KnownHeads, data: bytes) -> None:
+    assert known.find(data) is None
+
+
+def test_of_errors_and_of_heads_with_two_lengths_nothing_is_learnt() -> None:
+    heads = KnownHeads()
+    refused = answer(head=HEAD.replace(b"200 OK", b"400 Bad Request"))
+    heads.learn(refused, read_head(400))
+    twice = answer(head=HEAD.replace(b"Content-Type", b"content-length: 11\r\nContent-Type"))
+    heads.learn(twice, read_head())
+    assert heads.find(refused) is None
+    assert heads.find(twice) is None
+
+
+STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+def stream_head(status: int = 200, *, is_stream: bool = True) -> Head:
+    return Head(status, (), b"", None, is_chunked=True, is_stream=is_stream)
+
+
+def test_the_head_of_a_stream_is_known_again() -> None:
+    heads = KnownHeads()
+    head = stream_head()
+    heads.learn_stream(STREAM + b"5\r\nfirst", head)
+    assert heads.find_stream(STREAM + b"6\r\nsecond") == (head, b"6\r\nsecond")
+    assert heads.find_stream(STREAM[:-1]) is None
+    assert heads.find_stream(STREAM.replace(b"200 OK", b"500 No")) is None
+
+
+def test_no_other_heads_are_taken_for_streams() -> None:
+    heads = KnownHeads()
+    heads.learn_stream(STREAM, stream_head(is_stream=False))
+    heads.learn_stream(STREAM.replace(b"200 OK", b"500 No"), stream_head(500))
+    interim = b"HTTP/1.1 100 Continue\r\n\r\n"
+    heads.learn_stream(interim + STREAM, stream_head())
+    assert heads.find_stream(STREAM) is heads.find_stream(interim + STREAM) is None
+
+
+def test_what_is_known_is_bounded(known: KnownHeads) -> None:
+    for number in range(200):
+        known.learn(b"HTTP/1.1 200 OK\r\nServer: %d\r\nContent-Length: 2\r\n\r\n{}" % number, read_head())
+    assert known.find(answer()) is None
+    assert known.find(b"HTTP/1.1 200 OK\r\nServer: 199\r\nContent-Length: 3\r\n\r\n[1]") is not None
