@@ -16,7 +16,7 @@ import msgspec
 
 from llama_async_proxy.api.rest.app import create_rest
 from llama_async_proxy.api.socketio.ack.dialect import ACK
-from llama_async_proxy.api.socketio.contract import INVALID_REQUEST, Call, Dialect, LocalCall
+from llama_async_proxy.api.socketio.contract import INVALID_REQUEST, Call, ConnectionCall, Dialect
 from llama_async_proxy.api.socketio.v1.dialect import V1
 from llama_async_proxy.cli import build_parser
 from llama_async_proxy.settings import SETTINGS, Setting
@@ -141,7 +141,7 @@ def _anchor(dialect: Dialect) -> str:
     return "v1" if dialect is V1 else "ack"
 
 
-def _call(call: Call[Any, Any, Any] | LocalCall, dialect: Dialect) -> str:
+def _call(call: Call[Any, Any, Any] | ConnectionCall, dialect: Dialect) -> str:
     answer = f"`{call.answer.__name__}`"
     if isinstance(call, Call) and call.answers_as:
         answer += f" on `{call.answers_as}:result`"
@@ -150,7 +150,7 @@ def _call(call: Call[Any, Any, Any] | LocalCall, dialect: Dialect) -> str:
     return f"| `{call.event}` | `{_type_name(call.payload)}` | {answer} | {codes} | {heard} | {call.about} |\n"
 
 
-def error_codes(call: Call[Any, Any, Any] | LocalCall, dialect: Dialect) -> list[str]:
+def error_codes(call: Call[Any, Any, Any] | ConnectionCall, dialect: Dialect) -> list[str]:
     """The codes an event has of its own, in the order of the dialect's."""
     own = {INVALID_REQUEST}
     if isinstance(call, Call):

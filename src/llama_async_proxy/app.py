@@ -20,17 +20,17 @@ from llama_async_proxy.api.http.access import SecurityMiddleware
 from llama_async_proxy.api.http.metering import MeteringMiddleware
 from llama_async_proxy.api.http.protocol import ShortWay, http_protocol
 from llama_async_proxy.api.http.server import Goodbye, Server, listen
-from llama_async_proxy.api.inference.app import InferenceDoor
-from llama_async_proxy.api.inference.llama_router import RouterDoor
-from llama_async_proxy.api.prometheus import PrometheusDoor
+from llama_async_proxy.api.inference.app import InferenceApp
+from llama_async_proxy.api.inference.llama_router import LlamaRouterApp
+from llama_async_proxy.api.prometheus import PrometheusApp
 from llama_async_proxy.api.rest.app import create_rest
 from llama_async_proxy.api.socketio.server import Sockets
 from llama_async_proxy.api.ui.static import static_app
 from llama_async_proxy.chats.answers import Answers
-from llama_async_proxy.engines.catalogue import OptionCatalogue
+from llama_async_proxy.engines.catalogue import CatalogueCache
 from llama_async_proxy.engines.contract import Engine
 from llama_async_proxy.engines.discovery import find_launcher
-from llama_async_proxy.engines.fleet import Outlets
+from llama_async_proxy.engines.fleet import EngineHooks
 from llama_async_proxy.engines.process import private_bytes_of
 from llama_async_proxy.engines.router import RouterEngine
 from llama_async_proxy.engines.router_host import OwnRouter, RemoteRouter
@@ -38,13 +38,13 @@ from llama_async_proxy.engines.workers import WorkersEngine
 from llama_async_proxy.errors import EngineMissing, ServiceError
 from llama_async_proxy.events import EventBus, RequestsFinished, SettingsChanged
 from llama_async_proxy.inference.completion import Completer
-from llama_async_proxy.inference.fast_path import Splicer
-from llama_async_proxy.inference.in_flight import LiveRequests
+from llama_async_proxy.inference.fast_path import FastPath
+from llama_async_proxy.inference.in_flight import InFlightRequests
 from llama_async_proxy.inference.proxy import Proxy
 from llama_async_proxy.inference.requests.names import Names
-from llama_async_proxy.inference.scheduling.scheduler import Residency
+from llama_async_proxy.inference.scheduling.scheduler import ModelScheduler
 from llama_async_proxy.inference.upstream.client import UpstreamClient
-from llama_async_proxy.inference.upstream.connection_pool import Pool
+from llama_async_proxy.inference.upstream.connection_pool import ConnectionPool
 from llama_async_proxy.monitor.connections import ConnectionMeter
 from llama_async_proxy.monitor.engine_counters import EngineCounters
 from llama_async_proxy.monitor.gpu import machine_gpus
@@ -56,10 +56,10 @@ from llama_async_proxy.monitor.sampler import Machine, Sampler, ServiceFacts
 from llama_async_proxy.monitor.totals import InferenceTotals
 from llama_async_proxy.operations.active_preset import ActivePreset
 from llama_async_proxy.operations.configuration import Configuration
-from llama_async_proxy.operations.context import Services
+from llama_async_proxy.operations.context import Context
 from llama_async_proxy.operations.engine import describe_engine
 from llama_async_proxy.operations.launch import LaunchPlanner
-from llama_async_proxy.operations.memory import MemoryBook
+from llama_async_proxy.operations.memory import MemoryPlanner
 from llama_async_proxy.operations.models import ScanModels, scan_models
 from llama_async_proxy.operations.presets import make_default_preset
 from llama_async_proxy.operations.routers import register_found, registered_specs, router_options
@@ -137,7 +137,7 @@ async def _kept_running(task: Callable[[], Awaitable[None]]) -> None:
 class Application:
     asgi: ASGIApp
     short_way: ShortWay
-    services: Services
+    services: Context
     background: tuple[Callable[[], Awaitable[None]], ...]
     """To be run while serving; they end when cancelled, or by themselves."""
     goodbye: Goodbye
@@ -156,7 +156,7 @@ async def build(settings: Settings) -> AsyncIterator[Application]:
         )
         logs = await stack.enter_async_context(_log_pipeline(settings, bus, store))
         planner = LaunchPlanner(live)
-        engine = await stack.enter_async_context(_engine(live, Outlets(bus, logs.write), planner, store))
+        engine = await stack.enter_async_context(_engine(live, EngineHooks(bus, logs.write), planner, store))
         names = Names(store.models.all, planner.preset_paths)
         requests = RequestMeter()
         machine = Machine(HostProbe(settings.data_dir), machine_gpus())
@@ -164,8 +164,8 @@ async def build(settings: Settings) -> AsyncIterator[Application]:
         sampler = Sampler(
             machine, lambda: _facts(engine, requests, started_at_ms), live, bus=bus, store=store.metrics.append
         )
-        memory = MemoryBook(live, lambda: engine.state, sampler)
-        residency = Residency(
+        memory = MemoryPlanner(live, lambda: engine.state, sampler)
+        residency = ModelScheduler(
             engine,
             settings=live,
             models=store.models.all,
@@ -181,9 +181,9 @@ async def build(settings: Settings) -> AsyncIterator[Application]:
             store.requests.append(records)
             bus.publish(RequestsFinished(tuple(records)))
 
-        live_requests = LiveRequests(residency.runtime, bus, positions=residency.positions, finished=finished)
+        live_requests = InFlightRequests(residency.runtime, bus, positions=residency.positions, finished=finished)
         stack.callback(live_requests.record)
-        pool = Pool(live)
+        pool = ConnectionPool(live)
         stack.callback(pool.close)
         upstream = UpstreamClient(pool)
         completer = Completer(
@@ -195,7 +195,7 @@ async def build(settings: Settings) -> AsyncIterator[Application]:
         answers = await stack.enter_async_context(
             Answers(store.turns, completer, suggest_title=store.chats.suggest_title, settings=live, bus=bus)
         )
-        catalogue = OptionCatalogue(lambda: engine.state, settings.data_dir / "cache" / "options")
+        catalogue = CatalogueCache(lambda: engine.state, settings.data_dir / "cache" / "options")
         active_preset = ActivePreset(
             planner,
             catalogue,
@@ -205,7 +205,7 @@ async def build(settings: Settings) -> AsyncIterator[Application]:
             residency=residency,
             bus=bus,
         )
-        services = Services(
+        services = Context(
             configuration=configuration,
             catalogue=catalogue,
             planner=planner,
@@ -227,25 +227,25 @@ async def build(settings: Settings) -> AsyncIterator[Application]:
             started_at_ms=started_at_ms,
         )
         sockets = Sockets(lambda: services)
-        router = RouterDoor(lambda: services)
+        router = LlamaRouterApp(lambda: services)
         proxy = Proxy(
             names=names,
             residency=residency,
             client=upstream,
             live=live_requests,
         )
-        splicer = Splicer(
+        splicer = FastPath(
             pool=pool,
             names=names,
             residency=residency,
             live=live_requests,
         )
-        inference = InferenceDoor(proxy, names=names, runtime=residency.runtime, settings=live)
+        inference = InferenceApp(proxy, names=names, runtime=residency.runtime, settings=live)
         await _start_engine(engine)
         if settings.preset:
             await active_preset.restore()
         yield Application(
-            asgi=_asgi(services, sockets, (PrometheusDoor(lambda: services, totals), router, inference)),
+            asgi=_asgi(services, sockets, (PrometheusApp(lambda: services, totals), router, inference)),
             short_way=ShortWay(splicer, requests),
             services=services,
             background=(
@@ -263,7 +263,7 @@ async def build(settings: Settings) -> AsyncIterator[Application]:
 
 
 def _engine(
-    live: Callable[[], Settings], outlets: Outlets, planner: LaunchPlanner, store: Store
+    live: Callable[[], Settings], outlets: EngineHooks, planner: LaunchPlanner, store: Store
 ) -> contextlib.AbstractAsyncContextManager[Engine]:
     def registered() -> tuple[LaunchSpec, ...]:
         return registered_specs(planner, store.models.all())
@@ -292,7 +292,7 @@ def _log_pipeline(settings: Settings, bus: EventBus, store: Store) -> LogPipelin
     return logs
 
 
-async def _follow_logging(logs: LogPipeline, services: Services) -> None:
+async def _follow_logging(logs: LogPipeline, services: Context) -> None:
     with services.bus.subscribe(SettingsChanged) as changes:
         async for _ in changes:
             _set_up(logs, services.configuration.settings)
@@ -313,7 +313,7 @@ async def _start_engine(engine: Engine) -> None:
         logger.error("No engine: %s", exc.message)  # noqa: TRY400 - the sentence says it all
 
 
-async def _run_presets(services: Services) -> None:
+async def _run_presets(services: Context) -> None:
     try:
         await make_default_preset(services)
     except ServiceError as exc:
@@ -321,7 +321,7 @@ async def _run_presets(services: Services) -> None:
     await services.active_preset.run()
 
 
-async def _first_scan(services: Services) -> None:
+async def _first_scan(services: Context) -> None:
     root = services.configuration.settings.models_dir
     try:
         if root == services.configuration.settings.data_dir / "models":
@@ -349,7 +349,7 @@ def _facts(engine: Engine, requests: RequestMeter, started_at_ms: int) -> Servic
     )
 
 
-async def _goodbye(services: Services, sockets: Sockets, router: RouterDoor, hurry: Callable[[], bool]) -> None:
+async def _goodbye(services: Context, sockets: Sockets, router: LlamaRouterApp, hurry: Callable[[], bool]) -> None:
     """Running answers may end; then they are broken off, with an error their clients understand."""
     router.close()
     if not hurry():
@@ -368,7 +368,7 @@ class Door(Protocol):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
 
 
-def _asgi(services: Services, sockets: Sockets, doors: Sequence[Door]) -> ASGIApp:
+def _asgi(services: Context, sockets: Sockets, doors: Sequence[Door]) -> ASGIApp:
     """security -> metering -> the door the path belongs to."""
     live = services.configuration.getter()
     rest = create_rest(lambda: services)

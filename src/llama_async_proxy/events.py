@@ -131,7 +131,7 @@ class MessageChanged:
 
 
 @dataclass(frozen=True, slots=True)
-class MessageGrew:
+class MessageDelta:
     """More of an answer, at the given lengths of what there was before."""
 
     conversation_id: int
@@ -180,7 +180,7 @@ Event: TypeAlias = (
     | ConversationChanged
     | ConversationDeleted
     | MessageChanged
-    | MessageGrew
+    | MessageDelta
     | MessageDeleted
     | AnswerFailed
     | BranchChosen

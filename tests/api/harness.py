@@ -22,16 +22,16 @@ from llama_async_proxy.api.http.metering import MeteringMiddleware
 from llama_async_proxy.api.rest.app import create_rest
 from llama_async_proxy.api.socketio.server import Sockets
 from llama_async_proxy.chats.answers import Answers
-from llama_async_proxy.engines.catalogue import OptionCatalogue
-from llama_async_proxy.engines.fleet import Outlets
+from llama_async_proxy.engines.catalogue import CatalogueCache
+from llama_async_proxy.engines.fleet import EngineHooks
 from llama_async_proxy.engines.workers import WorkersEngine
 from llama_async_proxy.events import EventBus, LogWritten
 from llama_async_proxy.inference.completion import Completer
-from llama_async_proxy.inference.in_flight import LiveRequests
+from llama_async_proxy.inference.in_flight import InFlightRequests
 from llama_async_proxy.inference.requests.names import Names
-from llama_async_proxy.inference.scheduling.scheduler import Residency
+from llama_async_proxy.inference.scheduling.scheduler import ModelScheduler
 from llama_async_proxy.inference.upstream.client import UpstreamClient
-from llama_async_proxy.inference.upstream.connection_pool import Pool
+from llama_async_proxy.inference.upstream.connection_pool import ConnectionPool
 from llama_async_proxy.monitor.connections import ConnectionMeter
 from llama_async_proxy.monitor.engine_counters import EngineCounters
 from llama_async_proxy.monitor.gpu import CombinedProbe
@@ -41,9 +41,9 @@ from llama_async_proxy.monitor.requests import RequestMeter
 from llama_async_proxy.monitor.sampler import Machine, Sampler, ServiceFacts
 from llama_async_proxy.operations.active_preset import ActivePreset
 from llama_async_proxy.operations.configuration import Configuration
-from llama_async_proxy.operations.context import Services
+from llama_async_proxy.operations.context import Context
 from llama_async_proxy.operations.launch import LaunchPlanner
-from llama_async_proxy.operations.memory import MemoryBook
+from llama_async_proxy.operations.memory import MemoryPlanner
 from llama_async_proxy.operations.models import ScanModels, scan_models
 from llama_async_proxy.records.logs import LogLevel, LogLine
 from llama_async_proxy.settings import resolve
@@ -55,10 +55,10 @@ from support.service import clean_environment
 
 
 @dataclass
-class House:
+class ServiceHarness:
     """A service in this process, reachable at `url`."""
 
-    services: Services
+    services: Context
     sockets: Sockets
     models_dir: Path
     url: str
@@ -79,7 +79,7 @@ class House:
 
 
 @contextlib.asynccontextmanager
-async def house(directory: Path, model_files: Path, **settings: Any) -> AsyncIterator[House]:
+async def house(directory: Path, model_files: Path, **settings: Any) -> AsyncIterator[ServiceHarness]:
     """`settings` by name, as given on the command line."""
     models_dir = linked(model_files, directory / "models")
     given = {"models_dir": str(models_dir), "data_dir": str(directory / "data"), **settings}
@@ -93,7 +93,7 @@ async def house(directory: Path, model_files: Path, **settings: Any) -> AsyncIte
         )
         engine = await stack.enter_async_context(
             WorkersEngine(
-                Outlets(bus, lambda _: None, timing=QUICK), lambda: FAKE_LAUNCHER, environment=clean_environment()
+                EngineHooks(bus, lambda _: None, timing=QUICK), lambda: FAKE_LAUNCHER, environment=clean_environment()
             )
         )
         await engine.start()
@@ -104,8 +104,8 @@ async def house(directory: Path, model_files: Path, **settings: Any) -> AsyncIte
         )
         planner = LaunchPlanner(live)
         names = Names(store.models.all, planner.preset_paths)
-        memory = MemoryBook(live, lambda: engine.state, sampler)
-        residency = Residency(
+        memory = MemoryPlanner(live, lambda: engine.state, sampler)
+        residency = ModelScheduler(
             engine,
             settings=live,
             models=store.models.all,
@@ -114,7 +114,7 @@ async def house(directory: Path, model_files: Path, **settings: Any) -> AsyncIte
             used=store.models.touch,
             memory=memory,
         )
-        catalogue = OptionCatalogue(lambda: engine.state, directory.parent / "options")  # shared by all tests
+        catalogue = CatalogueCache(lambda: engine.state, directory.parent / "options")  # shared by all tests
         active_preset = ActivePreset(
             planner,
             catalogue,
@@ -124,11 +124,11 @@ async def house(directory: Path, model_files: Path, **settings: Any) -> AsyncIte
             residency=residency,
             bus=bus,
         )
-        live_requests = LiveRequests(
+        live_requests = InFlightRequests(
             residency.runtime, bus, positions=residency.positions, finished=store.requests.append
         )
         stack.callback(live_requests.record)
-        pool = Pool(live)
+        pool = ConnectionPool(live)
         stack.callback(pool.close)
         upstream = UpstreamClient(pool)
         completer = Completer(
@@ -140,7 +140,7 @@ async def house(directory: Path, model_files: Path, **settings: Any) -> AsyncIte
         answers = await stack.enter_async_context(
             Answers(store.turns, completer, suggest_title=store.chats.suggest_title, settings=live, bus=bus)
         )
-        services = Services(
+        services = Context(
             configuration=configuration,
             catalogue=catalogue,
             planner=planner,
@@ -170,7 +170,7 @@ async def house(directory: Path, model_files: Path, **settings: Any) -> AsyncIte
         port = await stack.enter_async_context(serving(_asgi(services, sockets)))
         stack.push_async_callback(sockets.close)
         http = await stack.enter_async_context(aiohttp.ClientSession())
-        yield House(services, sockets, models_dir, f"http://127.0.0.1:{port}", http)
+        yield ServiceHarness(services, sockets, models_dir, f"http://127.0.0.1:{port}", http)
 
 
 async def _cancelled(tasks: list[asyncio.Task[None]]) -> None:
@@ -180,7 +180,7 @@ async def _cancelled(tasks: list[asyncio.Task[None]]) -> None:
         assert isinstance(result, asyncio.CancelledError), result
 
 
-_ASKED: ContextVar[Services] = ContextVar("the house that a request came to")
+_ASKED: ContextVar[Context] = ContextVar("the house that a request came to")
 
 
 @functools.cache
@@ -189,7 +189,7 @@ def _rest() -> ASGIApp:
     return create_rest(_ASKED.get)
 
 
-def _asgi(services: Services, sockets: Sockets) -> ASGIApp:
+def _asgi(services: Context, sockets: Sockets) -> ASGIApp:
     async def by_path(scope: Scope, receive: Receive, send: Send) -> None:
         _ASKED.set(services)
         await _rest()(scope, receive, send)
@@ -243,7 +243,7 @@ class Client:
 
 @contextlib.asynccontextmanager
 async def client(
-    at: House, namespace: str = "/", *, path: str = "llamaproxws", transport: str = "websocket"
+    at: ServiceHarness, namespace: str = "/", *, path: str = "llamaproxws", transport: str = "websocket"
 ) -> AsyncIterator[Client]:
     connected = Client(namespace)
     await connected.socket.connect(at.url, socketio_path=path, namespaces=[namespace], transports=[transport])

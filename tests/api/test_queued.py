@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from api.harness import House, client, house
+from api.harness import ServiceHarness, client, house
 from llama_async_proxy.errors import ServiceError, Unavailable
 from llama_async_proxy.operations import models as model_operations
 from llama_async_proxy.records.models import Model
@@ -20,7 +20,7 @@ from llama_async_proxy.records.runtime import ModelStatus
 class Queued:
     """Room for one model: "chat" is busy, somebody waits for "slow"."""
 
-    def __init__(self, at: House) -> None:
+    def __init__(self, at: ServiceHarness) -> None:
         self.at = at
         self.revoked: ServiceError | None = None
         self.over = asyncio.Event()

@@ -20,7 +20,7 @@ from llama_async_proxy.events import (
     EventBus,
     MessageChanged,
     MessageDeleted,
-    MessageGrew,
+    MessageDelta,
 )
 from llama_async_proxy.records.chats import (
     Completion,
@@ -28,8 +28,8 @@ from llama_async_proxy.records.chats import (
     Message,
     MessageStatus,
     NewConversation,
-    Retry,
-    Say,
+    Regenerate,
+    Send,
 )
 from llama_async_proxy.records.requests import RequestRecord
 from llama_async_proxy.store.store import Store
@@ -87,7 +87,7 @@ class Talk:
         self.chat = 0
 
     def say(self, text: str) -> Answer:
-        return self.answers.start(self.chat, Say(text), model="m", client="test")
+        return self.answers.start(self.chat, Send(text), model="m", client="test")
 
     async def thread(self) -> list[Message]:
         return list((await self.store.chats.thread(self.chat))[1])
@@ -189,7 +189,7 @@ async def test_a_failure_before_the_first_token_leaves_no_answer(talk: Talk) -> 
     assert [m.content for m in await talk.thread()] == ["Hello"]
     talk.parrot.words, talk.parrot.failure = ("fine",), None
     [said] = await talk.thread()
-    await talk.answers.start(talk.chat, Retry(said.id), model="m", client="").ended()
+    await talk.answers.start(talk.chat, Regenerate(said.id), model="m", client="").ended()
     assert [m.content for m in await talk.thread()] == ["Hello", "fine"]
 
 
@@ -222,18 +222,18 @@ async def test_the_end_of_the_service_keeps_what_there_is(store: Store) -> None:
         store.turns, parrot, suggest_title=store.chats.suggest_title, settings=lambda: make_settings(), bus=bus
     )
     async with answers:
-        answer = answers.start(chat, Say("Hello"), model="m", client="")
+        answer = answers.start(chat, Send("Hello"), model="m", client="")
         await answer.first()
     with pytest.raises(Unavailable):
         await answer.ended()
     _, (_, left) = await store.chats.thread(chat)
     assert (left.content, left.status) == ("one ", MessageStatus.INTERRUPTED)
     with pytest.raises(Unavailable):
-        await answers.start(chat, Say("Hello"), model="m", client="").ended()
+        await answers.start(chat, Send("Hello"), model="m", client="").ended()
 
 
 async def test_the_tokens_are_announced_with_their_places(talk: Talk) -> None:
-    with talk.bus.subscribe(MessageChanged, MessageGrew, MessageDeleted, ConversationChanged) as events:
+    with talk.bus.subscribe(MessageChanged, MessageDelta, MessageDeleted, ConversationChanged) as events:
         await talk.say("Hello").ended()
         heard: list[Event] = []
         async for event in events:
@@ -244,7 +244,7 @@ async def test_the_tokens_are_announced_with_their_places(talk: Talk) -> None:
                 and event.message.model
             ):
                 break
-    grown = [event for event in heard if isinstance(event, MessageGrew)]
+    grown = [event for event in heard if isinstance(event, MessageDelta)]
     assert [(event.content, event.content_at) for event in grown] == [("one ", 0), ("two ", 4), ("three ", 8)]
     changed = [event.message.status for event in heard if isinstance(event, MessageChanged)]
     assert changed == [MessageStatus.COMPLETE, MessageStatus.GENERATING, MessageStatus.COMPLETE]

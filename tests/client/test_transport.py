@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from api.harness import House, house
+from api.harness import ServiceHarness, house
 from llama_async_proxy.client import (
     AsyncClient,
     Client,
@@ -21,18 +21,18 @@ from llama_async_proxy.client import (
 
 
 @pytest.fixture
-async def at(tmp_path: Path, model_files: Path) -> AsyncIterator[House]:
+async def at(tmp_path: Path, model_files: Path) -> AsyncIterator[ServiceHarness]:
     async with house(tmp_path, model_files) as at:
         yield at
 
 
-async def test_both_clients_give_the_same(at: House) -> None:
+async def test_both_clients_give_the_same(at: ServiceHarness) -> None:
     threaded = await asyncio.to_thread(Client(at.url).send, api.get_model("chat"))
     assert threaded == await AsyncClient(at.url).send(api.get_model("chat"))
     assert (threaded["id"], threaded["status"]) == ("chat", "discovered")
 
 
-async def test_arguments_travel_in_path_query_and_body(at: House) -> None:
+async def test_arguments_travel_in_path_query_and_body(at: ServiceHarness) -> None:
     client = AsyncClient(at.url)
     loaded = await client.send(api.load_model("chat", {"options": {"fake-note": "x"}}))
     assert loaded["status"] == "running"
@@ -43,12 +43,12 @@ async def test_arguments_travel_in_path_query_and_body(at: House) -> None:
     assert (changed["data"]["ctx_size"], changed["restartRequired"]) == (2048, False)
 
 
-async def test_a_name_cannot_leave_its_place_in_the_path(at: House) -> None:
+async def test_a_name_cannot_leave_its_place_in_the_path(at: ServiceHarness) -> None:
     with pytest.raises(NotFound):
         await AsyncClient(at.url).send(api.get_model("../config?x=#"))
 
 
-async def test_failures_are_told_apart(at: House) -> None:
+async def test_failures_are_told_apart(at: ServiceHarness) -> None:
     client = AsyncClient(at.url)
     with pytest.raises(NotFound, match="Model not found") as unknown:
         await client.send(api.get_model("chaat"))
@@ -65,7 +65,7 @@ async def test_failures_are_told_apart(at: House) -> None:
         await client.send(api.load_model("chat"))
 
 
-async def test_an_answer_is_streamed_as_events_to_both_clients(at: House) -> None:
+async def test_an_answer_is_streamed_as_events_to_both_clients(at: ServiceHarness) -> None:
     client = AsyncClient(at.url)
     conversation = await client.send(api.create_conversation({"title": "Talk", "model": "chat"}))
     said = _said(conversation["conversation_id"])
@@ -87,7 +87,7 @@ def _text(events: list[Event]) -> str:
     return "".join(event.data["content"] for event in events if event.type == "token")
 
 
-async def test_a_stream_that_cannot_begin_fails_as_a_call_does(at: House) -> None:
+async def test_a_stream_that_cannot_begin_fails_as_a_call_does(at: ServiceHarness) -> None:
     client = AsyncClient(at.url)
     with pytest.raises(NotFound):
         await anext(client.stream(api.chat(_said(99))))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_async_proxy.engines.catalogue import OptionCatalogue
+from llama_async_proxy.engines.catalogue import CatalogueCache
 from llama_async_proxy.engines.discovery import embedded_launcher, help_text
 from llama_async_proxy.engines.help import parse_help
 from llama_async_proxy.errors import EngineMissing, EngineStopped
@@ -35,18 +35,18 @@ def runs(program: Path) -> int:
 
 
 async def test_a_program_is_asked_once_over_restarts_too(program: Path, tmp_path: Path) -> None:
-    catalogue = OptionCatalogue(running(program), tmp_path / "kept")
+    catalogue = CatalogueCache(running(program), tmp_path / "kept")
     first = await catalogue.get()
     assert first.options == parse_help(HELP)
     assert (first.binary, first.version) == (str(program), "1")
     assert await catalogue.get() is first
-    again = await OptionCatalogue(running(program), tmp_path / "kept").get()
+    again = await CatalogueCache(running(program), tmp_path / "kept").get()
     assert again == first
     assert runs(program) == 1
 
 
 async def test_another_program_in_its_place_is_asked_anew(program: Path, tmp_path: Path) -> None:
-    catalogue = OptionCatalogue(running(program), tmp_path / "kept")
+    catalogue = CatalogueCache(running(program), tmp_path / "kept")
     first = await catalogue.get()
     program.write_text(program.read_text().replace("cat ", "echo '--extra N   an extra'; cat "))
     later = program.stat().st_mtime_ns + 1_000_000_000
@@ -59,24 +59,24 @@ async def test_another_program_in_its_place_is_asked_anew(program: Path, tmp_pat
 async def test_what_is_kept_is_made_again_when_it_is_damaged_and_done_without_when_it_cannot_be(
     program: Path, tmp_path: Path
 ) -> None:
-    await OptionCatalogue(running(program), tmp_path / "kept").get()
+    await CatalogueCache(running(program), tmp_path / "kept").get()
     for file in (tmp_path / "kept").iterdir():
         file.write_bytes(b"\xff")
-    assert (await OptionCatalogue(running(program), tmp_path / "kept").get()).options == parse_help(HELP)
+    assert (await CatalogueCache(running(program), tmp_path / "kept").get()).options == parse_help(HELP)
     (tmp_path / "file").touch()
-    assert (await OptionCatalogue(running(program), tmp_path / "file").get()).options == parse_help(HELP)
+    assert (await CatalogueCache(running(program), tmp_path / "file").get()).options == parse_help(HELP)
 
 
 async def test_only_the_last_few_programs_are_kept(program: Path, tmp_path: Path) -> None:
     for number in range(12):
         os.utime(program, ns=(number * 10**9, number * 10**9))
-        await OptionCatalogue(running(program), tmp_path / "kept").get()
+        await CatalogueCache(running(program), tmp_path / "kept").get()
     assert len(list((tmp_path / "kept").iterdir())) == 8
 
 
 async def test_without_a_program_the_reason_is_told(tmp_path: Path) -> None:
-    def catalogue(state: EngineState) -> OptionCatalogue:
-        return OptionCatalogue(lambda: state, tmp_path / "kept")
+    def catalogue(state: EngineState) -> CatalogueCache:
+        return CatalogueCache(lambda: state, tmp_path / "kept")
 
     with pytest.raises(EngineMissing, match="none here"):
         await catalogue(EngineState(EngineStatus.ERROR, "workers", error="none here")).get()
@@ -90,7 +90,7 @@ async def test_without_a_program_the_reason_is_told(tmp_path: Path) -> None:
 async def test_a_program_without_options_is_no_engine(program: Path, tmp_path: Path, script: str, words: str) -> None:
     program.write_text(f"#!/bin/sh\n{script}\n")
     with pytest.raises(EngineMissing, match=words):
-        await OptionCatalogue(running(program), tmp_path / "kept").get()
+        await CatalogueCache(running(program), tmp_path / "kept").get()
 
 
 # --- the real ones --------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from llama_async_proxy.engines.options import (
     RESERVED,
     TAIL_LINES,
-    LogDigest,
+    EngineLogReader,
     StateLine,
     arguments,
     check_options,
@@ -192,8 +192,8 @@ def test_other_lines_count_no_memory(line: str) -> None:
     assert parse_memory_line(line) is None
 
 
-def digest_of(*lines: str) -> LogDigest:
-    digest = LogDigest()
+def digest_of(*lines: str) -> EngineLogReader:
+    digest = EngineLogReader()
     for line in lines:
         digest.add(*parse_log_line(line))
     return digest

@@ -22,7 +22,7 @@ from llama_async_proxy.engines.router_schema import RouterModel
 from llama_async_proxy.engines.supervisor import Timing
 from llama_async_proxy.errors import EngineMissing, EngineStopped, LoadFailed
 from llama_async_proxy.inference.upstream.client import UpstreamClient, UpstreamRequest
-from llama_async_proxy.inference.upstream.connection_pool import Pool
+from llama_async_proxy.inference.upstream.connection_pool import ConnectionPool
 from llama_async_proxy.records.engine import EngineEventType, EngineStatus
 from llama_async_proxy.records.models import ModelKind
 from llama_async_proxy.records.options import OptionValue
@@ -61,7 +61,7 @@ class RouterRig(EngineRig[RouterEngine]):
         self, host: Host, specs: dict[int, LaunchSpec], found: Callable[[Sequence[RouterModel]], None] = lambda _: None
     ) -> None:
         self.specs = specs
-        self.pool = Pool(make_settings)
+        self.pool = ConnectionPool(make_settings)
         self.client = UpstreamClient(self.pool)
 
         async def tell(models: Sequence[RouterModel]) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from llama_async_proxy.engines.contract import Engine
 from llama_async_proxy.engines.discovery import Launcher
-from llama_async_proxy.engines.fleet import Outlets
+from llama_async_proxy.engines.fleet import EngineHooks
 from llama_async_proxy.engines.supervisor import Timing
 from llama_async_proxy.engines.workers import WorkersEngine
 from llama_async_proxy.errors import DeadlineExceeded, EngineMissing, EngineStopped, InvalidInput, LoadFailed
@@ -61,7 +61,7 @@ async def test_a_missing_engine_is_an_error_state_and_an_error_for_loads() -> No
 
     bus = EventBus()
     with bus.subscribe(EngineChanged) as events:
-        async with WorkersEngine(Outlets(bus, lambda _: None), find) as engine:
+        async with WorkersEngine(EngineHooks(bus, lambda _: None), find) as engine:
             with pytest.raises(EngineMissing, match="Install something"):
                 await engine.start()
             assert engine.state.status is EngineStatus.ERROR

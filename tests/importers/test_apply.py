@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from api.harness import House, house
+from api.harness import ServiceHarness, house
 from llama_async_proxy.cli import call_service
 from llama_async_proxy.importers.apply import Outcome, carry_out, known_models
 from llama_async_proxy.importers.plan import PlannedModel
@@ -21,12 +21,12 @@ BOLD = Variant("new-bold", {"temperature": 1.5}, "Be bold.")
 
 
 @pytest.fixture
-async def at(tmp_path: Path, model_files: Path) -> AsyncIterator[House]:
+async def at(tmp_path: Path, model_files: Path) -> AsyncIterator[ServiceHarness]:
     async with house(tmp_path, model_files) as at:
         yield at
 
 
-async def done(at: House, planned: PlannedModel) -> Outcome:
+async def done(at: ServiceHarness, planned: PlannedModel) -> Outcome:
     def work() -> Outcome:
         call = partial(call_service, at.url)
         return carry_out(planned, known_models(call), call)
@@ -34,13 +34,13 @@ async def done(at: House, planned: PlannedModel) -> Outcome:
     return await asyncio.to_thread(work)
 
 
-async def stored(at: House, name: str) -> Any:
+async def stored(at: ServiceHarness, name: str) -> Any:
     status, answer = await at.call("GET", f"/api/models/{name}")
     assert status == 200
     return answer["data"]
 
 
-async def test_a_new_file_is_registered_with_all_that_is_known_of_it(at: House, tmp_path: Path) -> None:
+async def test_a_new_file_is_registered_with_all_that_is_known_of_it(at: ServiceHarness, tmp_path: Path) -> None:
     blob = write_chat(tmp_path / "sha256-0123")
     planned = PlannedModel(
         str(blob), "New:1b", "described", {"ctx-size": 512, "jinja": True}, ("gpt-4o",), (BOLD,), is_pinned=True
@@ -54,7 +54,7 @@ async def test_a_new_file_is_registered_with_all_that_is_known_of_it(at: House, 
     ]  # fmt: skip
 
 
-async def test_a_known_file_gets_further_names_and_keeps_what_people_set(at: House) -> None:
+async def test_a_known_file_gets_further_names_and_keeps_what_people_set(at: ServiceHarness) -> None:
     await at.call("PATCH", "/api/models/chat", {"options": {"threads": 2}, "aliases": ["mine"]})
     path = (await stored(at, "chat"))["path"]
     planned = PlannedModel(path, "theirs", options={"threads": 8, "ctx-size": 512}, aliases=("MINE",), variants=(BOLD,))
@@ -65,7 +65,9 @@ async def test_a_known_file_gets_further_names_and_keeps_what_people_set(at: Hou
     assert await stored(at, "chat") == once
 
 
-async def test_a_file_that_is_no_model_is_refused_with_the_services_sentence(at: House, tmp_path: Path) -> None:
+async def test_a_file_that_is_no_model_is_refused_with_the_services_sentence(
+    at: ServiceHarness, tmp_path: Path
+) -> None:
     (tmp_path / "bad.gguf").write_bytes(b"no model")
     outcome = await done(at, PlannedModel(str(tmp_path / "bad.gguf"), "bad"))
     assert (outcome.done, outcome.is_registered) == ("not taken over", False)
@@ -73,7 +75,7 @@ async def test_a_file_that_is_no_model_is_refused_with_the_services_sentence(at:
     assert "is not a usable GGUF file" in outcome.problem
 
 
-async def test_a_name_that_another_model_has_leaves_the_rest_in_place(at: House, tmp_path: Path) -> None:
+async def test_a_name_that_another_model_has_leaves_the_rest_in_place(at: ServiceHarness, tmp_path: Path) -> None:
     blob = write_chat(tmp_path / "other.gguf")
     outcome = await done(at, PlannedModel(str(blob), "other", variants=(Variant("chat"),)))
     assert (outcome.done, outcome.is_registered) == ("new, as other, incomplete", True)
@@ -81,7 +83,7 @@ async def test_a_name_that_another_model_has_leaves_the_rest_in_place(at: House,
     assert "has the name 'chat' already" in outcome.problem
 
 
-async def test_a_custom_command_is_for_the_service_to_allow(at: House) -> None:
+async def test_a_custom_command_is_for_the_service_to_allow(at: ServiceHarness) -> None:
     planned = PlannedModel("command:speech", "speech", options={"command": "serve --port {port}"})
     outcome = await done(at, planned)
     assert (outcome.done, outcome.is_registered) == ("not taken over", False)

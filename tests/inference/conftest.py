@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from llama_async_proxy.inference.upstream.connection_pool import Pool
+from llama_async_proxy.inference.upstream.connection_pool import ConnectionPool
 from support.upstream import Upstream, make_settings
 
 
@@ -15,8 +15,8 @@ async def upstream() -> AsyncIterator[Upstream]:
 
 
 @pytest.fixture
-async def pool() -> AsyncIterator[Pool]:
+async def pool() -> AsyncIterator[ConnectionPool]:
     settings = make_settings()
-    pool = Pool(lambda: settings)
+    pool = ConnectionPool(lambda: settings)
     yield pool
     pool.close()

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from llama_async_proxy.inference.cancellation import Interruption, ended
+from llama_async_proxy.inference.cancellation import CancelScope, ended
 
 
 class Reason(Exception):
@@ -22,7 +22,7 @@ async def test_the_block_raises_what_the_watch_returns() -> None:
         return Reason("seen")
 
     with pytest.raises(Reason, match="seen"):
-        async with Interruption(watch):
+        async with CancelScope(watch):
             await asyncio.Event().wait()
     task = asyncio.current_task()
     assert task is not None
@@ -31,7 +31,7 @@ async def test_the_block_raises_what_the_watch_returns() -> None:
 
 async def test_the_first_reason_counts() -> None:
     async def work() -> None:
-        async with Interruption(forever) as interruption:
+        async with CancelScope(forever) as interruption:
             interruption.trip(Reason("first"))
             interruption.trip(Reason("second"))
             await asyncio.Event().wait()
@@ -41,7 +41,7 @@ async def test_the_first_reason_counts() -> None:
 
 
 async def test_a_disarmed_block_is_not_interrupted() -> None:
-    async with Interruption(forever) as interruption:
+    async with CancelScope(forever) as interruption:
         interruption.disarm()
         interruption.trip(Reason("late"))
         await asyncio.sleep(0)
@@ -50,14 +50,14 @@ async def test_a_disarmed_block_is_not_interrupted() -> None:
 async def test_errors_of_the_block_pass_and_the_watch_ends() -> None:
     before = len(asyncio.all_tasks())
     with pytest.raises(ZeroDivisionError):
-        async with Interruption(forever):
+        async with CancelScope(forever):
             raise ZeroDivisionError
     assert len(asyncio.all_tasks()) == before
 
 
 async def test_a_cancellation_from_elsewhere_stays_one() -> None:
     async def work() -> None:
-        async with Interruption(forever):
+        async with CancelScope(forever):
             await asyncio.Event().wait()
 
     task = asyncio.create_task(work())
@@ -69,7 +69,7 @@ async def test_a_cancellation_from_elsewhere_stays_one() -> None:
 
 async def test_a_cancellation_beside_a_reason_wins() -> None:
     async def work() -> None:
-        async with Interruption(forever) as interruption:
+        async with CancelScope(forever) as interruption:
             asyncio.get_running_loop().call_soon(interruption.trip, Reason("ours"))
             asyncio.get_running_loop().call_soon(task.cancel)
             await asyncio.Event().wait()

@@ -11,11 +11,11 @@ import pytest
 from llama_async_proxy.errors import ContextExceeded, LoadFailed, NotFound, ServiceError, Unavailable, UpstreamFailed
 from llama_async_proxy.events import EventBus
 from llama_async_proxy.inference.completion import Completer, EventReader
-from llama_async_proxy.inference.in_flight import LiveRequests
+from llama_async_proxy.inference.in_flight import InFlightRequests
 from llama_async_proxy.inference.requests.names import Names
-from llama_async_proxy.inference.scheduling.scheduler import Residency
+from llama_async_proxy.inference.scheduling.scheduler import ModelScheduler
 from llama_async_proxy.inference.upstream.client import UpstreamClient
-from llama_async_proxy.inference.upstream.connection_pool import Pool
+from llama_async_proxy.inference.upstream.connection_pool import ConnectionPool
 from llama_async_proxy.records.chats import Completion, CompletionRequest
 from llama_async_proxy.records.models import Variant
 from llama_async_proxy.records.requests import RequestRecord
@@ -44,8 +44,8 @@ class Desk:
         upstream: Upstream,
         engine: RunningEngine,
         completer: Completer,
-        residency: Residency,
-        live: LiveRequests,
+        residency: ModelScheduler,
+        live: InFlightRequests,
         recorded: list[RequestRecord],
     ) -> None:
         self.upstream, self.engine, self.completer, self.residency = upstream, engine, completer, residency
@@ -65,14 +65,14 @@ class Desk:
 
 @pytest.fixture
 async def desk() -> AsyncIterator[Desk]:
-    upstream, bus, pool = Upstream(), EventBus(), Pool(make_settings)
+    upstream, bus, pool = Upstream(), EventBus(), ConnectionPool(make_settings)
     async with upstream.serving():
         engine = RunningEngine(bus, {1: upstream.endpoint})
-        residency = Residency(
+        residency = ModelScheduler(
             engine, settings=make_settings, models=lambda: (MODEL,), spec_for=make_spec, bus=bus, used=lambda *_: None
         )
         recorded: list[RequestRecord] = []
-        live = LiveRequests(residency.runtime, bus, positions=residency.positions, finished=recorded.extend)
+        live = InFlightRequests(residency.runtime, bus, positions=residency.positions, finished=recorded.extend)
         running = asyncio.create_task(residency.run())
         completer = Completer(
             names=Names(lambda: (MODEL,)),

@@ -4,13 +4,13 @@ import hashlib
 
 import pytest
 
-from llama_async_proxy.inference.request_log import Account, key_id
+from llama_async_proxy.inference.request_log import RequestLogEntry, key_id
 from llama_async_proxy.inference.scheduling.lease import Lease
 from support.upstream import event, make_model
 
 
 def test_a_request_that_never_got_far_leaves_what_is_known() -> None:
-    account = Account("127.0.0.1", "/completion")
+    account = RequestLogEntry("127.0.0.1", "/completion")
     account.status, account.error = 404, "Model 'x' not found."
     record = account.record()
     assert (record.client, record.route, record.status, record.error) == (
@@ -24,7 +24,7 @@ def test_a_request_that_never_got_far_leaves_what_is_known() -> None:
 
 
 def test_waiting_times_are_the_leases() -> None:
-    account = Account("", "/completion")
+    account = RequestLogEntry("", "/completion")
     lease = Lease(make_model())
     account.leased(lease)
     lease.queued_s, lease.load_s = 0.5, 2.0
@@ -35,7 +35,7 @@ def test_waiting_times_are_the_leases() -> None:
 def test_a_stream_without_timings_is_measured_from_its_first_token(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 1.0, 3.0])
     monkeypatch.setattr("llama_async_proxy.inference.request_log.time.perf_counter", lambda: next(clock))
-    account = Account("", "/v1/messages")
+    account = RequestLogEntry("", "/v1/messages")
     account.streamed = True
     account.received(event({"message": {"usage": {"input_tokens": 4, "output_tokens": 0}}}))
     account.received(event({"delta": {"text": "a"}}))
@@ -54,7 +54,7 @@ def test_a_stream_without_timings_is_measured_from_its_first_token(monkeypatch: 
 def test_a_key_is_told_from_others_and_not_told(header: tuple[bytes, bytes]) -> None:
     key = key_id([(b"host", b"a"), header])
     assert key == hashlib.sha256(b"sk-secret").hexdigest()[:8]
-    assert Account("", "/", key=key).record().key == key
+    assert RequestLogEntry("", "/", key=key).record().key == key
     assert key_id([(b"authorization", b"Bearer other")]) != key
 
 
@@ -63,4 +63,4 @@ def test_who_has_no_key_has_none() -> None:
 
 
 def test_every_request_has_an_id_of_its_own() -> None:
-    assert len({Account("", "/").id for _ in range(100)}) == 100
+    assert len({RequestLogEntry("", "/").id for _ in range(100)}) == 100

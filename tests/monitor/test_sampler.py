@@ -22,7 +22,7 @@ FAST, NEVER = 0.01, 3600.0
 
 
 @dataclass
-class Pace:
+class RateLimiter:
     sample_watched_s: float = FAST
     sample_idle_s: float = NEVER
 
@@ -75,7 +75,7 @@ class Bench:
 
     host: HostReader
     gpu: GpuProbe = field(default_factory=OneGpu)
-    pace: Pace = field(default_factory=Pace)
+    pace: RateLimiter = field(default_factory=RateLimiter)
     facts: Callable[[], ServiceFacts] = ServiceFacts
     stored: list[Sample] = field(default_factory=list)
     store: Callable[[Sample], None] | None = None
@@ -190,7 +190,7 @@ async def test_watcher_wakes_the_sampler_at_once_and_sets_the_pace(host: Countin
 
 
 async def test_first_watcher_gets_a_sample_even_in_the_middle_of_an_interval(host: CountingHost) -> None:
-    async with Bench(host, pace=Pace(sample_watched_s=NEVER)).running() as (sampler, samples):
+    async with Bench(host, pace=RateLimiter(sample_watched_s=NEVER)).running() as (sampler, samples):
         await take(samples, 1)
         with sampler.watch():
             await take(samples, 1)
@@ -206,7 +206,7 @@ async def test_changed_interval_holds_at_once(host: CountingHost) -> None:
 
 
 async def test_only_one_sample_per_idle_interval_is_stored(host: CountingHost) -> None:
-    bench = Bench(host, pace=Pace(sample_idle_s=0.2))
+    bench = Bench(host, pace=RateLimiter(sample_idle_s=0.2))
     async with bench.running() as (sampler, samples):
         with sampler.watch():
             started = time.monotonic()
@@ -218,7 +218,7 @@ async def test_only_one_sample_per_idle_interval_is_stored(host: CountingHost) -
 
 
 async def test_polling_now_does_not_hold_back_the_samples_of_the_pace(host: CountingHost) -> None:
-    async with Bench(host, pace=Pace(sample_watched_s=0.3)).running() as (sampler, samples):
+    async with Bench(host, pace=RateLimiter(sample_watched_s=0.3)).running() as (sampler, samples):
         with sampler.watch():
             arrived = asyncio.create_task(take(samples, 3))
             while not arrived.done():
@@ -254,7 +254,7 @@ async def test_faults_around_the_sampler_do_not_end_it(host: CountingHost, caplo
     def no_store(_: Sample) -> None:
         raise OSError("disk full")
 
-    bench = Bench(host, facts=no_facts, store=no_store, pace=Pace(sample_idle_s=FAST))
+    bench = Bench(host, facts=no_facts, store=no_store, pace=RateLimiter(sample_idle_s=FAST))
     async with bench.running() as (_, samples):
         taken = await take(samples, 5)
     assert taken[-1].models_loaded == 0
@@ -262,7 +262,7 @@ async def test_faults_around_the_sampler_do_not_end_it(host: CountingHost, caplo
 
 
 async def test_jump_of_the_clock_changes_no_interval(host: CountingHost, monkeypatch: pytest.MonkeyPatch) -> None:
-    bench = Bench(host, pace=Pace(sample_idle_s=0.05))
+    bench = Bench(host, pace=RateLimiter(sample_idle_s=0.05))
     async with bench.running() as (_, samples):
         await take(samples, 2)
         monkeypatch.setattr(time, "time_ns", lambda: 1_000_000_000)  # 1970

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from api.harness import House, house
+from api.harness import ServiceHarness, house
 from llama_async_proxy.errors import InvalidInput, PermissionDenied
 from llama_async_proxy.operations.config import UpdateConfig, update_config
 from llama_async_proxy.operations.models import (
@@ -31,7 +31,7 @@ COMMAND: dict[str, OptionValue] = {"command": "no-such-program {port}"}
 
 
 @pytest_asyncio.fixture(params=[True])
-async def inner(request: pytest.FixtureRequest, tmp_path: Path, model_files: Path) -> AsyncIterator[House]:
+async def inner(request: pytest.FixtureRequest, tmp_path: Path, model_files: Path) -> AsyncIterator[ServiceHarness]:
     async with house(tmp_path, model_files, custom_commands=request.param) as running:
         yield running
 
@@ -39,13 +39,13 @@ async def inner(request: pytest.FixtureRequest, tmp_path: Path, model_files: Pat
 forbidden = pytest.mark.parametrize("inner", [False], indirect=True)
 
 
-async def create(inner: House, name: str | None = "Polly", **options: OptionValue) -> ModelView:
+async def create(inner: ServiceHarness, name: str | None = "Polly", **options: OptionValue) -> ModelView:
     new = NewModel(None, name=name, options=options or COMMAND)
     [view] = (await create_models(inner.services, CreateModels((new,)))).models
     return view
 
 
-async def test_a_model_needs_no_file_when_it_has_a_command(inner: House) -> None:
+async def test_a_model_needs_no_file_when_it_has_a_command(inner: ServiceHarness) -> None:
     model = (await create(inner)).model
     assert (model.slug, model.name, model.path, model.has_file) == ("polly", "Polly", "command:Polly", False)
     spec = inner.services.planner.spec(model)
@@ -55,7 +55,7 @@ async def test_a_model_needs_no_file_when_it_has_a_command(inner: House) -> None
 
 
 @pytest.mark.parametrize("seconds", [-1, True, "soon", float("nan")])
-async def test_an_idle_time_is_seconds(inner: House, seconds: OptionValue) -> None:
+async def test_an_idle_time_is_seconds(inner: ServiceHarness, seconds: OptionValue) -> None:
     with pytest.raises(InvalidInput, match="idle-ttl: must be seconds"):
         await update_model(inner.services, UpdateModel("chat", options={"idle-ttl": seconds}))
     with pytest.raises(InvalidInput, match="idle-ttl: must be seconds"):
@@ -65,14 +65,14 @@ async def test_an_idle_time_is_seconds(inner: House, seconds: OptionValue) -> No
     assert (await update_model(inner.services, UpdateModel("chat", options={"idle-ttl": 60}))).model.options
 
 
-async def test_a_model_with_a_file_may_have_a_command_too(inner: House) -> None:
+async def test_a_model_with_a_file_may_have_a_command_too(inner: ServiceHarness) -> None:
     view = await update_model(inner.services, UpdateModel("chat", options={"command": "serve {port} {model}"}))
     command = inner.services.planner.spec(view.model).command
     assert command is not None
     assert command.start == ("serve", "{port}", "{model}")
 
 
-async def test_a_model_without_a_file_keeps_its_command(inner: House) -> None:
+async def test_a_model_without_a_file_keeps_its_command(inner: ServiceHarness) -> None:
     await create(inner)
     with pytest.raises(InvalidInput, match=r"options\.command: is required: the model has no file"):
         await update_model(inner.services, UpdateModel("polly", options={}))
@@ -87,19 +87,19 @@ async def test_a_model_without_a_file_keeps_its_command(inner: House) -> None:
         ("Polly", {"command": "serve {port} {model}"}, "this model has none"),
     ],
 )
-async def test_a_bad_model_is_refused(inner: House, name: str | None, options: Any, says: str) -> None:
+async def test_a_bad_model_is_refused(inner: ServiceHarness, name: str | None, options: Any, says: str) -> None:
     with pytest.raises(InvalidInput, match=says):
         await create(inner, name, **options)
     assert len(inner.services.store.models.all()) == 4
 
 
-async def test_one_load_cannot_bring_a_command(inner: House) -> None:
+async def test_one_load_cannot_bring_a_command(inner: ServiceHarness) -> None:
     with pytest.raises(InvalidInput, match=r"options\.command: is set by the engine and cannot be chosen"):
         await load_model(inner.services, LoadModel("chat", COMMAND))
 
 
 @forbidden
-async def test_without_the_setting_no_command_is_taken(inner: House) -> None:
+async def test_without_the_setting_no_command_is_taken(inner: ServiceHarness) -> None:
     with pytest.raises(PermissionDenied, match="--custom-commands"):
         await create(inner)
     with pytest.raises(PermissionDenied, match="--custom-commands"):
@@ -108,7 +108,7 @@ async def test_without_the_setting_no_command_is_taken(inner: House) -> None:
 
 
 @forbidden
-async def test_without_the_setting_no_stored_command_is_run_but_it_stays(inner: House) -> None:
+async def test_without_the_setting_no_stored_command_is_run_but_it_stays(inner: ServiceHarness) -> None:
     store = inner.services.store.models
     model = inner.services.names.index.resolve("chat")
     assert model is not None
@@ -119,7 +119,7 @@ async def test_without_the_setting_no_stored_command_is_run_but_it_stays(inner: 
 
 
 @forbidden
-async def test_nobody_who_is_connected_can_turn_the_setting_on(inner: House) -> None:
+async def test_nobody_who_is_connected_can_turn_the_setting_on(inner: ServiceHarness) -> None:
     key = BY_NAME["custom_commands"].file_key
     with pytest.raises(PermissionDenied, match="only on the command line"):
         await update_config(inner.services, UpdateConfig({"llama": {"customCommands": True}}))

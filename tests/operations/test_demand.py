@@ -8,7 +8,7 @@ import pytest
 from llama_async_proxy.gguf.memory import LoadSettings, MemoryBudget
 from llama_async_proxy.gguf.reader import read_header
 from llama_async_proxy.gguf.shape import ModelShape, model_shape
-from llama_async_proxy.operations.demand import LEAST_CONTEXT, Demand
+from llama_async_proxy.operations.demand import LEAST_CONTEXT, MemoryRequirement
 from llama_async_proxy.operations.load_settings import ALL_LAYERS
 from support.models import write_ghost
 
@@ -22,8 +22,8 @@ def shape(tmp_path_factory: pytest.TempPathFactory) -> ModelShape:
     return model_shape(read_header(write_ghost(path, arch="llama-8b", real_vocab=False)))
 
 
-def asking(shape: ModelShape, context: int = 0, gpu_layers: int | None = None) -> Demand:
-    return Demand(shape, LoadSettings(context_size=context, slots=1), gpu_layers)
+def asking(shape: ModelShape, context: int = 0, gpu_layers: int | None = None) -> MemoryRequirement:
+    return MemoryRequirement(shape, LoadSettings(context_size=context, slots=1), gpu_layers)
 
 
 def host(gib: float) -> MemoryBudget:

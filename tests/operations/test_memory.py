@@ -10,7 +10,7 @@ import pytest
 
 from llama_async_proxy.errors import LoadFailed, NotEnoughMemory
 from llama_async_proxy.inference.scheduling.policy import UNLIMITED, Capacity
-from llama_async_proxy.operations.memory import MemoryBook
+from llama_async_proxy.operations.memory import MemoryPlanner
 from llama_async_proxy.operations.scan import read_model_file
 from llama_async_proxy.records.engine import EngineState, EngineStatus
 from llama_async_proxy.records.machine import GpuSample, Sample
@@ -33,9 +33,9 @@ class Samples:
         return self.latest
 
 
-def book(sample: Sample | None = MACHINE, kind: str = "workers", **settings: Any) -> MemoryBook:
+def book(sample: Sample | None = MACHINE, kind: str = "workers", **settings: Any) -> MemoryPlanner:
     chosen = make_settings(**settings)
-    return MemoryBook(lambda: chosen, lambda: EngineState(EngineStatus.RUNNING, kind), Samples(sample))
+    return MemoryPlanner(lambda: chosen, lambda: EngineState(EngineStatus.RUNNING, kind), Samples(sample))
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sqlalchemy import Connection, text
 
 from llama_async_proxy.errors import Conflict
-from llama_async_proxy.records.chats import AnswerEnd, MessageStatus, NewConversation, NewMessage, Role, Say
+from llama_async_proxy.records.chats import AnswerEnd, MessageStatus, NewConversation, NewMessage, Role, Send
 from llama_async_proxy.store.database import Database
 from llama_async_proxy.store.search import Hit, Query, SearchIndex, Term, parse
 from llama_async_proxy.store.store import Store
@@ -96,7 +96,7 @@ async def test_percent_and_underscore_mean_themselves(store: Store) -> None:
 
 async def test_an_answer_is_found_when_it_is_whole(store: Store) -> None:
     chat = await say(store)
-    turn = await store.turns.begin(chat, Say("Hello"), "m")
+    turn = await store.turns.begin(chat, Send("Hello"), "m")
     await store.turns.grow(turn.answer.id, "wonderful ", "")
     assert await found(store, "wonderful") == []
     await store.turns.finish(turn.answer.id, "weather", "", AnswerEnd(MessageStatus.COMPLETE, 1.0))

@@ -14,14 +14,14 @@ from sqlalchemy import text
 from llama_async_proxy.errors import InvalidInput, NotFound
 from llama_async_proxy.records.chats import (
     AnswerEnd,
+    Edit,
     Image,
     Message,
     MessageStatus,
     NewConversation,
     Opening,
-    Rephrase,
-    Retry,
-    Say,
+    Regenerate,
+    Send,
     Turn,
 )
 from llama_async_proxy.store.database import Database
@@ -37,7 +37,7 @@ async def chat(store: Store) -> int:
 
 
 async def exchange(store: Store, chat: int, said: str, answered: str) -> tuple[Turn, Message]:
-    turn = await store.turns.begin(chat, Say(said), "m")
+    turn = await store.turns.begin(chat, Send(said), "m")
     return turn, await store.turns.finish(turn.answer.id, answered, "", END)
 
 
@@ -46,7 +46,7 @@ async def contents(store: Store, chat: int) -> list[str]:
 
 
 async def test_an_answer_grows_and_ends(store: Store, chat: int) -> None:
-    turn = await store.turns.begin(chat, Say("Hello"), "other.gguf")
+    turn = await store.turns.begin(chat, Send("Hello"), "other.gguf")
     assert [message.content for message in turn.thread] == ["Hello"]
     assert (turn.answer.status, turn.answer.content) == (MessageStatus.GENERATING, "")
     await store.turns.grow(turn.answer.id, "Good ", "")
@@ -60,14 +60,14 @@ async def test_an_answer_grows_and_ends(store: Store, chat: int) -> None:
 
 async def test_what_comes_next_sees_what_was_before(store: Store, chat: int) -> None:
     await exchange(store, chat, "one", "two")
-    turn = await store.turns.begin(chat, Say("three"), "m")
+    turn = await store.turns.begin(chat, Send("three"), "m")
     assert [message.content for message in turn.thread] == ["one", "two", "three"]
 
 
 async def test_another_answer_stands_beside_the_first(store: Store, chat: int) -> None:
     _, first = await exchange(store, chat, "one", "two")
     await exchange(store, chat, "three", "four")
-    turn = await store.turns.begin(chat, Retry(first.id), "m")
+    turn = await store.turns.begin(chat, Regenerate(first.id), "m")
     assert [message.content for message in turn.thread] == ["one"]
     await store.turns.finish(turn.answer.id, "zwei", "", END)
     assert await contents(store, chat) == ["one", "zwei"]
@@ -77,19 +77,19 @@ async def test_another_answer_stands_beside_the_first(store: Store, chat: int) -
 
 async def test_a_rephrased_message_begins_a_branch_and_keeps_its_images(store: Store, chat: int) -> None:
     image = Image("image/png", b"\x89PNG")
-    said = (await store.turns.begin(chat, Say("one", (image,)), "m")).thread[0]
-    turn = await store.turns.begin(chat, Rephrase(said.id, "uno"), "m")
+    said = (await store.turns.begin(chat, Send("one", (image,)), "m")).thread[0]
+    turn = await store.turns.begin(chat, Edit(said.id, "uno"), "m")
     assert [message.content for message in turn.thread] == ["uno"]
     assert turn.images[turn.thread[0].id] == (image,)
 
 
 async def test_an_answer_that_never_began_leaves_what_was_before(store: Store, chat: int) -> None:
     _, answer = await exchange(store, chat, "one", "two")
-    await store.turns.discard(await store.turns.begin(chat, Retry(answer.id), "m"))
+    await store.turns.discard(await store.turns.begin(chat, Regenerate(answer.id), "m"))
     assert await contents(store, chat) == ["one", "two"]
-    await store.turns.discard(await store.turns.begin(chat, Say("three"), "m"))
+    await store.turns.discard(await store.turns.begin(chat, Send("three"), "m"))
     assert await contents(store, chat) == ["one", "two", "three"]
-    turn = await store.turns.begin(chat, Retry((await store.chats.thread(chat))[1][-1].id), "m")
+    turn = await store.turns.begin(chat, Regenerate((await store.chats.thread(chat))[1][-1].id), "m")
     await store.turns.finish(turn.answer.id, "four", "", END)
     assert await contents(store, chat) == ["one", "two", "three", "four"]
 
@@ -98,20 +98,20 @@ async def test_messages_of_other_conversations_and_roles_are_refused(store: Stor
     turn, answer = await exchange(store, chat, "one", "two")
     other = await store.chats.create(NewConversation("other", "m"))
     with pytest.raises(NotFound, match="Message not found"):
-        await store.turns.begin(other.id, Retry(answer.id), "m")
+        await store.turns.begin(other.id, Regenerate(answer.id), "m")
     with pytest.raises(NotFound):
         await store.turns.choose(other.id, turn.thread[0].id)
     with pytest.raises(NotFound):
-        await store.turns.begin(chat, Retry(1 << 70), "m")
+        await store.turns.begin(chat, Regenerate(1 << 70), "m")
     with pytest.raises(InvalidInput, match="message_id"):
-        await store.turns.begin(chat, Rephrase(answer.id, "x"), "m")
+        await store.turns.begin(chat, Edit(answer.id, "x"), "m")
     with pytest.raises(NotFound, match="Conversation not found"):
-        await store.turns.begin(999, Say("x"), "m")
+        await store.turns.begin(999, Send("x"), "m")
     assert await contents(store, chat) == ["one", "two"]
 
 
 async def test_an_answer_in_a_deleted_conversation_is_not_found_at_its_end(store: Store, chat: int) -> None:
-    turn = await store.turns.begin(chat, Say("one"), "m")
+    turn = await store.turns.begin(chat, Send("one"), "m")
     await store.chats.delete(chat)
     await store.turns.grow(turn.answer.id, "two", "")
     with pytest.raises(NotFound):
@@ -149,7 +149,7 @@ async def test_random_turns_leave_a_sound_database(path: Path, seed: int) -> Non
             chat = choices.choice(chats)
             _, tree = await store.chats.tree(chat)
             some = choices.choice(tree).id if tree else 0
-            openings: list[Opening] = [Say(f"word{step} 你好"), Retry(some), Rephrase(some, f"other{step}")]
+            openings: list[Opening] = [Send(f"word{step} 你好"), Regenerate(some), Edit(some, f"other{step}")]
             opening = choices.choice(openings)
             try:
                 turn = await store.turns.begin(chat, opening, "m")
@@ -173,7 +173,7 @@ async def test_random_turns_leave_a_sound_database(path: Path, seed: int) -> Non
 CHATTERER = """
 import asyncio, sys
 from pathlib import Path
-from llama_async_proxy.records.chats import AnswerEnd, MessageStatus, NewConversation, Say
+from llama_async_proxy.records.chats import AnswerEnd, MessageStatus, NewConversation, Send
 from llama_async_proxy.store.store import Store
 
 async def main():
@@ -181,7 +181,7 @@ async def main():
         chat = (await store.chats.create(NewConversation("t", "m"))).id
         step = 0
         while True:
-            turn = await store.turns.begin(chat, Say(f"said {step}"), "m")
+            turn = await store.turns.begin(chat, Send(f"said {step}"), "m")
             for piece in range(5):
                 await store.turns.grow(turn.answer.id, f"piece{piece} ", "")
                 print(turn.answer.id, piece, flush=True)

@@ -16,7 +16,7 @@ from typing import Generic, Self, TypeVar
 import psutil
 
 from llama_async_proxy.engines.discovery import Launcher
-from llama_async_proxy.engines.fleet import Outlets
+from llama_async_proxy.engines.fleet import EngineHooks
 from llama_async_proxy.engines.router import RouterEngine
 from llama_async_proxy.engines.supervisor import Timing
 from llama_async_proxy.engines.workers import WorkersEngine
@@ -39,12 +39,12 @@ EngineT = TypeVar("EngineT", WorkersEngine, RouterEngine)
 class EngineRig(Generic[EngineT]):
     """An engine with what it published, in order."""
 
-    def __init__(self, make: Callable[[Outlets], EngineT], timing: Timing = QUICK) -> None:
+    def __init__(self, make: Callable[[EngineHooks], EngineT], timing: Timing = QUICK) -> None:
         self.bus = EventBus()
         self.events: list[Event] = []
         self.lines: list[LogLine] = []
         self._arrived = asyncio.Event()
-        self.engine: EngineT = make(Outlets(self.bus, self._keep_line, timing=timing))
+        self.engine: EngineT = make(EngineHooks(self.bus, self._keep_line, timing=timing))
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Self]:

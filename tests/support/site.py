@@ -10,16 +10,16 @@ from typing import Any
 import httpx
 
 from llama_async_proxy.api.http.protocol import ShortWay, http_protocol
-from llama_async_proxy.api.inference.app import InferenceDoor
+from llama_async_proxy.api.inference.app import InferenceApp
 from llama_async_proxy.events import EventBus
-from llama_async_proxy.inference.fast_path import Splicer
-from llama_async_proxy.inference.in_flight import LiveRequests
+from llama_async_proxy.inference.fast_path import FastPath
+from llama_async_proxy.inference.in_flight import InFlightRequests
 from llama_async_proxy.inference.proxy import Proxy
 from llama_async_proxy.inference.requests.names import Names
-from llama_async_proxy.inference.response_writer import Patience
-from llama_async_proxy.inference.scheduling.scheduler import Residency
+from llama_async_proxy.inference.response_writer import KeepAliveComments
+from llama_async_proxy.inference.scheduling.scheduler import ModelScheduler
 from llama_async_proxy.inference.upstream.client import UpstreamClient
-from llama_async_proxy.inference.upstream.connection_pool import Pool
+from llama_async_proxy.inference.upstream.connection_pool import ConnectionPool
 from llama_async_proxy.monitor.requests import RequestMeter
 from llama_async_proxy.records.models import Model
 from llama_async_proxy.records.requests import RequestRecord
@@ -44,11 +44,13 @@ class Site:
         self._recorded = asyncio.Event()
 
     @asynccontextmanager
-    async def served(self, endpoints: Mapping[int, Endpoint], patience: Patience | None = None) -> AsyncIterator[None]:
+    async def served(
+        self, endpoints: Mapping[int, Endpoint], patience: KeepAliveComments | None = None
+    ) -> AsyncIterator[None]:
         bus = EventBus()
         names = Names(lambda: self.models)
         self.engine = RunningEngine(bus, endpoints)
-        self.residency = Residency(
+        self.residency = ModelScheduler(
             self.engine,
             settings=lambda: self.settings,
             models=lambda: self.models,
@@ -56,23 +58,23 @@ class Site:
             bus=bus,
             used=lambda *_: None,
         )
-        self.live = LiveRequests(
+        self.live = InFlightRequests(
             self.residency.runtime, bus, positions=self.residency.positions, finished=self._finished
         )
-        pool = Pool(lambda: self.settings)
+        pool = ConnectionPool(lambda: self.settings)
         proxy = Proxy(
             names=names,
             residency=self.residency,
             client=UpstreamClient(pool),
             live=self.live,
-            patience=patience or Patience(),
+            patience=patience or KeepAliveComments(),
         )
-        door = InferenceDoor(proxy, names=names, runtime=self.engine.runtime, settings=lambda: self.settings)
+        door = InferenceApp(proxy, names=names, runtime=self.engine.runtime, settings=lambda: self.settings)
         async with AsyncExitStack() as stack:
             stack.callback(pool.close)
             http: Any = "httptools"
             if self._short_way:
-                self.splicer = Splicer(
+                self.splicer = FastPath(
                     pool=pool,
                     names=names,
                     residency=self.residency,
@@ -117,7 +119,7 @@ class UpstreamSite(Site):
         self.other = Upstream(answers({"from": "other"}))
 
     @asynccontextmanager
-    async def running(self, patience: Patience | None = None) -> AsyncIterator[UpstreamSite]:
+    async def running(self, patience: KeepAliveComments | None = None) -> AsyncIterator[UpstreamSite]:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self.upstream.serving())
             await stack.enter_async_context(self.other.serving())

@@ -1076,7 +1076,7 @@ export interface WebsocketStatus {
 /** An image of a message. */
 export const getAttachment = (attachmentId: number): Request<Blob> => ({ method: "GET", path: pathOf("/api/attachments/{attachment_id}", { attachment_id: attachmentId }) });
 
-/** Say something and get the answer. It is generated to its end and stored, whether or not its reader stays. */
+/** Send something and get the answer. It is generated to its end and stored, whether or not its reader stays. */
 export const chat = (body: ChatBody): Request<ChatAnswer> => ({ method: "POST", path: "/api/chat", body });
 
 /** The configuration in force. */
@@ -1112,7 +1112,7 @@ export const exportConversation = (conversationId: number, options: { format?: F
 /** Make the branch through a message the one that is read and continued. */
 export const chooseBranch = (conversationId: number, messageId: number): Request<ConversationAnswer> => ({ method: "POST", path: pathOf("/api/conversations/{conversation_id}/messages/{message_id}/choose", { conversation_id: conversationId, message_id: messageId }) });
 
-/** Say something else in place of an earlier message, in a branch of its own. */
+/** Send something else in place of an earlier message, in a branch of its own. */
 export const editMessage = (conversationId: number, messageId: number, body: EditBody): Request<ChatAnswer> => ({ method: "POST", path: pathOf("/api/conversations/{conversation_id}/messages/{message_id}/edit", { conversation_id: conversationId, message_id: messageId }), body });
 
 /** Answer again, beside the earlier answer. */

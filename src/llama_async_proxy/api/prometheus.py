@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 from llama_async_proxy import __version__
 from llama_async_proxy.inference.requests.routes import model_in_query
 from llama_async_proxy.monitor.totals import InferenceTotals
-from llama_async_proxy.operations.context import Services
+from llama_async_proxy.operations.context import Context
 from llama_async_proxy.records.engine import EngineStatus
 from llama_async_proxy.records.machine import GpuSample, Sample
 from llama_async_proxy.records.runtime import ModelStatus
@@ -36,10 +36,10 @@ class Family:
     samples: tuple[tuple[Labels, float], ...]
 
 
-class PrometheusDoor:
+class PrometheusApp:
     """An ASGI application for the requests it `handles`."""
 
-    def __init__(self, services: Callable[[], Services], totals: InferenceTotals) -> None:
+    def __init__(self, services: Callable[[], Context], totals: InferenceTotals) -> None:
         self._services = services
         self._totals = totals
 
@@ -79,7 +79,7 @@ def _one(kind: str, name: str, text: str, value: float | None, **labels: str) ->
     return Family(name, kind, text, () if value is None else ((labels, value),))
 
 
-def _proxy(services: Services, totals: InferenceTotals) -> Iterable[Family]:
+def _proxy(services: Context, totals: InferenceTotals) -> Iterable[Family]:
     http = services.requests.snapshot()
     is_up = services.engine.state.status is EngineStatus.RUNNING
     yield _one("gauge", "build_info", "Always 1; the version is a label.", 1, version=__version__)
@@ -105,7 +105,7 @@ def _by_model(name: str, text: str, values: Mapping[str, float]) -> Family:
     return Family(name, "counter", text, tuple(({"model": model}, value) for model, value in values.items()))
 
 
-def _models(services: Services) -> Iterable[Family]:
+def _models(services: Context) -> Iterable[Family]:
     models = {model.id: model.slug for model in services.store.models.all()}
     runtimes = [r for r in services.residency.runtimes() if r.model_id in models]
 

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from llama_async_proxy.chats import titles
 from llama_async_proxy.chats.answer import Answer, Position
-from llama_async_proxy.chats.autosave import Keeper
+from llama_async_proxy.chats.autosave import Autosave
 from llama_async_proxy.chats.prompt import defaults, merged, newest, request_body, without_oldest
 from llama_async_proxy.errors import ContextExceeded, ServiceError, Unavailable
 from llama_async_proxy.events import (
@@ -24,7 +24,7 @@ from llama_async_proxy.events import (
     EventBus,
     MessageChanged,
     MessageDeleted,
-    MessageGrew,
+    MessageDelta,
 )
 from llama_async_proxy.records.chats import (
     AnswerEnd,
@@ -215,10 +215,10 @@ class Answers:
             at = answer.position
             answer.grow(content, reasoning)
             self._bus.publish(
-                MessageGrew(turn.conversation.id, turn.answer.id, content, reasoning, at.content, at.reasoning)
+                MessageDelta(turn.conversation.id, turn.answer.id, content, reasoning, at.content, at.reasoning)
             )
 
-        keeper = Keeper(self._turns.grow, answer, turn.answer.id)
+        keeper = Autosave(self._turns.grow, answer, turn.answer.id)
         completion: Completion | None = None
         try:
             async with keeper:
@@ -231,7 +231,7 @@ class Answers:
         end = _end(status, began_s, completion.record)
         return await self._turns.finish(turn.answer.id, rest.content, rest.reasoning, end)
 
-    async def _give_up(self, answer: Answer, turn: Turn, keeper: Keeper, began_s: float) -> None:
+    async def _give_up(self, answer: Answer, turn: Turn, keeper: Autosave, began_s: float) -> None:
         """What has been generated is kept, as interrupted; an answer that never began leaves nothing."""
         rest = keeper.rest()
         with contextlib.suppress(ServiceError):  # the reader hears of what was first

@@ -16,7 +16,7 @@ KEEP_S = 0.5
 logger = logging.getLogger(__name__)
 
 
-class Keeper:
+class Autosave:
     """An `async with` block around the generation of the message `message_id`; `rest` is for whoever closes it."""
 
     def __init__(self, store: Callable[[int, str, str], Awaitable[None]], answer: Answer, message_id: int) -> None:
@@ -27,7 +27,7 @@ class Keeper:
         self._is_over = asyncio.Event()
         self._task: asyncio.Task[None]
 
-    async def __aenter__(self) -> Keeper:
+    async def __aenter__(self) -> Autosave:
         self._task = asyncio.create_task(self._run())
         return self
 

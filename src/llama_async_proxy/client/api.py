@@ -1104,7 +1104,7 @@ def get_attachment(attachment_id: int) -> Request[bytes]:
 
 
 def chat(body: ChatBody) -> Request[ChatAnswer]:
-    """Say something and get the answer. It is generated to its end and stored, whether or not its reader
+    """Send something and get the answer. It is generated to its end and stored, whether or not its reader
     stays."""
     return Request("POST", "/api/chat", body=body)
 
@@ -1183,7 +1183,7 @@ def choose_branch(conversation_id: int, message_id: int) -> Request[Conversation
 
 
 def edit_message(conversation_id: int, message_id: int, body: EditBody) -> Request[ChatAnswer]:
-    """Say something else in place of an earlier message, in a branch of its own."""
+    """Send something else in place of an earlier message, in a branch of its own."""
     return Request(
         "POST",
         path_of(

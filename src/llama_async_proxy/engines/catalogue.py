@@ -31,7 +31,7 @@ class EngineOptions:
     version: str | None
 
 
-class OptionCatalogue:
+class CatalogueCache:
     """`state` tells which engine there is; `directory` is where the text of --help is kept."""
 
     def __init__(self, state: Callable[[], EngineState], directory: Path) -> None:

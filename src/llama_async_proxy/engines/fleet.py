@@ -12,7 +12,7 @@ from typing import Self
 
 from llama_async_proxy.engines.instance import Start
 from llama_async_proxy.engines.options import check_options
-from llama_async_proxy.engines.supervisor import Supervisor, Surroundings, Timing
+from llama_async_proxy.engines.supervisor import Supervisor, SupervisorContext, Timing
 from llama_async_proxy.errors import DeadlineExceeded, EngineMissing, EngineStopped, LoadFailed, ServiceError
 from llama_async_proxy.events import EngineChanged, EventBus, ModelRuntimeChanged
 from llama_async_proxy.records.engine import EngineEventType, EngineState, EngineStatus
@@ -21,7 +21,7 @@ from llama_async_proxy.records.runtime import LaunchSpec, ModelRuntime, ModelSta
 
 
 @dataclass(frozen=True, slots=True)
-class Outlets:
+class EngineHooks:
     """Where engines tell what happens, and how they measure time."""
 
     bus: EventBus
@@ -36,7 +36,7 @@ class Fleet(ABC):
     """An engine's models, and what `contract.Engine` promises of them; an engine adds how it becomes ready for them and
     ends. An async context manager: leaving it stops all."""
 
-    def __init__(self, outlets: Outlets, kind: str) -> None:
+    def __init__(self, outlets: EngineHooks, kind: str) -> None:
         self._outlets = outlets
         self._state = EngineState(EngineStatus.IDLE, kind)
         self._turn = asyncio.Lock()
@@ -133,7 +133,7 @@ class Fleet(ABC):
 
     def _begin(self, spec: LaunchSpec) -> Supervisor:
         """Care for a model from now on. It must not have an instance."""
-        surroundings = Surroundings(
+        surroundings = SupervisorContext(
             start=self._start(),
             timing=self._outlets.timing,
             clock=self._outlets.clock,

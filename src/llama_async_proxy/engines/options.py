@@ -171,7 +171,7 @@ def _document(line: str) -> dict[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
-class LogDigest:
+class EngineLogReader:
     """The last lines one child has logged, and which of them says why it failed."""
 
     def __init__(self) -> None:

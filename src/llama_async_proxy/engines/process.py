@@ -96,7 +96,7 @@ class Child(asyncio.SubprocessProtocol):
 
     @property
     def rss_bytes(self) -> int | None:
-        """Resident memory now; None when it has ended."""
+        """LoadedModel memory now; None when it has ended."""
         return rss_of(self.pid) if self.is_running else None
 
     def descendant(self, *arguments: str) -> int | None:
@@ -166,7 +166,7 @@ class Child(asyncio.SubprocessProtocol):
 
 
 def rss_of(pid: int) -> int | None:
-    """Resident memory of a process in bytes; None when it is gone."""
+    """LoadedModel memory of a process in bytes; None when it is gone."""
     try:
         return int(psutil.Process(pid).memory_info().rss)
     except psutil.Error:

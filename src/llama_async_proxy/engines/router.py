@@ -12,9 +12,9 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 
-from llama_async_proxy.engines.fleet import Fleet, Outlets
+from llama_async_proxy.engines.fleet import EngineHooks, Fleet
 from llama_async_proxy.engines.instance import Instance, Listener, Start
-from llama_async_proxy.engines.router_events import Callbacks, RouterInstance, RouterLink
+from llama_async_proxy.engines.router_events import Callbacks, RouterEventStream, RouterInstance
 from llama_async_proxy.engines.router_host import Host, Opened
 from llama_async_proxy.engines.router_schema import RouterModel
 from llama_async_proxy.errors import EngineMissing, LoadFailed
@@ -42,7 +42,7 @@ class RouterEngine(Fleet):
     def __init__(
         self,
         host: Host,
-        outlets: Outlets,
+        outlets: EngineHooks,
         *,
         registered: Callable[[], Sequence[LaunchSpec]],
         found: Callable[[Sequence[RouterModel]], Awaitable[None]] = _ignore,
@@ -50,7 +50,7 @@ class RouterEngine(Fleet):
         super().__init__(outlets, "router")
         self._host = host
         self._registered = registered
-        self._link = RouterLink(host, Callbacks(self._specs, self._adopt, self._let_go, found))
+        self._link = RouterEventStream(host, Callbacks(self._specs, self._adopt, self._let_go, found))
         self._keeper: asyncio.Task[None] | None = None
 
     # --- the engine ---------------------------------------------------------------------------------------

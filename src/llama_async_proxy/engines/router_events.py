@@ -55,7 +55,7 @@ class Callbacks:
 class RouterInstance:
     """A model that the router runs for us; an `instance.Instance`."""
 
-    def __init__(self, spec: LaunchSpec, listener: Listener, link: RouterLink) -> None:
+    def __init__(self, spec: LaunchSpec, listener: Listener, link: RouterEventStream) -> None:
         self.spec = spec
         self.name = spec.alias
         self.endpoint: Endpoint
@@ -108,7 +108,7 @@ class RouterInstance:
             self.exited.set_result(code)
 
 
-class RouterLink:
+class RouterEventStream:
     """Follows one router at a time and owns the instances it runs."""
 
     def __init__(self, host: Host, callbacks: Callbacks) -> None:

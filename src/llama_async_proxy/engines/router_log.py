@@ -7,7 +7,7 @@ import contextlib
 from collections import deque
 from collections.abc import Callable
 
-from llama_async_proxy.engines.options import LogDigest, parse_log_line
+from llama_async_proxy.engines.options import EngineLogReader, parse_log_line
 from llama_async_proxy.engines.router_schema import parse_exited, parse_spawned, split_line
 from llama_async_proxy.records.logs import LogLevel
 
@@ -26,7 +26,7 @@ class RouterLog:
     """Tells them apart. `say` gets every line."""
 
     def __init__(self, say: Say | None = None) -> None:
-        self.digest = LogDigest()
+        self.digest = EngineLogReader()
         self._say = say
         self._names: dict[int, str] = {}
         self._unclaimed: dict[int, deque[tuple[LogLevel, str]]] = {}

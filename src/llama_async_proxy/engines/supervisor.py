@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 
 from llama_async_proxy.engines import probe
 from llama_async_proxy.engines.instance import Instance, Start
-from llama_async_proxy.engines.options import LogDigest, StateLine
+from llama_async_proxy.engines.options import EngineLogReader, StateLine
 from llama_async_proxy.engines.process import describe_exit
 from llama_async_proxy.errors import DeadlineExceeded, LoadFailed, ServiceError
 from llama_async_proxy.records.engine import EngineEventType
@@ -46,7 +46,7 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class SupervisorContext:
     """What a supervisor is given and where it reports to."""
 
     start: Start
@@ -72,7 +72,7 @@ Outcome: TypeAlias = ModelRuntime | ServiceError
 
 
 class Supervisor:
-    def __init__(self, spec: LaunchSpec, surroundings: Surroundings) -> None:
+    def __init__(self, spec: LaunchSpec, surroundings: SupervisorContext) -> None:
         loop = asyncio.get_running_loop()
         self.spec = spec
         self.runtime = ModelRuntime(spec.model_id)
@@ -86,7 +86,7 @@ class Supervisor:
         self._stop: asyncio.Future[ServiceError] = loop.create_future()
         self._drain_until = 0.0
         self._instance: Instance | None = None
-        self._digest = LogDigest()
+        self._digest = EngineLogReader()
         self._counted: MemoryUse | None = None
         self._load_began = 0.0
         self._progress_published = 0.0
@@ -165,7 +165,7 @@ class Supervisor:
         return result
 
     async def _launch(self, deadline: float) -> _Ready | ServiceError | None:
-        self._digest, self._counted = LogDigest(), None
+        self._digest, self._counted = EngineLogReader(), None
         try:
             instance = self._instance = await self._around.start(self.spec, self)
         except ServiceError as exc:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from llama_async_proxy.engines.discovery import Launcher
-from llama_async_proxy.engines.fleet import Fleet, Outlets
+from llama_async_proxy.engines.fleet import EngineHooks, Fleet
 from llama_async_proxy.engines.instance import Start, process_start
 from llama_async_proxy.errors import EngineMissing
 from llama_async_proxy.events import EngineChanged
@@ -24,7 +24,7 @@ class WorkersEngine(Fleet):
 
     def __init__(
         self,
-        outlets: Outlets,
+        outlets: EngineHooks,
         find_launcher: Callable[[], Launcher],
         *,
         environment: Mapping[str, str] | None = None,

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from types import TracebackType
 
 
-class Interruption:
+class CancelScope:
     """An `async with` block that raises `reason` when `trip(reason)` is called, or when `watch` returns one."""
 
     def __init__(self, watch: Callable[[], Awaitable[Exception]]) -> None:
@@ -17,7 +17,7 @@ class Interruption:
         self._task: asyncio.Task[object]
         self._watcher: asyncio.Task[None]
 
-    async def __aenter__(self) -> Interruption:
+    async def __aenter__(self) -> CancelScope:
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("only a task can be interrupted")

@@ -8,14 +8,14 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from llama_async_proxy.errors import Cancelled, ContextExceeded, ServiceError, UpstreamFailed
-from llama_async_proxy.inference.cancellation import Interruption
-from llama_async_proxy.inference.in_flight import LiveRequests
+from llama_async_proxy.inference.cancellation import CancelScope
+from llama_async_proxy.inference.in_flight import InFlightRequests
 from llama_async_proxy.inference.proxy import CLIENT_GONE
-from llama_async_proxy.inference.request_log import Account
+from llama_async_proxy.inference.request_log import RequestLogEntry
 from llama_async_proxy.inference.requests.names import Names, choose
 from llama_async_proxy.inference.requests.routes import Route
 from llama_async_proxy.inference.requests.variants import with_defaults
-from llama_async_proxy.inference.scheduling.scheduler import Residency
+from llama_async_proxy.inference.scheduling.scheduler import ModelScheduler
 from llama_async_proxy.inference.streaming import sse
 from llama_async_proxy.inference.upstream.client import Response, UpstreamClient, UpstreamRequest
 from llama_async_proxy.records.chats import Completion, CompletionRequest
@@ -41,9 +41,9 @@ class Completer:
         self,
         *,
         names: Names,
-        residency: Residency,
+        residency: ModelScheduler,
         client: UpstreamClient,
-        live: LiveRequests,
+        live: InFlightRequests,
     ) -> None:
         self._names = names
         self._residency = residency
@@ -67,7 +67,7 @@ class Completer:
 
         Raises NotFound for an unknown model, what a lease raises, UpstreamFailed for what the engine says against it.
         """
-        account = Account(request.client, request.route)
+        account = RequestLogEntry(request.client, request.route)
         account.model, account.status, account.streamed = request.model, 200, True
         was_stopped = False
         try:
@@ -86,7 +86,7 @@ class Completer:
         return Completion(account.record(), was_stopped)
 
     async def _run(
-        self, request: CompletionRequest, grow: Grow, stopped: Callable[[], Awaitable[object]], account: Account
+        self, request: CompletionRequest, grow: Grow, stopped: Callable[[], Awaitable[object]], account: RequestLogEntry
     ) -> None:
         model = self.find(request.model)
         account.resolved(model)
@@ -95,7 +95,7 @@ class Completer:
             await stopped()
             return _Stopped()
 
-        async with Interruption(stop) as interruption:
+        async with CancelScope(stop) as interruption:
             self._live.add(account, interruption.trip)
             async with self._residency.lease(model, interruption.trip) as lease:
                 account.leased(lease)
@@ -111,7 +111,7 @@ class Completer:
         return with_defaults(variant, _ROUTE, body) if variant else body
 
 
-async def _read(response: Response, grow: Grow, account: Account) -> None:
+async def _read(response: Response, grow: Grow, account: RequestLogEntry) -> None:
     if response.status != 200 or not sse.is_event_stream(response.headers):
         raise await _refusal(response)
     events = EventReader()

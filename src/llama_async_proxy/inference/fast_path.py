@@ -1,7 +1,7 @@
 """The short way of a request whose model is ready: two sockets joined, no task and no coroutine while bytes pass.
 
 The engine's body reaches the client byte for byte, chunk framing included; only the heads are written anew. It does
-what `Proxy` would do when nothing has to be waited for; `Splicer.begin` says None to everything else.
+what `Proxy` would do when nothing has to be waited for; `FastPath.begin` says None to everything else.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from llama_async_proxy.errors import ServiceError, UpstreamFailed
-from llama_async_proxy.inference.in_flight import LiveRequests
+from llama_async_proxy.inference.in_flight import InFlightRequests
 from llama_async_proxy.inference.proxy import CLIENT_GONE, ClientGone, Request, for_engine, kept_headers
-from llama_async_proxy.inference.request_log import Account, key_id, request_id
+from llama_async_proxy.inference.request_log import RequestLogEntry, key_id, request_id
 from llama_async_proxy.inference.requests.error_formats import error_body, error_event
 from llama_async_proxy.inference.requests.names import Names, choose
 from llama_async_proxy.inference.requests.routes import Route, parameters
 from llama_async_proxy.inference.response_writer import can_be_reassembled, error_headers, for_answer
 from llama_async_proxy.inference.scheduling.lease import Lease
-from llama_async_proxy.inference.scheduling.scheduler import Residency
+from llama_async_proxy.inference.scheduling.scheduler import ModelScheduler
 from llama_async_proxy.inference.streaming import aggregator
-from llama_async_proxy.inference.streaming.aggregator import NotReassembled, Reassembly
-from llama_async_proxy.inference.streaming.prompt_progress import HiddenProgress, asking
+from llama_async_proxy.inference.streaming.aggregator import CannotAggregate, StreamAggregator
+from llama_async_proxy.inference.streaming.prompt_progress import PromptProgressFilter, asking
 from llama_async_proxy.inference.upstream.client import authority, authorization
-from llama_async_proxy.inference.upstream.connection import Channel, last_chunks
-from llama_async_proxy.inference.upstream.connection_pool import Pool
+from llama_async_proxy.inference.upstream.connection import UpstreamConnection, last_chunks
+from llama_async_proxy.inference.upstream.connection_pool import ConnectionPool
 from llama_async_proxy.inference.upstream.response_headers import Head, Header
 from llama_async_proxy.records.runtime import Endpoint
 
@@ -89,23 +89,23 @@ class RequestHead:
         return request.head(endpoint) + request.body
 
 
-class Splicer:
+class FastPath:
     """Begins passages."""
 
     def __init__(
         self,
         *,
-        pool: Pool,
+        pool: ConnectionPool,
         names: Names,
-        residency: Residency,
-        live: LiveRequests,
+        residency: ModelScheduler,
+        live: InFlightRequests,
     ) -> None:
         self.pool = pool
         self.live = live
         self._names = names
         self.residency = residency
 
-    def begin(self, head: RequestHead, body: bytes, client: Client) -> Passage | None:
+    def begin(self, head: RequestHead, body: bytes, client: Client) -> ProxiedExchange | None:
         """Send a request to its model. None when it needs another treatment; nothing has happened then."""
         try:
             asked = parameters(head.route, head.query, head.headers, body)
@@ -115,7 +115,7 @@ class Splicer:
             return None
         if index.variant(asked.model):
             return None
-        passage = Passage(self, head, body, client)
+        passage = ProxiedExchange(self, head, body, client)
         lease = self.residency.claim(model, passage.fail)
         if lease is None:
             return None
@@ -127,7 +127,7 @@ class Splicer:
         return passage
 
 
-class Passage:
+class ProxiedExchange:
     """One request on its way, from its lease to its record."""
 
     __slots__ = (
@@ -150,18 +150,18 @@ class Passage:
         "account",
     )
 
-    def __init__(self, splicer: Splicer, request: RequestHead, body: bytes, client: Client) -> None:
-        self.account = Account(client.address, request.route.path, request.own_id, request.key)
+    def __init__(self, splicer: FastPath, request: RequestHead, body: bytes, client: Client) -> None:
+        self.account = RequestLogEntry(client.address, request.route.path, request.own_id, request.key)
         self._splicer = splicer
         self._request = request
         self._request_body = body
         self._client = client
         self._write = client.write
-        self._parts: Reassembly | None = None
+        self._parts: StreamAggregator | None = None
         """What the answer is put together from, when it is."""
         self._pieces: list[bytes] = []
         """Of the body, not yet among the parts."""
-        self._hidden: HiddenProgress | None = None
+        self._hidden: PromptProgressFilter | None = None
         """What the client is not shown of a stream."""
         self._held = b""
         """Of a stream, the beginning of an event that had not come whole."""
@@ -169,7 +169,7 @@ class Passage:
         """The client is, with what it has been sent of a stream."""
         self._lease: Lease
         self._head: Head | None = None
-        self._channel: Channel | None = None
+        self._channel: UpstreamConnection | None = None
         self._is_paused = False
         self._has_started = False
         self._has_ended = False
@@ -178,10 +178,10 @@ class Passage:
 
     def hide_progress(self) -> None:
         """Have the engine tell its progress, but not the client."""
-        self._hidden = HiddenProgress()
+        self._hidden = PromptProgressFilter()
         self._request_body = asking(self._request_body)
 
-    def begin(self, lease: Lease, parts: Reassembly | None) -> None:
+    def begin(self, lease: Lease, parts: StreamAggregator | None) -> None:
         self._lease = lease
         self._parts = parts
         self.account.resolved(lease.model)
@@ -193,11 +193,11 @@ class Passage:
     def _ask(self) -> None:
         self._reach(self._splicer.pool.take(self._lease.endpoint))
 
-    def _reach(self, channel: Channel) -> None:
+    def _reach(self, channel: UpstreamConnection) -> None:
         self._channel = channel
         channel.reach(self)
 
-    def connected(self, channel: Channel) -> None:
+    def connected(self, channel: UpstreamConnection) -> None:
         parts, body = self._parts, self._request_body
         sent = self._request.written(self._lease.endpoint, body if parts is None else parts.as_stream(body))
         channel.begin(self, sent, self._splicer.pool.settings(), pieces=parts is not None)
@@ -221,7 +221,7 @@ class Passage:
 
     # --- what the engine's connection says --------------------------------------------------------
 
-    def answer(self, head: Head, body: bytes, channel: Channel) -> None:
+    def answer(self, head: Head, body: bytes, channel: UpstreamConnection) -> None:
         """The whole answer has come in, and the channel is free."""
         self.account.answered(body)
         self._start(head.status, b"%bcontent-length: %d\r\n" % (head.lines, len(body)), body)
@@ -288,7 +288,7 @@ class Passage:
         if data:
             self._write(data)
 
-    def _shown(self, data: bytes, hidden: HiddenProgress) -> bytes:
+    def _shown(self, data: bytes, hidden: PromptProgressFilter) -> bytes:
         """What of a stream's beginning is for the client and has not left yet. Until there is some the head is held
         back, as what fails before the first token has a status of its own."""
         data = hidden.feed(data)
@@ -316,7 +316,7 @@ class Passage:
             self._is_between_events = data.endswith(_EVENT_END)
         return data
 
-    def complete(self, channel: Channel) -> None:
+    def complete(self, channel: UpstreamConnection) -> None:
         if self._hidden is not None:
             self.body(self._hidden.rest())
         self._channel = None
@@ -328,7 +328,7 @@ class Passage:
         else:
             self._reassemble(self._parts)
 
-    def died(self, channel: Channel, error: ServiceError) -> None:
+    def died(self, channel: UpstreamConnection, error: ServiceError) -> None:
         """The engine's connection is of no more use."""
         if channel.was_kept and not channel.has_answered and not self._has_ended:
             self._reach(self._splicer.pool.connect(self._lease.endpoint))
@@ -337,20 +337,20 @@ class Passage:
 
     # --- an answer from a stream ------------------------------------------------------------------
 
-    def _feed(self, parts: Reassembly) -> None:
+    def _feed(self, parts: StreamAggregator) -> None:
         try:
             for piece in self._pieces:
                 parts.feed(piece)
                 if parts.is_generating:
                     self.account.received(piece)
-        except NotReassembled:
+        except CannotAggregate:
             self._ask_plainly()
         self._pieces.clear()
 
-    def _reassemble(self, parts: Reassembly) -> None:
+    def _reassemble(self, parts: StreamAggregator) -> None:
         try:
             answer = parts.answer()
-        except NotReassembled:
+        except CannotAggregate:
             self._ask_plainly()
         except UpstreamFailed as error:
             self.fail(error)

@@ -10,7 +10,7 @@ from itertools import islice
 
 from llama_async_proxy.errors import Cancelled, NotFound, ServiceError
 from llama_async_proxy.events import EventBus, RequestsProgressed
-from llama_async_proxy.inference.request_log import Account
+from llama_async_proxy.inference.request_log import RequestLogEntry
 from llama_async_proxy.records.requests import LiveRequest, RequestPhase, RequestRecord
 from llama_async_proxy.records.runtime import ModelRuntime
 
@@ -23,7 +23,7 @@ MOST_PUBLISHED = 200
 Cancel = Callable[[ServiceError], None]
 
 
-class LiveRequests:
+class InFlightRequests:
     """Belongs to the event loop's thread. Its cost for a request is that of an entry in a dictionary."""
 
     def __init__(
@@ -40,17 +40,17 @@ class LiveRequests:
         self._bus = bus
         self._positions = positions
         self._finished = finished
-        self._running: dict[Account, Cancel] = {}
+        self._running: dict[RequestLogEntry, Cancel] = {}
         """In the order of arrival. Ids may be the clients' own, so that two requests can have the same."""
-        self._ended: list[Account] = []
+        self._ended: list[RequestLogEntry] = []
         """Not yet recorded."""
         self._watchers = 0
         self._is_watched = asyncio.Event()
 
-    def add(self, account: Account, cancel: Cancel) -> None:
+    def add(self, account: RequestLogEntry, cancel: Cancel) -> None:
         self._running[account] = cancel
 
-    def end(self, account: Account) -> None:
+    def end(self, account: RequestLogEntry) -> None:
         """Its last byte has left, or it has failed; it need not have been added."""
         account.end()
         self._running.pop(account, None)
@@ -103,11 +103,11 @@ class LiveRequests:
                 had_some = bool(newest)
                 await asyncio.sleep(TICK_S)
 
-    def _views(self, running: Mapping[Account, Cancel]) -> tuple[LiveRequest, ...]:
+    def _views(self, running: Mapping[RequestLogEntry, Cancel]) -> tuple[LiveRequest, ...]:
         positions = self._positions()
         return tuple(self._view(account, positions.get(cancel)) for account, cancel in running.items())
 
-    def _view(self, account: Account, position: int | None) -> LiveRequest:
+    def _view(self, account: RequestLogEntry, position: int | None) -> LiveRequest:
         queue = None
         if account.is_waiting:
             queue = self._runtime(account.model_id).queue if account.model_id is not None else None

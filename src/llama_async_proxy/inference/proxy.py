@@ -13,19 +13,19 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 
 from llama_async_proxy.errors import InvalidInput, ServiceError
-from llama_async_proxy.inference.cancellation import Interruption, ended
-from llama_async_proxy.inference.in_flight import LiveRequests
-from llama_async_proxy.inference.request_log import Account, key_id, request_id
+from llama_async_proxy.inference.cancellation import CancelScope, ended
+from llama_async_proxy.inference.in_flight import InFlightRequests
+from llama_async_proxy.inference.request_log import RequestLogEntry, key_id, request_id
 from llama_async_proxy.inference.requests.names import Names, choose
 from llama_async_proxy.inference.requests.priority import priority_of
 from llama_async_proxy.inference.requests.routes import Headers, Parameters, Route, forbids_loading, parameters
 from llama_async_proxy.inference.requests.variants import with_defaults
-from llama_async_proxy.inference.response_writer import Delivery, Patience, Reply
+from llama_async_proxy.inference.response_writer import KeepAliveComments, Reply, ResponseWriter
 from llama_async_proxy.inference.scheduling.lease import Lease
-from llama_async_proxy.inference.scheduling.scheduler import Residency
+from llama_async_proxy.inference.scheduling.scheduler import ModelScheduler
 from llama_async_proxy.inference.streaming import aggregator
-from llama_async_proxy.inference.streaming.aggregator import NotReassembled
-from llama_async_proxy.inference.streaming.prompt_progress import HiddenProgress, asking
+from llama_async_proxy.inference.streaming.aggregator import CannotAggregate
+from llama_async_proxy.inference.streaming.prompt_progress import PromptProgressFilter, asking
 from llama_async_proxy.inference.upstream.client import UpstreamClient, UpstreamRequest
 from llama_async_proxy.inference.upstream.response_headers import HOP_BY_HOP, Header
 from llama_async_proxy.records.models import Model
@@ -65,10 +65,10 @@ class Proxy:
         self,
         *,
         names: Names,
-        residency: Residency,
+        residency: ModelScheduler,
         client: UpstreamClient,
-        live: LiveRequests,
-        patience: Patience = Patience(),  # noqa: B008 - frozen
+        live: InFlightRequests,
+        patience: KeepAliveComments = KeepAliveComments(),  # noqa: B008 - frozen
     ) -> None:
         self._names = names
         self._residency = residency
@@ -83,7 +83,7 @@ class Proxy:
         its last byte: the caller closes the connection then, which is how HTTP says so.
         """
         account = _account(request)
-        delivery = Delivery(reply, request.route.dialect, account)
+        delivery = ResponseWriter(reply, request.route.dialect, account)
         try:
             await self._serve(request, delivery, account, gone)
         except ClientGone as error:
@@ -103,12 +103,12 @@ class Proxy:
         """Answer with `error`; the body of `request` need not have been read."""
         account = _account(request)
         try:
-            await Delivery(reply, request.route.dialect, account).fail(error)
+            await ResponseWriter(reply, request.route.dialect, account).fail(error)
         finally:
             self._live.end(account)
 
     async def _serve(
-        self, request: Request, delivery: Delivery, account: Account, gone: Callable[[], Awaitable[None]]
+        self, request: Request, delivery: ResponseWriter, account: RequestLogEntry, gone: Callable[[], Awaitable[None]]
     ) -> None:
         asked = parameters(request.route, request.query, request.headers, request.body)
         account.model = asked.model or ""
@@ -124,7 +124,7 @@ class Proxy:
             await gone()
             return ClientGone()
 
-        async with Interruption(client_gone) as interruption:
+        async with CancelScope(client_gone) as interruption:
             self._live.add(account, interruption.trip)
             claim = self._residency.lease(model, interruption.trip, priority_of(request.headers))
             async with self._leased(model, claim, delivery if asked.stream else None) as lease:
@@ -133,17 +133,17 @@ class Proxy:
                 # Not later: some servers report a finished exchange as a gone client.
                 interruption.disarm()
 
-    async def _exchange(self, request: Request, asked: Parameters, lease: Lease, delivery: Delivery) -> None:
+    async def _exchange(self, request: Request, asked: Parameters, lease: Lease, delivery: ResponseWriter) -> None:
         reassembles = asked.reassembles and not lease.model.has_command
         if reassembles and await self._reassembled(request, lease, delivery):
             return
         hidden = None
         if asked.hides_progress and not lease.model.has_command:
-            hidden, request = HiddenProgress(), replace(request, body=asking(request.body))
+            hidden, request = PromptProgressFilter(), replace(request, body=asking(request.body))
         async with self._client.request(lease.endpoint, for_engine(request)) as response:
             await delivery.relay(response, hidden)
 
-    async def _reassembled(self, request: Request, lease: Lease, delivery: Delivery) -> bool:
+    async def _reassembled(self, request: Request, lease: Lease, delivery: ResponseWriter) -> bool:
         """Answer from a stream. False when that cannot be done; nothing has left then."""
         upstream = for_engine(request)
         parts = aggregator.begin(request.route.path)
@@ -151,13 +151,13 @@ class Proxy:
         async with self._client.request(lease.endpoint, streaming) as response:
             try:
                 await delivery.reassemble(response, parts)
-            except NotReassembled:
+            except CannotAggregate:
                 return False
         return True
 
     @asynccontextmanager
     async def _leased(
-        self, model: Model, claim: AbstractAsyncContextManager[Lease], waiting: Delivery | None
+        self, model: Model, claim: AbstractAsyncContextManager[Lease], waiting: ResponseWriter | None
     ) -> AsyncIterator[Lease]:
         """A lease on `model`; a client `waiting` for a stream is kept company until it is granted."""
         if waiting is None or self._residency.is_ready(model):
@@ -173,8 +173,8 @@ class Proxy:
             await ended(company)
 
 
-def _account(request: Request) -> Account:
-    return Account(request.client, request.route.path, request_id(request.headers), key_id(request.headers))
+def _account(request: Request) -> RequestLogEntry:
+    return RequestLogEntry(request.client, request.route.path, request_id(request.headers), key_id(request.headers))
 
 
 def for_engine(request: Request) -> UpstreamRequest:

@@ -36,7 +36,7 @@ def key_id(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
     return None
 
 
-class Account:
+class RequestLogEntry:
     """Written to until `end`; then `record` sums it up, off the request's way."""
 
     __slots__ = (

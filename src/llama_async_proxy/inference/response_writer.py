@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from llama_async_proxy.errors import Overloaded, ServiceError
-from llama_async_proxy.inference.request_log import Account
+from llama_async_proxy.inference.request_log import RequestLogEntry
 from llama_async_proxy.inference.requests.error_formats import Dialect, error_body, error_event, relayed_error_event
 from llama_async_proxy.inference.streaming import sse
-from llama_async_proxy.inference.streaming.aggregator import Answer, Reassembly
-from llama_async_proxy.inference.streaming.prompt_progress import HiddenProgress
+from llama_async_proxy.inference.streaming.aggregator import Answer, StreamAggregator
+from llama_async_proxy.inference.streaming.prompt_progress import PromptProgressFilter
 from llama_async_proxy.inference.upstream.client import Response
 from llama_async_proxy.inference.upstream.response_headers import Header, for_client
 
@@ -35,7 +35,7 @@ class Reply(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class KeepAliveComments:
     """What a streaming client sees while its model loads."""
 
     hold_s: float = 5.0
@@ -50,8 +50,8 @@ def for_answer(headers: Iterable[Header], answer: Answer) -> list[Header]:
     return [*kept, _JSON, (b"content-length", b"%d" % len(answer.body))]
 
 
-class Delivery:
-    def __init__(self, reply: Reply, dialect: Dialect, account: Account) -> None:
+class ResponseWriter:
+    def __init__(self, reply: Reply, dialect: Dialect, account: RequestLogEntry) -> None:
         self._reply = reply
         self._dialect = dialect
         self._account = account
@@ -59,7 +59,7 @@ class Delivery:
         self._last = b""
         """End of what was written, to know whether an event is open."""
 
-    async def keep_company(self, patience: Patience) -> None:
+    async def keep_company(self, patience: KeepAliveComments) -> None:
         """While the client waits: nothing at first, then a stream of comments, until cancelled."""
         await asyncio.sleep(patience.hold_s)
         await self._start(200, _EARLY_HEADERS)
@@ -67,7 +67,7 @@ class Delivery:
             await self._write(sse.COMMENT_LOADING)
             await asyncio.sleep(patience.comment_s)
 
-    async def relay(self, response: Response, hidden: HiddenProgress | None = None) -> None:
+    async def relay(self, response: Response, hidden: PromptProgressFilter | None = None) -> None:
         """Pass on a whole answer. Raises what the response raises; `fail` then says so to the client."""
         is_stream = response.status == 200 and sse.is_event_stream(response.headers)
         if self._has_started and not is_stream:
@@ -83,8 +83,8 @@ class Delivery:
             self._account.received(chunk)
             await self._write(chunk, more=more)
 
-    async def reassemble(self, response: Response, parts: Reassembly) -> None:
-        """Hand over a stream as one answer. Raises NotReassembled before anything has left, and as `relay`."""
+    async def reassemble(self, response: Response, parts: StreamAggregator) -> None:
+        """Hand over a stream as one answer. Raises CannotAggregate before anything has left, and as `relay`."""
         if not can_be_reassembled(response.status, response.headers):
             await self.relay(response)
             return
@@ -126,7 +126,7 @@ class Delivery:
         self._last = chunk
 
 
-async def _chunks(response: Response, hidden: HiddenProgress | None) -> AsyncIterator[tuple[bytes, bool]]:
+async def _chunks(response: Response, hidden: PromptProgressFilter | None) -> AsyncIterator[tuple[bytes, bool]]:
     """What of a body is for the client, as it comes, and whether more follows."""
     more = True
     while more:

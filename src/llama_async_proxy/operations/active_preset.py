@@ -13,12 +13,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from llama_async_proxy.engines.catalogue import OptionCatalogue
+from llama_async_proxy.engines.catalogue import CatalogueCache
 from llama_async_proxy.engines.contract import Engine
 from llama_async_proxy.errors import EngineMissing, EngineStopped, NotFound, PresetInvalid, ServiceError
 from llama_async_proxy.events import EngineChanged, EventBus, ModelCreated, PresetChanged, SettingsChanged
 from llama_async_proxy.gguf.reader import GgufError
-from llama_async_proxy.inference.scheduling.scheduler import Residency
+from llama_async_proxy.inference.scheduling.scheduler import ModelScheduler
 from llama_async_proxy.operations.configuration import Configuration
 from llama_async_proxy.operations.launch import NO_CATALOGUE, LaunchPlanner, RunningPreset, parse_engine_options
 from llama_async_proxy.operations.scan import read_model_file, stable_path
@@ -53,12 +53,12 @@ class ActivePreset:
     def __init__(
         self,
         planner: LaunchPlanner,
-        catalogue: OptionCatalogue,
+        catalogue: CatalogueCache,
         *,
         configuration: Configuration,
         store: Store,
         engine: Engine,
-        residency: Residency,
+        residency: ModelScheduler,
         bus: EventBus,
     ) -> None:
         self._planner = planner

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from llama_async_proxy.errors import StoreUnavailable
-from llama_async_proxy.operations.context import Services
+from llama_async_proxy.operations.context import Context
 from llama_async_proxy.records.engine import EngineStatus
 from llama_async_proxy.records.runtime import ModelStatus
 
@@ -31,7 +31,7 @@ class EngineActivity:
     """Of the engine; 0 while it is stopped."""
 
 
-async def get_engine_activity(services: Services, _: GetEngineActivity) -> EngineActivity:
+async def get_engine_activity(services: Context, _: GetEngineActivity) -> EngineActivity:
     runtimes = services.residency.runtimes()
     loaded = [runtime for runtime in runtimes if runtime.status in (ModelStatus.READY, ModelStatus.SLEEPING)]
     counts = await services.engine_counters.read([runtime.endpoint for runtime in loaded if runtime.endpoint])
@@ -47,7 +47,7 @@ async def get_engine_activity(services: Services, _: GetEngineActivity) -> Engin
     )
 
 
-async def _total_requests(services: Services) -> int | None:
+async def _total_requests(services: Context) -> int | None:
     try:
         totals = await services.store.requests.totals(since_ms=services.started_at_ms)
     except StoreUnavailable:

@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from llama_async_proxy.chats import archive, import_formats
 from llama_async_proxy.events import ConversationChanged
-from llama_async_proxy.operations.context import Services
+from llama_async_proxy.operations.context import Context
 from llama_async_proxy.records.chats import Conversation, NewConversation
 
 
@@ -45,14 +45,14 @@ class Imported:
     conversations: tuple[Conversation, ...]
 
 
-async def export_conversations(services: Services, request: ExportConversations) -> Export:
+async def export_conversations(services: Context, request: ExportConversations) -> Export:
     """Raises NotFound for an id that is none, and then nothing is exported."""
     ids = request.ids or [c.id for c in await services.store.chats.all(limit=None, archived=None)]
     kept = [await _archived(services, conversation_id) for conversation_id in ids]
     return Export(await asyncio.to_thread(_written, kept, request.format))
 
 
-async def import_conversations(services: Services, request: ImportConversations) -> Imported:
+async def import_conversations(services: Context, request: ImportConversations) -> Imported:
     """All conversations of a file, or none when it is not as it should be. Raises InvalidInput."""
     found = await asyncio.to_thread(import_formats.conversations_of, request.document)
     created = tuple([await services.store.chats.create(conversation) for conversation in found])
@@ -61,7 +61,7 @@ async def import_conversations(services: Services, request: ImportConversations)
     return Imported(created)
 
 
-async def _archived(services: Services, conversation_id: int) -> NewConversation:
+async def _archived(services: Context, conversation_id: int) -> NewConversation:
     conversation, messages = await services.store.chats.tree(conversation_id)
     return archive.archived(conversation, messages, await services.store.chats.images(conversation_id))
 

@@ -11,17 +11,17 @@ from llama_async_proxy.chats.images import check_image
 from llama_async_proxy.errors import Conflict, InvalidInput
 from llama_async_proxy.events import BranchChosen, ConversationChanged, ConversationDeleted
 from llama_async_proxy.inference.requests.names import choose
-from llama_async_proxy.operations.context import Services
+from llama_async_proxy.operations.context import Context
 from llama_async_proxy.records.chats import (
     Conversation,
+    Edit,
     Image,
     Message,
     NewConversation,
     Opening,
-    Rephrase,
-    Retry,
+    Regenerate,
     Sampling,
-    Say,
+    Send,
 )
 from llama_async_proxy.records.models import Model, ModelKind
 from llama_async_proxy.store.chats import ConversationChanges, RoleTotals
@@ -126,7 +126,7 @@ class SendMessage:
 
 @dataclass(frozen=True, slots=True)
 class EditMessage:
-    """Say something else in place of an earlier message; the earlier branch stays. No model: the conversation's."""
+    """Send something else in place of an earlier message; the earlier branch stays. No model: the conversation's."""
 
     id: int
     message_id: int
@@ -180,7 +180,7 @@ class GetImage:
 # --- conversations --------------------------------------------------------------------------------
 
 
-async def list_conversations(services: Services, request: ListConversations) -> ConversationList:
+async def list_conversations(services: Context, request: ListConversations) -> ConversationList:
     if request.limit is not None and not 1 <= request.limit < 1 << 63:
         raise InvalidInput("limit", f"must be a positive number, not {request.limit}")
     if not 0 <= request.offset < 1 << 63:
@@ -189,14 +189,14 @@ async def list_conversations(services: Services, request: ListConversations) -> 
     return ConversationList(found, services.answers.conversations)
 
 
-async def get_conversation(services: Services, request: GetConversation) -> ConversationView:
+async def get_conversation(services: Context, request: GetConversation) -> ConversationView:
     chats = services.store.chats
     conversation, messages = await (chats.tree if request.every_branch else chats.thread)(request.id)
     is_answering = services.answers.running(request.id) is not None
     return ConversationView(conversation, messages, await chats.totals(request.id), is_answering)
 
 
-async def create_conversation(services: Services, request: CreateConversation) -> ConversationChange:
+async def create_conversation(services: Context, request: CreateConversation) -> ConversationChange:
     new = NewConversation(
         title=titles.UNTITLED if request.title is None else checked_title(request.title),
         model=_checked_model_name(request.model),
@@ -209,7 +209,7 @@ async def create_conversation(services: Services, request: CreateConversation) -
     return ConversationChange(conversation)
 
 
-async def update_conversation(services: Services, request: UpdateConversation) -> ConversationChange:
+async def update_conversation(services: Context, request: UpdateConversation) -> ConversationChange:
     changes: ConversationChanges = {}
     if request.title is not None:
         changes["title"] = checked_title(request.title)
@@ -229,7 +229,7 @@ async def update_conversation(services: Services, request: UpdateConversation) -
     return ConversationChange(conversation)
 
 
-async def delete_conversation(services: Services, request: DeleteConversation) -> DeletedConversation:
+async def delete_conversation(services: Context, request: DeleteConversation) -> DeletedConversation:
     """What is being generated in it ends, what waits for its turn is told that it is gone."""
     await services.store.chats.delete(request.id)
     services.answers.stop(request.id)
@@ -237,7 +237,7 @@ async def delete_conversation(services: Services, request: DeleteConversation) -
     return DeletedConversation(request.id)
 
 
-async def choose_branch(services: Services, request: ChooseBranch) -> ConversationView:
+async def choose_branch(services: Context, request: ChooseBranch) -> ConversationView:
     if services.answers.running(request.id) is not None:
         raise Conflict("An answer is being generated in this conversation. Stop it, or wait for its end.")
     await services.store.turns.choose(request.id, request.message_id)
@@ -245,7 +245,7 @@ async def choose_branch(services: Services, request: ChooseBranch) -> Conversati
     return await get_conversation(services, GetConversation(request.id))
 
 
-async def get_image(services: Services, request: GetImage) -> Image:
+async def get_image(services: Context, request: GetImage) -> Image:
     """Raises NotFound."""
     return await services.store.chats.image(request.id)
 
@@ -253,15 +253,15 @@ async def get_image(services: Services, request: GetImage) -> Image:
 # --- answers --------------------------------------------------------------------------------------
 
 
-async def send_message(services: Services, request: SendMessage) -> AnswerBegun:
+async def send_message(services: Context, request: SendMessage) -> AnswerBegun:
     return await _begun(await start_answer(services, request))
 
 
-async def edit_message(services: Services, request: EditMessage) -> AnswerBegun:
+async def edit_message(services: Context, request: EditMessage) -> AnswerBegun:
     return await _begun(await start_answer(services, request))
 
 
-async def regenerate_answer(services: Services, request: RegenerateAnswer) -> AnswerBegun:
+async def regenerate_answer(services: Context, request: RegenerateAnswer) -> AnswerBegun:
     return await _begun(await start_answer(services, request))
 
 
@@ -270,7 +270,7 @@ async def _begun(answer: Answer) -> AnswerBegun:
     return AnswerBegun(turn.thread[-1], turn.answer)
 
 
-async def start_answer(services: Services, request: SendMessage | EditMessage | RegenerateAnswer) -> Answer:
+async def start_answer(services: Context, request: SendMessage | EditMessage | RegenerateAnswer) -> Answer:
     """An answer that will come when its turn has come, whoever waits for it.
 
     Raises InvalidInput and NotFound for what can be told before.
@@ -283,14 +283,14 @@ async def start_answer(services: Services, request: SendMessage | EditMessage | 
     return services.answers.start(request.id, opening, model=name, client=request.client)
 
 
-async def stop_answer(services: Services, request: StopAnswer) -> StoppedAnswer:
+async def stop_answer(services: Context, request: StopAnswer) -> StoppedAnswer:
     """Returns when it has ended; what there is of it is kept."""
     await services.store.chats.get(request.id)
     answer = services.answers.stop(request.id)
     return StoppedAnswer(None if answer is None else await answer.ended())
 
 
-def _answering_model(services: Services, name: str) -> Model:
+def _answering_model(services: Context, name: str) -> Model:
     model = choose(services.names.index, name, ())
     if model.facts.kind is not ModelKind.CHAT:
         raise InvalidInput("model", f"{model.slug!r} is a model for {model.facts.kind.value}, it cannot chat")
@@ -299,13 +299,13 @@ def _answering_model(services: Services, name: str) -> Model:
 
 def _opening(model: Model, request: SendMessage | EditMessage | RegenerateAnswer) -> Opening:
     if isinstance(request, RegenerateAnswer):
-        return Retry(request.message_id)
+        return Regenerate(request.message_id)
     text = _checked_text("message", request.message) or ""
     if isinstance(request, EditMessage):
-        return Rephrase(request.message_id, text)
+        return Edit(request.message_id, text)
     if request.images and model.mmproj_path is None:
         raise InvalidInput("images", f"model {model.slug!r} cannot see images: it has no projector (mmproj) file")
-    return Say(text, _checked_images(request.images))
+    return Send(text, _checked_images(request.images))
 
 
 # --- input ----------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Any
 
 from llama_async_proxy.errors import InvalidInput
 from llama_async_proxy.operations.configuration import ConfigurationChange, flatten
-from llama_async_proxy.operations.context import Services
+from llama_async_proxy.operations.context import Context
 from llama_async_proxy.settings import Settings
 
 
@@ -38,11 +38,11 @@ class ConfigUpdated:
     change: ConfigurationChange
 
 
-async def get_config(services: Services, _: GetConfig) -> ConfigView:
+async def get_config(services: Context, _: GetConfig) -> ConfigView:
     return ConfigView(services.configuration.settings)
 
 
-async def update_config(services: Services, request: UpdateConfig) -> ConfigUpdated:
+async def update_config(services: Context, request: UpdateConfig) -> ConfigUpdated:
     changes = _without_path(request.changes, services.configuration.settings)
     change = await services.configuration.update(flatten(changes))
     return ConfigUpdated(services.configuration.settings, change)

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from llama_async_proxy.chats.answers import Answers
-from llama_async_proxy.engines.catalogue import OptionCatalogue
+from llama_async_proxy.engines.catalogue import CatalogueCache
 from llama_async_proxy.engines.contract import Engine
 from llama_async_proxy.events import EventBus
-from llama_async_proxy.inference.in_flight import LiveRequests
+from llama_async_proxy.inference.in_flight import InFlightRequests
 from llama_async_proxy.inference.requests.names import Names
-from llama_async_proxy.inference.scheduling.scheduler import Residency
+from llama_async_proxy.inference.scheduling.scheduler import ModelScheduler
 from llama_async_proxy.monitor.connections import ConnectionMeter
 from llama_async_proxy.monitor.engine_counters import EngineCounters
 from llama_async_proxy.monitor.logfiles import LogFiles
@@ -20,22 +20,22 @@ from llama_async_proxy.monitor.sampler import Sampler
 from llama_async_proxy.operations.active_preset import ActivePreset
 from llama_async_proxy.operations.configuration import Configuration
 from llama_async_proxy.operations.launch import LaunchPlanner
-from llama_async_proxy.operations.memory import MemoryBook
+from llama_async_proxy.operations.memory import MemoryPlanner
 from llama_async_proxy.store.store import Store
 
 
 @dataclass(frozen=True, slots=True)
-class Services:
+class Context:
     configuration: Configuration
-    catalogue: OptionCatalogue
+    catalogue: CatalogueCache
     planner: LaunchPlanner
     active_preset: ActivePreset
     store: Store
     names: Names
     engine: Engine
-    residency: Residency
-    memory: MemoryBook
-    live: LiveRequests
+    residency: ModelScheduler
+    memory: MemoryPlanner
+    live: InFlightRequests
     answers: Answers
     sampler: Sampler
     requests: RequestMeter

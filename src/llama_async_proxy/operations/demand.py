@@ -25,7 +25,7 @@ _SMALLER_CACHES = ("q8_0", "q4_0")
 
 
 @dataclass(frozen=True, slots=True)
-class Demand:
+class MemoryRequirement:
     shape: ModelShape
     settings: LoadSettings
     """As asked for, but for the layers on the GPU."""

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass
 
 from llama_async_proxy.errors import Conflict
-from llama_async_proxy.operations.context import Services
+from llama_async_proxy.operations.context import Context
 from llama_async_proxy.records.engine import EngineState, EngineStatus
 
 _RESTART_PAUSE_S = 2.0
@@ -48,7 +48,7 @@ class EngineView:
         return f"http://{host}:{self.port}"
 
 
-def view(services: Services) -> EngineView:
+def view(services: Context) -> EngineView:
     settings, state = services.configuration.started_with, services.engine.state
     where = state.endpoint or settings
     return EngineView(state, where.host, where.port, services.active_preset.name)
@@ -63,16 +63,16 @@ def describe_engine(state: EngineState) -> str:
     return f"{state.binary or 'the built-in engine'}{version}"
 
 
-async def get_engine(services: Services, _: GetEngine) -> EngineView:
+async def get_engine(services: Context, _: GetEngine) -> EngineView:
     return view(services)
 
 
-async def start_engine(services: Services, _: StartEngine) -> EngineView:
+async def start_engine(services: Context, _: StartEngine) -> EngineView:
     await services.engine.start()
     return view(services)
 
 
-async def stop_engine(services: Services, _: StopEngine) -> EngineView:
+async def stop_engine(services: Context, _: StopEngine) -> EngineView:
     """Unloads everything; loads and inference fail until a start. Raises Conflict when already stopped."""
     if services.engine.state.status is EngineStatus.IDLE:
         raise Conflict("The engine is not running.")
@@ -80,14 +80,14 @@ async def stop_engine(services: Services, _: StopEngine) -> EngineView:
     return view(services)
 
 
-async def restart_engine(services: Services, _: RestartEngine) -> EngineView:
+async def restart_engine(services: Context, _: RestartEngine) -> EngineView:
     await _stop(services)
     await asyncio.sleep(_RESTART_PAUSE_S)
     await services.engine.start()
     return view(services)
 
 
-async def _stop(services: Services) -> None:
+async def _stop(services: Context) -> None:
     # With its streams still open llama-server would take seconds to notice SIGTERM.
     services.residency.break_off("The engine was stopped.")
     await services.engine.stop()

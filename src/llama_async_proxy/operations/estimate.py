@@ -9,8 +9,8 @@ from enum import StrEnum
 from llama_async_proxy.gguf.memory import MemoryBudget, MemoryEstimate
 from llama_async_proxy.inference.scheduling.memory import taken
 from llama_async_proxy.inference.scheduling.policy import Capacity
-from llama_async_proxy.operations.context import Services
-from llama_async_proxy.operations.demand import Demand
+from llama_async_proxy.operations.context import Context
+from llama_async_proxy.operations.demand import MemoryRequirement
 from llama_async_proxy.operations.memory import budget_of, free_gpu_bytes, gpus_free
 from llama_async_proxy.operations.models import ModelRef, ModelView, find, view
 from llama_async_proxy.records.machine import Sample
@@ -54,13 +54,13 @@ class MemoryReport:
     alternatives: tuple[Mapping[str, OptionValue], ...]
     """Options with which it would fit, each set enough by itself; empty when it fits."""
     measured_host_bytes: int | None
-    """Resident memory of the model's process; None while there is none."""
+    """LoadedModel memory of the model's process; None while there is none."""
     measured_gpu_bytes: int | None
     counted: MemoryUse | None
     """By the engine itself, after the load."""
 
 
-async def estimate_memory(services: Services, request: EstimateMemory) -> MemoryReport:
+async def estimate_memory(services: Context, request: EstimateMemory) -> MemoryReport:
     """Raises InvalidInput for an option that llama-server would refuse, NotFound when the file cannot be read."""
     found = view(services, find(services, request.id))
     spec = services.planner.spec(found.model, request.options)
@@ -98,7 +98,7 @@ def _least(free: int | None, limit: int | None, others: int) -> int | None:
     return free if free is None or limit is None else max(0, min(free, limit - others))
 
 
-def _fit(demand: Demand, budget: MemoryBudget, together: Capacity, alone: Capacity) -> Fit:
+def _fit(demand: MemoryRequirement, budget: MemoryBudget, together: Capacity, alone: Capacity) -> Fit:
     if demand.fits(budget):
         return Fit.YES
     if demand.fits(budget_of(together)):

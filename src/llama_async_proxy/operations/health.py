@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from llama_async_proxy.errors import StoreUnavailable
-from llama_async_proxy.operations.context import Services
+from llama_async_proxy.operations.context import Context
 from llama_async_proxy.operations.engine import EngineView
 from llama_async_proxy.operations.engine import view as engine_view
 from llama_async_proxy.records.engine import EngineStatus
@@ -51,11 +51,11 @@ class ServiceStatus:
     requests: RequestCounters
 
 
-def _count(services: Services, *statuses: ModelStatus) -> int:
+def _count(services: Context, *statuses: ModelStatus) -> int:
     return sum(runtime.status in statuses for runtime in services.residency.runtimes())
 
 
-async def get_health(services: Services, _: GetHealth) -> Health:
+async def get_health(services: Context, _: GetHealth) -> Health:
     now_ms = services.now_ms()
     engine = engine_view(services)
     problems = []
@@ -76,7 +76,7 @@ async def get_health(services: Services, _: GetHealth) -> Health:
     )
 
 
-async def get_status(services: Services, _: GetStatus) -> ServiceStatus:
+async def get_status(services: Context, _: GetStatus) -> ServiceStatus:
     return ServiceStatus(
         started_at_ms=services.started_at_ms,
         uptime_s=(services.now_ms() - services.started_at_ms) / 1000,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from llama_async_proxy.errors import InvalidInput, NotFound
 from llama_async_proxy.monitor.logfiles import ENGINE_LOG, SERVICE_LOG, LogFile
 from llama_async_proxy.monitor.logtext import parse_line
-from llama_async_proxy.operations.context import Services
+from llama_async_proxy.operations.context import Context
 from llama_async_proxy.records.logs import LogLevel, LogLine
 
 _MOST_LINES = 10_000
@@ -77,7 +77,7 @@ class ClearLogFiles:
     pass
 
 
-async def list_logs(services: Services, request: ListLogs) -> LogLines:
+async def list_logs(services: Context, request: ListLogs) -> LogLines:
     if not 1 <= request.limit <= _MOST_LINES:
         raise InvalidInput("limit", f"must be between 1 and {_MOST_LINES}, not {request.limit}")
     lines = await services.store.logs.query(
@@ -86,26 +86,26 @@ async def list_logs(services: Services, request: ListLogs) -> LogLines:
     return LogLines(lines)
 
 
-async def clear_logs(services: Services, _: ClearLogs) -> ClearedLogs:
+async def clear_logs(services: Context, _: ClearLogs) -> ClearedLogs:
     """Empties the database's table; files stay."""
     return ClearedLogs(await services.store.logs.clear())
 
 
-async def list_log_files(services: Services, _: ListLogFiles) -> LogFileList:
+async def list_log_files(services: Context, _: ListLogFiles) -> LogFileList:
     return LogFileList(await asyncio.to_thread(services.log_files.list_files))
 
 
-async def read_log_file(services: Services, request: ReadLogFile) -> LogFileContent:
+async def read_log_file(services: Context, request: ReadLogFile) -> LogFileContent:
     """Raises PermissionDenied for a name with a path in it, NotFound for one that is not listed."""
     return await asyncio.to_thread(_read, services, request.name)
 
 
-async def read_engine_log(services: Services, _: ReadEngineLog) -> LogFileContent:
+async def read_engine_log(services: Context, _: ReadEngineLog) -> LogFileContent:
     """Empty before the first model was loaded."""
     return await asyncio.to_thread(_read, services, ENGINE_LOG)
 
 
-def _read(services: Services, name: str) -> LogFileContent:
+def _read(services: Context, name: str) -> LogFileContent:
     try:
         found = services.log_files.read_file(name)
     except NotFound:
@@ -116,6 +116,6 @@ def _read(services: Services, name: str) -> LogFileContent:
     return LogFileContent(found.name, found.text, tuple(line for line in lines if line), found.truncated)
 
 
-async def clear_log_files(services: Services, _: ClearLogFiles) -> ClearedLogs:
+async def clear_log_files(services: Context, _: ClearLogFiles) -> ClearedLogs:
     """Empties the files in use, deletes the rotated ones. Raises PermissionDenied when one resists; the others are."""
     return ClearedLogs(await asyncio.to_thread(services.log_files.clear_files))

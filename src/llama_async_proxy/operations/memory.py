@@ -16,7 +16,7 @@ from llama_async_proxy.gguf.memory import MemoryBudget
 from llama_async_proxy.gguf.reader import GgufError, read_header
 from llama_async_proxy.gguf.shape import ModelShape, model_shape
 from llama_async_proxy.inference.scheduling.policy import UNLIMITED, Capacity
-from llama_async_proxy.operations.demand import Demand
+from llama_async_proxy.operations.demand import MemoryRequirement
 from llama_async_proxy.operations.load_settings import draft_path, draft_settings, gpu_layers, load_settings
 from llama_async_proxy.records.engine import EngineState
 from llama_async_proxy.records.machine import Sample
@@ -44,7 +44,7 @@ class Samples(Protocol):
     async def now(self) -> Sample: ...
 
 
-class MemoryBook:
+class MemoryPlanner:
     """Reads the header of each version of a file once."""
 
     def __init__(self, settings: Callable[[], Settings], engine: Callable[[], EngineState], samples: Samples) -> None:
@@ -52,16 +52,16 @@ class MemoryBook:
         self._engine = engine
         self._samples = samples
         self._shapes: dict[int, tuple[_Version, ModelShape, int]] = {}
-        self._demands: dict[int, Demand] = {}
+        self._demands: dict[int, MemoryRequirement] = {}
         """The last one of each model, for the words of a refusal."""
 
-    async def demand(self, model: Model, spec: LaunchSpec) -> Demand:
+    async def demand(self, model: Model, spec: LaunchSpec) -> MemoryRequirement:
         """Raises NotFound when a file cannot be read, InvalidInput for one that is damaged and for an unfit option."""
         shape, projector_bytes = await self._shape(model)
         path = draft_path(spec)
         draft = None if path is None else await asyncio.to_thread(_shape_of, (path,), "draft model")
         settings = replace(load_settings(spec), projector_bytes=projector_bytes)
-        return Demand(shape, settings, gpu_layers(spec), draft, draft_settings(spec, settings))
+        return MemoryRequirement(shape, settings, gpu_layers(spec), draft, draft_settings(spec, settings))
 
     async def need(self, model: Model, spec: LaunchSpec) -> MemoryUse:
         if not model.has_file or spec.command is not None:

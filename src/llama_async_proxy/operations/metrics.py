@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from llama_async_proxy.errors import InvalidInput
-from llama_async_proxy.operations.context import Services
+from llama_async_proxy.operations.context import Context
 from llama_async_proxy.records.machine import HistoryPoint, Sample
 
 RESOLUTIONS_S = {"1m": 60, "5m": 300, "15m": 900, "1h": 3600}
@@ -53,11 +53,11 @@ class History:
 _MOST_SAMPLES = 2000
 
 
-async def get_metrics(services: Services, _: GetMetrics) -> Metrics:
+async def get_metrics(services: Context, _: GetMetrics) -> Metrics:
     return Metrics(await services.sampler.now())
 
 
-async def get_samples(services: Services, request: GetSamples) -> Samples:
+async def get_samples(services: Context, request: GetSamples) -> Samples:
     if not 1 <= request.limit <= _MOST_SAMPLES:
         raise InvalidInput("limit", f"must be between 1 and {_MOST_SAMPLES}")
     return Samples(
@@ -65,7 +65,7 @@ async def get_samples(services: Services, request: GetSamples) -> Samples:
     )
 
 
-async def get_history(services: Services, request: GetHistory) -> History:
+async def get_history(services: Context, request: GetHistory) -> History:
     if not 1 <= request.hours <= 168:
         raise InvalidInput("hours", f"must be between 1 and 168, not {request.hours:g}")
     if request.resolution not in RESOLUTIONS_S:

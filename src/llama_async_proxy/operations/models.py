@@ -21,7 +21,7 @@ from llama_async_proxy.events import (
 from llama_async_proxy.gguf.reader import GgufError
 from llama_async_proxy.inference.requests.variants import RESERVED_PARAMETERS
 from llama_async_proxy.operations.commands import check_change, check_options, command_file
-from llama_async_proxy.operations.context import Services
+from llama_async_proxy.operations.context import Context
 from llama_async_proxy.operations.scan import read_model_file, scan_directories
 from llama_async_proxy.records.models import BrokenFile, Model, ModelDraft, ModelFile, ModelOrigin, Variant
 from llama_async_proxy.records.options import OptionValue, no_options
@@ -160,7 +160,7 @@ class CleanUpReport:
     deleted: tuple[DeletedModel, ...]
 
 
-def find(services: Services, ref: ModelRef) -> Model:
+def find(services: Context, ref: ModelRef) -> Model:
     """The model a caller means. Raises NotFound naming close matches."""
     if isinstance(ref, int):
         return services.store.models.get(ref)
@@ -171,25 +171,25 @@ def find(services: Services, ref: ModelRef) -> Model:
     return model
 
 
-def view(services: Services, model: Model) -> ModelView:
+def view(services: Context, model: Model) -> ModelView:
     return ModelView(model, _with_gpu_bytes(services, services.residency.runtime(model.id)))
 
 
-def _with_gpu_bytes(services: Services, runtime: ModelRuntime) -> ModelRuntime:
+def _with_gpu_bytes(services: Context, runtime: ModelRuntime) -> ModelRuntime:
     """The engine knows the process, the sampler what the driver says of it."""
     used = None if runtime.pid is None else services.sampler.gpu_bytes(runtime.pid)
     return runtime if used is None else replace(runtime, gpu_bytes=used)
 
 
-async def list_models(services: Services, _: ListModels) -> ModelList:
+async def list_models(services: Context, _: ListModels) -> ModelList:
     return ModelList(tuple(view(services, model) for model in services.store.models.all()))
 
 
-async def get_model(services: Services, request: GetModel) -> ModelView:
+async def get_model(services: Context, request: GetModel) -> ModelView:
     return view(services, find(services, request.id))
 
 
-async def create_models(services: Services, request: CreateModels) -> ModelList:
+async def create_models(services: Context, request: CreateModels) -> ModelList:
     if not request.models:
         raise InvalidInput("models", "must not be empty")
     settings = services.configuration.settings
@@ -235,7 +235,7 @@ def _file(new: NewModel, field_name: str) -> ModelFile:
         raise InvalidInput(where, f"cannot read {path}: {exc}") from exc
 
 
-async def update_model(services: Services, request: UpdateModel) -> ModelView:
+async def update_model(services: Context, request: UpdateModel) -> ModelView:
     model = find(services, request.id)
     changes = {
         name: value for name in UpdateModel.__slots__ if name != "id" and (value := getattr(request, name)) is not None
@@ -262,7 +262,7 @@ def _check_variants(variants: Sequence[Variant]) -> None:
                 raise InvalidInput(field_name, f"must be JSON: {exc}") from exc
 
 
-async def delete_model(services: Services, request: DeleteModel) -> DeletedModel:
+async def delete_model(services: Context, request: DeleteModel) -> DeletedModel:
     """Forgets the row, never the file. Raises Conflict while the model is in use."""
     model = find(services, request.id)
     if services.residency.runtime(model.id).status.in_use:
@@ -272,7 +272,7 @@ async def delete_model(services: Services, request: DeleteModel) -> DeletedModel
     return DeletedModel(model.id, model.slug, model.name)
 
 
-async def load_model(services: Services, request: LoadModel) -> ModelView:
+async def load_model(services: Context, request: LoadModel) -> ModelView:
     """Answers when the model is ready. Idempotent; callers of one model share one load."""
     model = find(services, request.id)
     runtime = await services.residency.load(model, request.options, force=request.force)
@@ -280,7 +280,7 @@ async def load_model(services: Services, request: LoadModel) -> ModelView:
     return ModelView(services.store.models.get(model.id), _with_gpu_bytes(services, runtime))
 
 
-async def unload_model(services: Services, request: UnloadModel) -> ModelView:
+async def unload_model(services: Context, request: UnloadModel) -> ModelView:
     """Raises Conflict when there is nothing to unload."""
     model = find(services, request.id)
     if not services.residency.runtime(model.id).status.in_use:
@@ -288,7 +288,7 @@ async def unload_model(services: Services, request: UnloadModel) -> ModelView:
     return ModelView(model, await services.residency.unload(model))
 
 
-async def scan_models(services: Services, _: ScanModels) -> ScanReport:
+async def scan_models(services: Context, _: ScanModels) -> ScanReport:
     """Registers new files of the models directory and refreshes changed ones."""
     root = services.configuration.settings.models_dir
     known = {model.path: model for model in services.store.models.all()}
@@ -312,7 +312,7 @@ async def scan_models(services: Services, _: ScanModels) -> ScanReport:
     return ScanReport(len(new), len(changed), total, result.broken)
 
 
-async def discover_models(services: Services, request: DiscoverModels) -> Discovery:
+async def discover_models(services: Context, request: DiscoverModels) -> Discovery:
     paths = request.paths or (str(services.configuration.settings.models_dir),)
     roots = tuple(Path(path) for path in paths)
     for i, root in enumerate(roots):
@@ -328,7 +328,7 @@ async def discover_models(services: Services, request: DiscoverModels) -> Discov
     return Discovery(result.found, paths, result.broken)
 
 
-async def clean_up_models(services: Services, _: CleanUpModels) -> CleanUpReport:
+async def clean_up_models(services: Context, _: CleanUpModels) -> CleanUpReport:
     """Forgets models whose file is gone, but for those in use."""
     models = services.store.models.all()
     exists = await asyncio.to_thread(lambda: {m.id: not m.has_file or Path(m.path).exists() for m in models})

@@ -11,7 +11,7 @@ from llama_async_proxy.gguf.memory import LoadSettings, estimate
 from llama_async_proxy.gguf.reader import GgufError, read_header
 from llama_async_proxy.gguf.shape import model_shape
 from llama_async_proxy.inference.scheduling.memory import taken
-from llama_async_proxy.operations.context import Services
+from llama_async_proxy.operations.context import Context
 from llama_async_proxy.operations.models import view
 from llama_async_proxy.operations.scan import scan_directories
 from llama_async_proxy.records.models import BrokenFile, Model, ModelFile
@@ -48,7 +48,7 @@ class ModelsDirectory:
     failed: tuple[BrokenFile, ...]
 
 
-async def list_models_directory(services: Services, _: ListModelsDirectory) -> ModelsDirectory:
+async def list_models_directory(services: Context, _: ListModelsDirectory) -> ModelsDirectory:
     """Registers nothing. A directory that does not exist holds nothing."""
     settings = services.configuration.settings
     context = settings.ctx_size if settings.is_set("ctx_size") and settings.ctx_size > 0 else _USUAL_CONTEXT
@@ -58,7 +58,7 @@ async def list_models_directory(services: Services, _: ListModelsDirectory) -> M
     return replace(found, models=tuple(replace(m, measured_bytes=measured.get(m.path)) for m in found.models))
 
 
-def _measured(services: Services, model: Model) -> int | None:
+def _measured(services: Context, model: Model) -> int | None:
     runtime = view(services, model).runtime
     if runtime.endpoint is None:
         return None

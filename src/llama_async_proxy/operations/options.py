@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from llama_async_proxy.errors import InvalidInput
-from llama_async_proxy.operations.context import Services
+from llama_async_proxy.operations.context import Context
 from llama_async_proxy.operations.engine import EngineView, view
 from llama_async_proxy.operations.launch import EffectiveOption, parse_engine_options
 from llama_async_proxy.operations.models import ModelRef, find
@@ -81,26 +81,26 @@ class LeavePreset:
     pass
 
 
-async def list_options(services: Services, _: ListOptions) -> OptionList:
+async def list_options(services: Context, _: ListOptions) -> OptionList:
     """Raises EngineMissing, EngineStopped."""
     found = await services.catalogue.get()
     return OptionList(Catalogue(found.options).groups(), found.binary, found.version)
 
 
-async def get_model_options(services: Services, request: GetModelOptions) -> ModelOptions:
+async def get_model_options(services: Context, request: GetModelOptions) -> ModelOptions:
     model = find(services, request.id)
     preset = services.planner.preset
     return ModelOptions(model, preset.section_of(model) if preset else None, services.planner.effective(model))
 
 
-async def get_engine_options(services: Services, _: GetEngineOptions) -> EngineOptionsView:
+async def get_engine_options(services: Context, _: GetEngineOptions) -> EngineOptionsView:
     settings = services.configuration.settings
     return EngineOptionsView(
         settings.max_models, parse_engine_options(settings.engine_options, services.planner.catalogue)
     )
 
 
-async def configure_engine(services: Services, request: ConfigureEngine) -> EngineOptionsView:
+async def configure_engine(services: Context, request: ConfigureEngine) -> EngineOptionsView:
     """Remembered. Raises InvalidInput naming an option or value that the engine does not have; nothing changes then."""
     catalogue = await services.active_preset.catalogue()
     current = parse_engine_options(services.configuration.settings.engine_options, catalogue)
@@ -136,7 +136,7 @@ def _checked(key: str, value: OptionValue | None, catalogue: Catalogue) -> tuple
         raise InvalidInput(key, str(exc)) from exc
 
 
-async def start_with_preset(services: Services, request: StartWithPreset) -> EngineView:
+async def start_with_preset(services: Context, request: StartWithPreset) -> EngineView:
     """Run with a preset from now on, over restarts too; a stopped engine is started.
 
     Models whose effective options stay the same stay loaded. Raises PresetNotFound, PresetInvalid, EngineMissing.
@@ -150,7 +150,7 @@ async def start_with_preset(services: Services, request: StartWithPreset) -> Eng
     return view(services)
 
 
-async def leave_preset(services: Services, _: LeavePreset) -> EngineView:
+async def leave_preset(services: Context, _: LeavePreset) -> EngineView:
     """Run without a preset. Nothing happens when there is none."""
     await services.active_preset.leave()
     return view(services)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from llama_async_proxy.errors import InvalidInput
-from llama_async_proxy.operations.context import Services
+from llama_async_proxy.operations.context import Context
 from llama_async_proxy.settings import Settings
 
 _SETTINGS = {
@@ -36,11 +36,11 @@ class Preferences:
     values: Mapping[str, object]
 
 
-async def get_preferences(services: Services, _: GetPreferences) -> Preferences:
+async def get_preferences(services: Context, _: GetPreferences) -> Preferences:
     return Preferences({**await services.store.preferences.get_all(), **_own(services.configuration.settings)})
 
 
-async def update_preferences(services: Services, request: UpdatePreferences) -> Preferences:
+async def update_preferences(services: Context, request: UpdatePreferences) -> Preferences:
     """Raises InvalidInput naming a setting whose value is wrong; nothing changes then."""
     settings = {key: value for key, value in request.changes.items() if key in _SETTINGS}
     remembered = {key: value for key, value in request.changes.items() if key not in _SETTINGS}

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from llama_async_proxy.errors import Conflict, InvalidInput, NotFound, PresetNotFound
-from llama_async_proxy.operations.context import Services
+from llama_async_proxy.operations.context import Context
 from llama_async_proxy.operations.presets import PresetView, parsed, view, write
 from llama_async_proxy.presets.editing import Changes, merged, typed_config
 from llama_async_proxy.presets.inheritance import GROUP_KEY, Inheritance, Level, inheritance, is_model, model_sections
@@ -90,7 +90,7 @@ class ShowInheritance:
     model_name: str
 
 
-async def get_preset_models(services: Services, request: GetPresetModels) -> PresetModels:
+async def get_preset_models(services: Context, request: GetPresetModels) -> PresetModels:
     """Raises PresetNotFound, PresetInvalid."""
     found, document = await _read(services, request.name)
     catalogue = await services.active_preset.catalogue()
@@ -111,7 +111,7 @@ async def get_preset_models(services: Services, request: GetPresetModels) -> Pre
     return PresetModels(found.summary.name, tuple(models))
 
 
-async def add_preset_model(services: Services, request: AddPresetModel) -> PresetView:
+async def add_preset_model(services: Context, request: AddPresetModel) -> PresetView:
     """Raises Conflict when there is such a section, PresetInvalid."""
 
     def added(document: Document) -> Document:
@@ -124,7 +124,7 @@ async def add_preset_model(services: Services, request: AddPresetModel) -> Prese
     return await _change(services, request.name, added)
 
 
-async def update_preset_model(services: Services, request: UpdatePresetModel) -> PresetView:
+async def update_preset_model(services: Context, request: UpdatePresetModel) -> PresetView:
     """Raises NotFound when there is no such section, PresetInvalid."""
 
     def updated(document: Document) -> Document:
@@ -135,7 +135,7 @@ async def update_preset_model(services: Services, request: UpdatePresetModel) ->
     return await _change(services, request.name, updated)
 
 
-async def remove_preset_model(services: Services, request: RemovePresetModel) -> PresetView:
+async def remove_preset_model(services: Context, request: RemovePresetModel) -> PresetView:
     def removed(document: Document) -> Document:
         _require_section(document, request.name, request.model_name)
         return document.without_section(request.model_name)
@@ -144,30 +144,30 @@ async def remove_preset_model(services: Services, request: RemovePresetModel) ->
     return await _change(services, request.name, removed)
 
 
-async def get_preset_defaults(services: Services, request: GetPresetDefaults) -> PresetDefaults:
+async def get_preset_defaults(services: Context, request: GetPresetDefaults) -> PresetDefaults:
     found, document = await _read(services, request.name)
     catalogue = await services.active_preset.catalogue()
     return PresetDefaults(found.summary.name, typed_config(document, catalogue).get(GLOBAL, {}))
 
 
-async def update_preset_defaults(services: Services, request: UpdatePresetDefaults) -> PresetView:
+async def update_preset_defaults(services: Context, request: UpdatePresetDefaults) -> PresetView:
     catalogue = await services.active_preset.catalogue()
     return await _change(services, request.name, lambda document: merged(document, GLOBAL, request.config, catalogue))
 
 
-async def show_inheritance(services: Services, request: ShowInheritance) -> Inheritance:
+async def show_inheritance(services: Context, request: ShowInheritance) -> Inheritance:
     """Raises NotFound when the preset has no such section."""
     found, document = await _read(services, request.name)
     _require_section(document, found.summary.name, request.model_name)
     return inheritance(document, await services.active_preset.catalogue(), request.model_name)
 
 
-async def _read(services: Services, name: str) -> tuple[PresetView, Document]:
+async def _read(services: Context, name: str) -> tuple[PresetView, Document]:
     found = await view(services, checked_name(name))
     return found, parsed(found.summary.name, found.content)
 
 
-async def _change(services: Services, given_name: str, change: Callable[[Document], Document]) -> PresetView:
+async def _change(services: Context, given_name: str, change: Callable[[Document], Document]) -> PresetView:
     name = checked_name(given_name)
 
     def new_text(old: str | None) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from llama_async_proxy.errors import Conflict, InvalidInput, NotFound, PresetInvalid, ServiceError
 from llama_async_proxy.events import PresetChanged
-from llama_async_proxy.operations.context import Services
+from llama_async_proxy.operations.context import Context
 from llama_async_proxy.presets.catalogue import Catalogue
 from llama_async_proxy.presets.difference import ValueChange, text_difference, value_changes
 from llama_async_proxy.presets.editing import Config, typed_config, with_config
@@ -201,7 +201,7 @@ class TemplateList:
 # --- reading --------------------------------------------------------------------------------------
 
 
-async def list_presets(services: Services, _: ListPresets) -> PresetList:
+async def list_presets(services: Context, _: ListPresets) -> PresetList:
     def read() -> list[tuple[PresetFile, str | ServiceError]]:
         return [(file, _text_or_error(services, file.name)) for file in services.store.presets.all()]
 
@@ -211,12 +211,12 @@ async def list_presets(services: Services, _: ListPresets) -> PresetList:
     return PresetList(summaries, active.name, active.problem)
 
 
-async def read_preset(services: Services, request: ReadPreset) -> PresetView:
+async def read_preset(services: Context, request: ReadPreset) -> PresetView:
     """Of a file that is no preset, too: its `summary.problem` and `verdict` say why."""
     return await view(services, checked_name(request.name))
 
 
-async def export_preset(services: Services, request: ExportPreset) -> ExportedPreset:
+async def export_preset(services: Context, request: ExportPreset) -> ExportedPreset:
     name = checked_name(request.name)
     text = await asyncio.to_thread(services.store.presets.read, name)
     if request.is_flat:
@@ -229,7 +229,7 @@ async def export_preset(services: Services, request: ExportPreset) -> ExportedPr
     return ExportedPreset(f"{name}.ini", text)
 
 
-async def validate_preset(services: Services, request: ValidatePreset) -> Validation:
+async def validate_preset(services: Context, request: ValidatePreset) -> Validation:
     """Nothing is stored. Raises InvalidInput when there is not just one of config and content."""
     catalogue = await services.active_preset.catalogue()
     if (request.config is None) is (request.content is None):
@@ -243,7 +243,7 @@ async def validate_preset(services: Services, request: ValidatePreset) -> Valida
     return Validation(await asyncio.to_thread(check, document, catalogue))
 
 
-async def list_preset_versions(services: Services, request: ListPresetVersions) -> PresetVersions:
+async def list_preset_versions(services: Context, request: ListPresetVersions) -> PresetVersions:
     """Raises PresetNotFound when there neither is nor was one."""
     name = checked_name(request.name)
     versions = await asyncio.to_thread(services.store.presets.versions, name)
@@ -252,7 +252,7 @@ async def list_preset_versions(services: Services, request: ListPresetVersions) 
     return PresetVersions(name, versions)
 
 
-async def diff_presets(services: Services, request: DiffPresets) -> PresetDiff:
+async def diff_presets(services: Context, request: DiffPresets) -> PresetDiff:
     name, files = checked_name(request.name), services.store.presets
     if (request.other is None) is (request.version is None):
         raise InvalidInput("other", "give either another preset or a version")
@@ -267,7 +267,7 @@ async def diff_presets(services: Services, request: DiffPresets) -> PresetDiff:
     return PresetDiff(changes, await asyncio.to_thread(text_difference, before, after, (f"{name}.ini", label)))
 
 
-async def list_templates(_services: Services, _: ListTemplates) -> TemplateList:
+async def list_templates(_services: Context, _: ListTemplates) -> TemplateList:
     return TemplateList(tuple(_template(name, text) for name, text in TEMPLATES.items()))
 
 
@@ -279,7 +279,7 @@ def _template(name: str, text: str) -> Template:
 # --- changing -------------------------------------------------------------------------------------
 
 
-async def save_preset(services: Services, request: SavePreset) -> PresetView:
+async def save_preset(services: Context, request: SavePreset) -> PresetView:
     """Raises PresetInvalid with everything the engine would refuse; then nothing has changed."""
     if (request.config is None) is (request.content is None):
         raise InvalidInput("config", "give either config or content")
@@ -295,7 +295,7 @@ async def save_preset(services: Services, request: SavePreset) -> PresetView:
     return await write(services, name, new_text)
 
 
-async def create_preset(services: Services, request: CreatePreset) -> PresetView:
+async def create_preset(services: Context, request: CreatePreset) -> PresetView:
     """Raises Conflict when there is one of that name, NotFound for an unknown template."""
     name = checked_name(request.name)
     if request.template is None:
@@ -316,7 +316,7 @@ async def create_preset(services: Services, request: CreatePreset) -> PresetView
     return await _create(services, name, document.render())
 
 
-async def import_preset(services: Services, request: ImportPreset) -> PresetView:
+async def import_preset(services: Context, request: ImportPreset) -> PresetView:
     """Raises PresetInvalid, and Conflict when there is one of that name that is not to be replaced."""
     name = checked_name(request.name)
     text = request.content.removeprefix("\ufeff")
@@ -325,12 +325,12 @@ async def import_preset(services: Services, request: ImportPreset) -> PresetView
     return await _create(services, name, text)
 
 
-async def clone_preset(services: Services, request: ClonePreset) -> PresetView:
+async def clone_preset(services: Context, request: ClonePreset) -> PresetView:
     text = await asyncio.to_thread(services.store.presets.read, checked_name(request.name))
     return await _create(services, checked_name(request.new_name, "newName"), text)
 
 
-async def delete_preset(services: Services, request: DeletePreset) -> DeletedPreset:
+async def delete_preset(services: Context, request: DeletePreset) -> DeletedPreset:
     """Its versions stay, so that it can be restored. Raises Conflict when the engine runs with it."""
     name = checked_name(request.name)
     if name == services.active_preset.name:
@@ -340,7 +340,7 @@ async def delete_preset(services: Services, request: DeletePreset) -> DeletedPre
     return DeletedPreset(name)
 
 
-async def rename_preset(services: Services, request: RenamePreset) -> PresetView:
+async def rename_preset(services: Context, request: RenamePreset) -> PresetView:
     name, new_name = checked_name(request.name), checked_name(request.new_name, "newName")
     await asyncio.to_thread(services.store.presets.rename, name, new_name)
     services.bus.publish(PresetChanged(new_name, PresetChange.RENAMED, name))
@@ -348,14 +348,14 @@ async def rename_preset(services: Services, request: RenamePreset) -> PresetView
     return await view(services, new_name)
 
 
-async def restore_preset(services: Services, request: RestorePreset) -> PresetView:
+async def restore_preset(services: Context, request: RestorePreset) -> PresetView:
     """What is there now becomes a version itself."""
     name = checked_name(request.name)
     text = await asyncio.to_thread(services.store.presets.read_version, name, request.version)
     return await write(services, name, lambda _: text)
 
 
-async def make_default_preset(services: Services) -> None:
+async def make_default_preset(services: Context) -> None:
     """At the first start: when there is no preset at all, and never was the default one."""
     files = services.store.presets
 
@@ -372,7 +372,7 @@ async def make_default_preset(services: Services) -> None:
 # --- shared with operations on a preset's parts ---------------------------------------------------
 
 
-async def write(services: Services, name: str, new_text: Callable[[str | None], str]) -> PresetView:
+async def write(services: Context, name: str, new_text: Callable[[str | None], str]) -> PresetView:
     """Replace a preset's text by what `new_text` makes of the present one (None: there is none), once it is valid.
 
     Raises PresetInvalid and whatever `new_text` raises, an IniError as PresetInvalid; then nothing has changed.
@@ -396,7 +396,7 @@ async def write(services: Services, name: str, new_text: Callable[[str | None], 
     return await view(services, name)
 
 
-async def view(services: Services, name: str) -> PresetView:
+async def view(services: Context, name: str) -> PresetView:
     def read() -> tuple[PresetFile, str]:
         return services.store.presets.get(name), services.store.presets.read(name)
 
@@ -410,7 +410,7 @@ async def view(services: Services, name: str) -> PresetView:
     return PresetView(summary(services, file, text), text, values, verdict)
 
 
-def summary(services: Services, file: PresetFile, text: str | ServiceError) -> PresetSummary:
+def summary(services: Context, file: PresetFile, text: str | ServiceError) -> PresetSummary:
     document, problem = Document(), None
     try:
         if isinstance(text, ServiceError):
@@ -448,7 +448,7 @@ def require_valid(name: str, text: str, catalogue: Catalogue) -> None:
         raise PresetInvalid(name, tuple(map(str, errors)))
 
 
-async def _create(services: Services, name: str, text: str) -> PresetView:
+async def _create(services: Context, name: str, text: str) -> PresetView:
     require_valid(name, text, await services.active_preset.catalogue())
     await asyncio.to_thread(services.store.presets.create, name, text)
     services.bus.publish(PresetChanged(name, PresetChange.CREATED))
@@ -456,7 +456,7 @@ async def _create(services: Services, name: str, text: str) -> PresetView:
     return await view(services, name)
 
 
-def _text_or_error(services: Services, name: str) -> str | ServiceError:
+def _text_or_error(services: Context, name: str) -> str | ServiceError:
     try:
         return services.store.presets.read(name)
     except ServiceError as exc:

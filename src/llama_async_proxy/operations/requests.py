@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from llama_async_proxy.errors import InvalidInput
-from llama_async_proxy.operations.context import Services
+from llama_async_proxy.operations.context import Context
 from llama_async_proxy.records.requests import LiveRequest, RequestRecord
 
 MOST_RECENT = 1000
@@ -37,7 +37,7 @@ class CancelledRequests:
     """As they were at that moment; several when clients gave them the same id."""
 
 
-async def list_requests(services: Services, request: ListRequests) -> RequestList:
+async def list_requests(services: Context, request: ListRequests) -> RequestList:
     """Raises InvalidInput for a limit out of range, StoreUnavailable when those that have ended cannot be read."""
     if not 0 <= request.limit <= MOST_RECENT:
         raise InvalidInput("limit", f"must be a number from 0 to {MOST_RECENT}, not {request.limit}")
@@ -45,13 +45,13 @@ async def list_requests(services: Services, request: ListRequests) -> RequestLis
     return RequestList(live, await _recent(services, request) if request.limit else ())
 
 
-async def _recent(services: Services, request: ListRequests) -> tuple[RequestRecord, ...]:
+async def _recent(services: Context, request: ListRequests) -> tuple[RequestRecord, ...]:
     """With what ended just now."""
     services.live.record()
     await services.store.catch_up()
     return await services.store.requests.recent(limit=request.limit, model=request.model)
 
 
-async def cancel_request(services: Services, request: CancelRequest) -> CancelledRequests:
+async def cancel_request(services: Context, request: CancelRequest) -> CancelledRequests:
     """Raises NotFound when no such request is running."""
     return CancelledRequests(services.live.cancel(request.id))

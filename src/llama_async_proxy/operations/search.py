@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from llama_async_proxy.errors import InvalidInput
-from llama_async_proxy.operations.context import Services
+from llama_async_proxy.operations.context import Context
 from llama_async_proxy.store.search import Hit, Query
 
 MOST_HITS = 1000
@@ -27,7 +27,7 @@ class SearchResults:
     hits: tuple[Hit, ...]
 
 
-async def search(services: Services, request: Search) -> SearchResults:
+async def search(services: Context, request: Search) -> SearchResults:
     """Cancelling it, and a newer search of the same client, break it off. Raises Conflict, InvalidInput."""
     if not request.text.strip():
         raise InvalidInput("q", "must not be blank")

@@ -31,7 +31,7 @@ from llama_async_proxy.operations import (
     search,
     usage,
 )
-from llama_async_proxy.operations.context import Services
+from llama_async_proxy.operations.context import Context
 from llama_async_proxy.presets.inheritance import Inheritance
 from llama_async_proxy.records.chats import Image
 
@@ -53,7 +53,7 @@ class Operation(Generic[Input, Output]):
     effect: Effect
     input: type[Input]
     output: type[Output]
-    run: Callable[[Services, Input], Awaitable[Output]]
+    run: Callable[[Context, Input], Awaitable[Output]]
 
 
 MODELS_LIST = Operation("models.list", Effect.READ, models.ListModels, models.ModelList, models.list_models)

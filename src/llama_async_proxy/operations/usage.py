@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from llama_async_proxy.errors import InvalidInput
-from llama_async_proxy.operations.context import Services
+from llama_async_proxy.operations.context import Context
 from llama_async_proxy.store.requests import DayTotals
 
 _DAY_MS = 86_400_000
@@ -25,7 +25,7 @@ class Usage:
     """By day, newest first, and by model, the busiest first."""
 
 
-async def get_usage(services: Services, request: GetUsage) -> Usage:
+async def get_usage(services: Context, request: GetUsage) -> Usage:
     if not 1 <= request.days <= MOST_DAYS:
         raise InvalidInput("days", f"must be between 1 and {MOST_DAYS}, not {request.days}")
     today = services.now_ms() // _DAY_MS

@@ -143,7 +143,7 @@ class NewConversation:
 
 
 @dataclass(frozen=True, slots=True)
-class Say:
+class Send:
     """Go on where the conversation stands."""
 
     content: str
@@ -151,21 +151,21 @@ class Say:
 
 
 @dataclass(frozen=True, slots=True)
-class Rephrase:
-    """Say something else in place of an earlier message, in a branch of its own. Its images stay."""
+class Edit:
+    """Send something else in place of an earlier message, in a branch of its own. Its images stay."""
 
     message_id: int
     content: str
 
 
 @dataclass(frozen=True, slots=True)
-class Retry:
+class Regenerate:
     """Answer again, beside the earlier answer; or answer a message that has none."""
 
     message_id: int
 
 
-Opening: TypeAlias = Say | Rephrase | Retry
+Opening: TypeAlias = Send | Edit | Regenerate
 """How a turn of a conversation begins."""
 
 

@@ -97,7 +97,7 @@ class ModelRuntime:
     """Tokens per slot, as the engine reports."""
     slots: int | None = None
     rss_bytes: int | None = None
-    """Resident memory of the process when last measured."""
+    """LoadedModel memory of the process when last measured."""
     gpu_bytes: int | None = None
     memory: MemoryUse | None = None
     """What the engine itself counts: weights, context and working memory. Set while loaded, where it tells."""

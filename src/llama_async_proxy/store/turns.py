@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, delete, func, insert, not_, select, update
 
 from llama_async_proxy.errors import InvalidInput, NotFound
-from llama_async_proxy.records.chats import AnswerEnd, Image, Message, MessageStatus, Opening, Rephrase, Role, Say, Turn
+from llama_async_proxy.records.chats import AnswerEnd, Edit, Image, Message, MessageStatus, Opening, Role, Send, Turn
 from llama_async_proxy.store.chats import insert_images, load, load_images, load_thread, to_message
 from llama_async_proxy.store.database import Database, our_errors
 from llama_async_proxy.store.schema import attachments, conversations, messages
@@ -77,7 +77,7 @@ class TurnTable:
         before: int | None = connection.scalar(select(func.max(messages.c.id)).where(is_active))
         spoken_id = _spoken(connection, conversation_id, opening, before, now_ms)
         answer_id = _insert(connection, conversation_id, spoken_id, Role.ASSISTANT, "", now_ms, model)
-        if not isinstance(opening, Say):
+        if not isinstance(opening, Send):
             _activate(connection, conversation_id, answer_id)
         connection.execute(
             update(conversations)
@@ -112,12 +112,12 @@ class TurnTable:
 
 def _spoken(connection: Connection, conversation_id: int, opening: Opening, before: int | None, now_ms: int) -> int:
     """The message that is to be answered."""
-    if isinstance(opening, Say):
+    if isinstance(opening, Send):
         message_id = _insert(connection, conversation_id, before, Role.USER, opening.content, now_ms)
         insert_images(connection, message_id, opening.images)
         return message_id
     target = _message(connection, conversation_id, opening.message_id)
-    if isinstance(opening, Rephrase):
+    if isinstance(opening, Edit):
         if target.role is not Role.USER:
             raise InvalidInput("message_id", "must be a message of the user; an answer can only be given again")
         message_id = _insert(connection, conversation_id, target.parent_id, Role.USER, opening.content, now_ms)

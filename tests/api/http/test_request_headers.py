@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llama_async_proxy.api.http.request_headers import KnownRequestHeads, ParsedHead, parse
+from llama_async_proxy.api.http.request_headers import ParsedHead, RequestHeaderCache, parse
 from support.upstream import make_settings
 
 SERVER = ("127.0.0.1", 3000)
@@ -21,7 +21,7 @@ def parsed(data: bytes) -> ParsedHead:
 
 
 def test_a_head_met_again_is_known_whatever_its_length() -> None:
-    heads, settings, data = KnownRequestHeads(), make_settings(), head("X: 1")
+    heads, settings, data = RequestHeaderCache(), make_settings(), head("X: 1")
     learnt = heads.learn(data + b"{}", len(data), parsed(data), settings, SERVER)
     again = head("X: 1", length=12345)
     assert heads.find(again + b"{", settings, SERVER) == (learnt, (len(again), 12345))
@@ -29,7 +29,7 @@ def test_a_head_met_again_is_known_whatever_its_length() -> None:
 
 
 def test_a_head_without_a_body_is_known_as_it_is() -> None:
-    heads, settings = KnownRequestHeads(), make_settings()
+    heads, settings = RequestHeaderCache(), make_settings()
     data = b"GET /props?model=m HTTP/1.1\r\nHost: localhost\r\n\r\n"
     learnt = heads.learn(data, len(data), parsed(data), settings, SERVER)
     assert heads.find(data, settings, SERVER) == (learnt, (len(data), 0))
@@ -50,13 +50,13 @@ def test_a_head_without_a_body_is_known_as_it_is() -> None:
     ],
 )
 def test_any_other_is_not(other: bytes) -> None:
-    heads, settings, data = KnownRequestHeads(), make_settings(), head("X: 1")
+    heads, settings, data = RequestHeaderCache(), make_settings(), head("X: 1")
     heads.learn(data, len(data), parsed(data), settings, SERVER)
     assert heads.find(other, settings, SERVER) is None
 
 
 def test_it_is_judged_anew_under_other_settings_and_at_another_address() -> None:
-    heads, settings, data = KnownRequestHeads(), make_settings(), head()
+    heads, settings, data = RequestHeaderCache(), make_settings(), head()
     heads.learn(data, len(data), parsed(data), settings, SERVER)
     assert heads.find(data, make_settings(), SERVER) is None
     assert heads.find(data, settings, ("192.0.2.1", 3000)) is None
@@ -64,7 +64,7 @@ def test_it_is_judged_anew_under_other_settings_and_at_another_address() -> None
 
 
 def test_only_the_last_few_are_kept() -> None:
-    heads, settings = KnownRequestHeads(), make_settings()
+    heads, settings = RequestHeaderCache(), make_settings()
     many = [head(f"X: {n}") for n in range(20)]
     for data in many:
         heads.learn(data, len(data), parsed(data), settings, SERVER)

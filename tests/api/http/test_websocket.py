@@ -7,12 +7,12 @@ import aiohttp
 import pytest
 from websockets.frames import Frame, Opcode
 
-from api.harness import House, client, house
+from api.harness import ServiceHarness, client, house
 from llama_async_proxy.api.http.websocket import text_frame
 
 
 @pytest.fixture
-async def at(tmp_path: Path, model_files: Path) -> AsyncIterator[House]:
+async def at(tmp_path: Path, model_files: Path) -> AsyncIterator[ServiceHarness]:
     async with house(tmp_path, model_files) as at:
         yield at
 
@@ -23,7 +23,7 @@ def test_a_frame_is_what_the_library_would_send(length: int) -> None:
     assert text_frame(text) == Frame(Opcode.TEXT, text.encode()).serialize(mask=False)
 
 
-async def test_samples_reach_clients_of_every_transport(at: House) -> None:
+async def test_samples_reach_clients_of_every_transport(at: ServiceHarness) -> None:
     async with (
         client(at) as websocket,
         client(at, transport="polling") as polling,
@@ -37,7 +37,7 @@ async def test_samples_reach_clients_of_every_transport(at: House) -> None:
         assert elsewhere.all("sample") == []
 
 
-async def joined(at: House) -> tuple[aiohttp.ClientWebSocketResponse, str]:
+async def joined(at: ServiceHarness) -> tuple[aiohttp.ClientWebSocketResponse, str]:
     """A client that reads only when told to, and its name."""
     socket = await at.http.ws_connect(f"{at.url}/llamaproxws/?EIO=4&transport=websocket", max_msg_size=0)
     await socket.receive_str()
@@ -46,7 +46,7 @@ async def joined(at: House) -> tuple[aiohttp.ClientWebSocketResponse, str]:
     return socket, welcome.partition('"sid":"')[2].partition('"')[0]
 
 
-async def test_a_slow_client_gets_no_backlog_of_stale_samples(at: House) -> None:
+async def test_a_slow_client_gets_no_backlog_of_stale_samples(at: ServiceHarness) -> None:
     socket, name = await joined(at)
     for number in range(400):
         at.sockets.server.show("sample", [number, "x" * 100_000], [name], "/")
@@ -61,7 +61,7 @@ async def test_a_slow_client_gets_no_backlog_of_stale_samples(at: House) -> None
     await socket.close()
 
 
-async def test_a_client_that_never_reads_is_disconnected(at: House) -> None:
+async def test_a_client_that_never_reads_is_disconnected(at: ServiceHarness) -> None:
     socket, name = await joined(at)
     server = at.sockets.server
     await server.emit("big", "x" * 30_000_000, to=name, namespace="/")

@@ -13,10 +13,10 @@ import openai
 import pytest
 import uvloop
 
-from llama_async_proxy.api.inference.app import InferenceDoor
+from llama_async_proxy.api.inference.app import InferenceApp
 from llama_async_proxy.errors import LoadFailed, NotFound
 from llama_async_proxy.inference.proxy import CLIENT_GONE
-from llama_async_proxy.inference.response_writer import Patience
+from llama_async_proxy.inference.response_writer import KeepAliveComments
 from llama_async_proxy.records.models import Variant
 from llama_async_proxy.records.requests import RequestPhase
 from llama_async_proxy.records.runtime import ModelStatus
@@ -474,7 +474,7 @@ async def test_a_fault_of_ours_is_a_500_that_the_log_explains(
 
 # --- waiting for a load -------------------------------------------------------------------------------------------
 
-IMPATIENT = Patience(hold_s=0.05, comment_s=0.02)
+IMPATIENT = KeepAliveComments(hold_s=0.05, comment_s=0.02)
 
 
 async def test_a_stream_is_kept_alive_while_its_model_loads() -> None:
@@ -522,7 +522,7 @@ async def test_an_engines_refusal_after_that_is_an_error_event_too() -> None:
 
 
 async def test_a_quick_load_is_not_seen_at_all() -> None:
-    async with UpstreamSite().running(Patience(hold_s=5.0)) as site:
+    async with UpstreamSite().running(KeepAliveComments(hold_s=5.0)) as site:
         site.upstream.behaviour = streams(token("a"), *LAST_EVENTS)
         assert (await site.stream()).content == token("a") + b"".join(LAST_EVENTS)
 
@@ -628,8 +628,8 @@ async def test_health_says_the_service_answers(site: UpstreamSite) -> None:
     ],
 )
 def test_the_door_knows_its_own(path: str, query: bytes, expected: bool) -> None:
-    assert InferenceDoor.handles({"type": "http", "path": path, "query_string": query}) is expected
-    assert not InferenceDoor.handles({"type": "websocket", "path": path, "query_string": query})
+    assert InferenceApp.handles({"type": "http", "path": path, "query_string": query}) is expected
+    assert not InferenceApp.handles({"type": "websocket", "path": path, "query_string": query})
 
 
 # --- records and clients ------------------------------------------------------------------------------------------

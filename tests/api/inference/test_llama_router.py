@@ -15,9 +15,9 @@ import pytest_asyncio
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from api.harness import House, house
-from llama_async_proxy.api.inference.llama_router import RouterDoor
-from llama_async_proxy.api.prometheus import Family, PrometheusDoor, render
+from api.harness import ServiceHarness, house
+from llama_async_proxy.api.inference.llama_router import LlamaRouterApp
+from llama_async_proxy.api.prometheus import Family, PrometheusApp, render
 from llama_async_proxy.engines.router_schema import parse_event, parse_models
 from llama_async_proxy.monitor.totals import InferenceTotals
 from llama_async_proxy.records.requests import RequestRecord
@@ -27,7 +27,7 @@ NAVIGATION = {"Accept": "text/html,application/xhtml+xml", "Sec-Fetch-Mode": "na
 
 
 class RouterSite:
-    def __init__(self, inner: House, door: RouterDoor, url: str) -> None:
+    def __init__(self, inner: ServiceHarness, door: LlamaRouterApp, url: str) -> None:
         self.house, self.door, self.url = inner, door, url
         self.totals = InferenceTotals()
 
@@ -67,9 +67,9 @@ class Events:
 @pytest_asyncio.fixture
 async def site(tmp_path: Path, model_files: Path) -> AsyncIterator[RouterSite]:
     async with house(tmp_path, model_files) as inner:
-        door = RouterDoor(lambda: inner.services)
+        door = LlamaRouterApp(lambda: inner.services)
         site = RouterSite(inner, door, "")
-        metrics = PrometheusDoor(lambda: inner.services, site.totals)
+        metrics = PrometheusApp(lambda: inner.services, site.totals)
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             own = next((d for d in (metrics, door) if d.handles(scope)), PlainTextResponse("another door"))

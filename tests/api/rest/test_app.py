@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from fastapi.openapi.models import OpenAPI
 
-from api.harness import House, house
+from api.harness import ServiceHarness, house
 from llama_async_proxy.api.rest import status_schema as wire
 from llama_async_proxy.operations.metrics import History, Metrics
 from llama_async_proxy.records.machine import GpuSample, HistoryPoint, Sample
@@ -25,7 +25,7 @@ ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 
 
 @pytest.fixture
-async def at(tmp_path: Path, model_files: Path) -> AsyncIterator[House]:
+async def at(tmp_path: Path, model_files: Path) -> AsyncIterator[ServiceHarness]:
     async with house(tmp_path, model_files) as at:
         yield at
 
@@ -41,7 +41,7 @@ def assert_failure(answer: Any, code: str, *parts: str) -> None:
 # --- models -----------------------------------------------------------------------------------------------------------
 
 
-async def test_the_list_of_models_serves_both_kinds_of_client(at: House) -> None:
+async def test_the_list_of_models_serves_both_kinds_of_client(at: ServiceHarness) -> None:
     status, answer = await at.call("GET", "/api/models")
     assert (status, answer["success"], answer["data"]["count"], answer["count"]) == (200, True, 4, 4)
     assert ISO.fullmatch(answer["timestamp"])
@@ -55,20 +55,20 @@ async def test_the_list_of_models_serves_both_kinds_of_client(at: House) -> None
     assert "loadedAt" not in chat
 
 
-async def test_a_model_is_found_by_any_of_its_names(at: House) -> None:
+async def test_a_model_is_found_by_any_of_its_names(at: ServiceHarness) -> None:
     for name in ("chat", "CHAT", "chat.gguf"):
         status, answer = await at.call("GET", f"/api/models/{name}")
         assert (status, answer["data"]["id"]) == (200, "chat")
 
 
-async def test_an_unknown_model_is_not_found_and_close_names_are_suggested(at: House) -> None:
+async def test_an_unknown_model_is_not_found_and_close_names_are_suggested(at: ServiceHarness) -> None:
     status, answer = await at.call("GET", "/api/models/chaat")
     assert status == 404
     assert_failure(answer, "NOT_FOUND", "Model not found")
     assert "chat" in answer["error"]["details"]
 
 
-async def test_models_are_registered_listed_and_removed(at: House, tmp_path: Path) -> None:
+async def test_models_are_registered_listed_and_removed(at: ServiceHarness, tmp_path: Path) -> None:
     path = tmp_path / "elsewhere.gguf"
     path.write_bytes((at.models_dir / "chat.gguf").read_bytes())
     body = {"models": [{"name": "My Chat", "path": str(path), "family": "mistral", "version": "1.0", "status": "x"}]}
@@ -86,7 +86,7 @@ async def test_models_are_registered_listed_and_removed(at: House, tmp_path: Pat
     assert (await at.call("GET", "/api/models/my-chat"))[0] == 404
 
 
-async def test_a_registered_path_conflicts_and_the_whole_batch_is_refused(at: House, tmp_path: Path) -> None:
+async def test_a_registered_path_conflicts_and_the_whole_batch_is_refused(at: ServiceHarness, tmp_path: Path) -> None:
     path = tmp_path / "new.gguf"
     path.write_bytes((at.models_dir / "chat.gguf").read_bytes())
     body = {"models": [{"path": str(path)}, {"path": str(at.models_dir / "chat.gguf")}]}
@@ -112,7 +112,7 @@ WRONG_REGISTRATIONS: list[tuple[Any, str]] = [
 ]
 
 
-async def test_a_wrong_registration_names_the_field(at: House) -> None:
+async def test_a_wrong_registration_names_the_field(at: ServiceHarness) -> None:
     for body, field in WRONG_REGISTRATIONS:
         status, answer = await at.call("POST", "/api/models", body)
         assert status == 400
@@ -121,13 +121,13 @@ async def test_a_wrong_registration_names_the_field(at: House) -> None:
         assert (await at.call("GET", "/api/models"))[1]["count"] == 4
 
 
-async def test_all_faults_of_a_body_are_told_at_once(at: House) -> None:
+async def test_all_faults_of_a_body_are_told_at_once(at: ServiceHarness) -> None:
     _, answer = await at.call("POST", "/api/models", {"models": [{"path": 7, "name": False}]})
     assert "models[0].name" in answer["error"]["message"] + answer["error"]["details"]
     assert "models[0].path" in answer["error"]["message"] + answer["error"]["details"]
 
 
-async def test_a_model_is_changed_field_by_field(at: House) -> None:
+async def test_a_model_is_changed_field_by_field(at: ServiceHarness) -> None:
     body = {"name": "Talker", "contextSize": 1024, "isFavorite": True, "aliases": ["t1"], "options": {"threads": 2}}
     status, answer = await at.call("PATCH", "/api/models/chat", body)
     assert status == 200
@@ -138,7 +138,7 @@ async def test_a_model_is_changed_field_by_field(at: House) -> None:
     assert (answer["data"]["name"], answer["data"]["description"]) == ("Talker", "Says things")
 
 
-async def test_variants_are_set_shown_and_resolved(at: House) -> None:
+async def test_variants_are_set_shown_and_resolved(at: ServiceHarness) -> None:
     variants = [
         {"name": "chat-bold", "parameters": {"temperature": 1.5, "stop": ["x"]}, "systemPrompt": "Be bold."},
         {"name": "chat-plain", "parameters": {}},
@@ -160,14 +160,14 @@ WRONG_CHANGES: list[tuple[Any, str]] = [
 ]
 
 
-async def test_a_wrong_change_names_the_field(at: House) -> None:
+async def test_a_wrong_change_names_the_field(at: ServiceHarness) -> None:
     for body, field in WRONG_CHANGES:
         status, answer = await at.call("PATCH", "/api/models/chat", body)
         assert status == 400
         assert_failure(answer, "VALIDATION_ERROR", field)
 
 
-async def test_loading_answers_when_the_model_is_ready(at: House, tmp_path: Path) -> None:
+async def test_loading_answers_when_the_model_is_ready(at: ServiceHarness, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     body = {"options": {"fake-gate": str(gate)}}
     loading = asyncio.create_task(at.call("POST", "/api/models/chat/load", body))
@@ -186,7 +186,7 @@ async def test_loading_answers_when_the_model_is_ready(at: House, tmp_path: Path
     assert (await at.call("POST", "/api/models/chat/stop"))[0] == 200
 
 
-async def until_status(at: House, status: str) -> Any:
+async def until_status(at: ServiceHarness, status: str) -> Any:
     async with asyncio.timeout(20):
         while True:
             answer = (await at.call("GET", "/api/models/chat"))[1]
@@ -194,7 +194,7 @@ async def until_status(at: House, status: str) -> Any:
                 return answer
 
 
-async def test_a_failed_load_says_why_with_the_last_lines_of_the_log(at: House) -> None:
+async def test_a_failed_load_says_why_with_the_last_lines_of_the_log(at: ServiceHarness) -> None:
     status, answer = await at.call("POST", "/api/models/chat/load", {"options": {"fake-fail": True}})
     assert status == 503
     assert_failure(answer, "SERVICE_UNAVAILABLE", "exit code 1")
@@ -204,7 +204,7 @@ async def test_a_failed_load_says_why_with_the_last_lines_of_the_log(at: House) 
     assert model["error"]
 
 
-async def test_a_scan_finds_new_files_and_reports_broken_ones(at: House) -> None:
+async def test_a_scan_finds_new_files_and_reports_broken_ones(at: ServiceHarness) -> None:
     (at.models_dir / "more.gguf").write_bytes((at.models_dir / "chat.gguf").read_bytes())
     (at.models_dir / "cut.gguf").write_bytes((at.models_dir / "chat.gguf").read_bytes()[:3000])
     for path in ("/api/models/scan", "/api/llama-server/rescan"):
@@ -216,13 +216,13 @@ async def test_a_scan_finds_new_files_and_reports_broken_ones(at: House) -> None
         assert broken["reason"]
 
 
-async def test_missing_files_are_cleaned_up(at: House) -> None:
+async def test_missing_files_are_cleaned_up(at: ServiceHarness) -> None:
     (at.models_dir / "chat.gguf").unlink()
     status, answer = await at.call("POST", "/api/models/cleanup")
     assert (status, answer["data"]) == (200, {"deletedCount": 1, "deleted": ["chat"]})
 
 
-async def test_discovery_looks_without_registering(at: House, tmp_path: Path) -> None:
+async def test_discovery_looks_without_registering(at: ServiceHarness, tmp_path: Path) -> None:
     other = tmp_path / "other" / "deep"
     other.mkdir(parents=True)
     (other / "found.gguf").write_bytes((at.models_dir / "chat.gguf").read_bytes())
@@ -240,7 +240,7 @@ async def test_discovery_looks_without_registering(at: House, tmp_path: Path) ->
     assert (await at.call("GET", "/api/models"))[1]["count"] == 4
 
 
-async def test_a_directory_that_is_none_cannot_be_searched(at: House) -> None:
+async def test_a_directory_that_is_none_cannot_be_searched(at: ServiceHarness) -> None:
     status, answer = await at.call("POST", "/api/models/discover", {"paths": ["/nonexistent"]})
     assert status == 400
     assert_failure(answer, "VALIDATION_ERROR", "paths[0]", "/nonexistent")
@@ -249,7 +249,7 @@ async def test_a_directory_that_is_none_cannot_be_searched(at: House) -> None:
 # --- configuration ----------------------------------------------------------------------------------------------------
 
 
-async def test_the_configuration_serves_both_kinds_of_client(at: House) -> None:
+async def test_the_configuration_serves_both_kinds_of_client(at: ServiceHarness) -> None:
     status, answer = await at.call("GET", "/api/config")
     assert status == 200
     assert answer["data"] == {
@@ -270,7 +270,7 @@ async def test_the_configuration_serves_both_kinds_of_client(at: House) -> None:
     assert "message" not in answer
 
 
-async def test_the_whole_configuration_can_be_sent_back_changed(at: House, tmp_path: Path) -> None:
+async def test_the_whole_configuration_can_be_sent_back_changed(at: ServiceHarness, tmp_path: Path) -> None:
     config = (await at.call("GET", "/api/config"))[1]["data"]
     changed = {**config, "ctx_size": 4096, "threads": 2, "serverPath": "/nonexistent/llama-server"}
     status, answer = await at.call("POST", "/api/config", changed)
@@ -283,7 +283,7 @@ async def test_the_whole_configuration_can_be_sent_back_changed(at: House, tmp_p
     assert written["ctx_size"] == 4096
 
 
-async def test_our_own_settings_are_nested(at: House) -> None:
+async def test_our_own_settings_are_nested(at: ServiceHarness) -> None:
     body = {"server": {"port": 4000}, "llama": {"idleTtl": 600}, "inference": {"idleTimeout": 30}}
     status, answer = await at.call("POST", "/api/config", body)
     assert (status, answer["restartRequired"]) == (200, True)
@@ -293,7 +293,7 @@ async def test_our_own_settings_are_nested(at: House) -> None:
     assert shown["data"]["port"] == 8134
 
 
-async def test_what_the_command_line_will_set_again_is_said(at: House) -> None:
+async def test_what_the_command_line_will_set_again_is_said(at: ServiceHarness) -> None:
     _, answer = await at.call("POST", "/api/config", {"basePath": "/"})
     assert answer["overridden"] == ["basePath"]
 
@@ -314,7 +314,7 @@ WRONG_SETTINGS: list[tuple[Any, str]] = [
 ]
 
 
-async def test_a_wrong_setting_is_named_and_nothing_changes(at: House) -> None:
+async def test_a_wrong_setting_is_named_and_nothing_changes(at: ServiceHarness) -> None:
     for body, field in WRONG_SETTINGS:
         before = (await at.call("GET", "/api/config"))[1]["data"]
         sent = {"threads": 7, **body} if isinstance(body, dict) else body
@@ -336,7 +336,7 @@ NO_NUMBERS = [
 ]
 
 
-async def test_numbers_that_are_none_are_refused(at: House) -> None:
+async def test_numbers_that_are_none_are_refused(at: ServiceHarness) -> None:
     for literal in NO_NUMBERS:
         headers = {"content-type": "application/json"}
         async with at.http.post(at.url + "/api/config", data=literal, headers=headers) as response:
@@ -347,7 +347,7 @@ async def test_numbers_that_are_none_are_refused(at: House) -> None:
 # --- health, status, monitoring ---------------------------------------------------------------------------------------
 
 
-async def test_health_is_200_while_all_is_well_even_with_the_engine_stopped(at: House) -> None:
+async def test_health_is_200_while_all_is_well_even_with_the_engine_stopped(at: ServiceHarness) -> None:
     status, answer = await at.call("GET", "/api/health")
     assert (status, answer["data"]["status"]) == (200, "healthy")
     assert answer["data"]["services"]["proxy"]["status"] == "healthy"
@@ -357,7 +357,7 @@ async def test_health_is_200_while_all_is_well_even_with_the_engine_stopped(at: 
     assert (await at.call("GET", "/api/health"))[0] == 200
 
 
-async def test_health_is_503_and_says_what_is_wrong(at: House, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_health_is_503_and_says_what_is_wrong(at: ServiceHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     from llama_async_proxy.errors import StoreUnavailable
 
     monkeypatch.setattr(Writer, "problem", StoreUnavailable("The disk is full."))
@@ -369,7 +369,7 @@ async def test_health_is_503_and_says_what_is_wrong(at: House, monkeypatch: pyte
     assert answer["data"]["services"]["llama_server"]["status"] == "healthy"
 
 
-async def test_status_counts_models_and_requests(at: House) -> None:
+async def test_status_counts_models_and_requests(at: ServiceHarness) -> None:
     await at.call("POST", "/api/models/chat/load")
     await at.call("POST", "/api/models/slow/load", {"options": {"fake-fail": True}})
     status, answer = await at.call("GET", "/api/status")
@@ -383,7 +383,7 @@ async def test_status_counts_models_and_requests(at: House) -> None:
     assert answer["data"]["server"] == {"port": 3000, "host": "127.0.0.1", "ssl": False, "cors_enabled": False}
 
 
-async def test_monitoring_is_the_machine_now(at: House) -> None:
+async def test_monitoring_is_the_machine_now(at: ServiceHarness) -> None:
     status, answer = await at.call("GET", "/api/monitoring")
     data = answer["data"]
     assert status == 200
@@ -395,7 +395,7 @@ async def test_monitoring_is_the_machine_now(at: House) -> None:
     assert "gpu" not in data
 
 
-async def test_history_is_bounded_and_names_the_wrong_parameter(at: House) -> None:
+async def test_history_is_bounded_and_names_the_wrong_parameter(at: ServiceHarness) -> None:
     await at.services.store.flush()
     status, answer = await at.call("GET", "/api/monitoring/history?hours=2&resolution=1m")
     assert status == 200
@@ -456,7 +456,7 @@ def test_the_summary_weighs_response_times_by_requests() -> None:
 # --- the engine -------------------------------------------------------------------------------------------------------
 
 
-async def test_the_engine_stops_starts_and_says_so(at: House) -> None:
+async def test_the_engine_stops_starts_and_says_so(at: ServiceHarness) -> None:
     status, answer = await at.call("GET", "/api/llama-server")
     assert (status, answer["data"]["status"], answer["data"]["mode"]) == (200, "running", "router")
     assert (await at.call("POST", "/api/llama-server/stop"))[1]["data"]["status"] == "idle"
@@ -475,21 +475,21 @@ async def test_the_engine_stops_starts_and_says_so(at: House) -> None:
 # --- the framework's own failures -------------------------------------------------------------------------------------
 
 
-async def test_an_unknown_route_is_404_in_our_shape(at: House) -> None:
+async def test_an_unknown_route_is_404_in_our_shape(at: ServiceHarness) -> None:
     for path in ("/api", "/api/", "/api/nothing", "/api/models/", "/api/models/a/b/c"):
         status, answer = await at.call("GET", path)
         assert status == 404, path
         assert_failure(answer, "NOT_FOUND", path)
 
 
-async def test_a_wrong_method_is_405_and_says_which_are_right(at: House) -> None:
+async def test_a_wrong_method_is_405_and_says_which_are_right(at: ServiceHarness) -> None:
     async with at.http.put(at.url + "/api/models/chat", json={}) as response:
         assert response.status == 405
         assert response.headers["allow"] == "DELETE, GET, PATCH"
         assert_failure(await response.json(), "METHOD_NOT_ALLOWED", "PUT", "PATCH")
 
 
-async def test_head_is_get_without_the_body(at: House) -> None:
+async def test_head_is_get_without_the_body(at: ServiceHarness) -> None:
     async with at.http.head(at.url + "/api/status") as response:
         assert response.status == 200
         assert await response.read() == b""
@@ -498,7 +498,7 @@ async def test_head_is_get_without_the_body(at: House) -> None:
 MALFORMED = [b"{", b"", b"\xff\xfe", b'{"threads": 1} x', b"[" * 100_000]
 
 
-async def test_malformed_json_is_400(at: House) -> None:
+async def test_malformed_json_is_400(at: ServiceHarness) -> None:
     for body in MALFORMED:
         headers = {"content-type": "application/json; charset=utf-8"}
         async with at.http.post(at.url + "/api/config", data=body, headers=headers) as response:
@@ -506,13 +506,13 @@ async def test_malformed_json_is_400(at: House) -> None:
             assert_failure(await response.json(), "VALIDATION_ERROR")
 
 
-async def test_a_body_that_is_no_json_is_415(at: House) -> None:
+async def test_a_body_that_is_no_json_is_415(at: ServiceHarness) -> None:
     async with at.http.post(at.url + "/api/config", data=b"a=1", headers={"content-type": "text/plain"}) as response:
         assert response.status == 415
         assert_failure(await response.json(), "VALIDATION_ERROR", "application/json", "text/plain")
 
 
-async def test_a_body_over_the_limit_is_413_whether_declared_or_not(at: House) -> None:
+async def test_a_body_over_the_limit_is_413_whether_declared_or_not(at: ServiceHarness) -> None:
     async def chunks() -> AsyncIterator[bytes]:
         for _ in range(17):
             yield b" " * (1 << 16)
@@ -526,7 +526,7 @@ async def test_a_body_over_the_limit_is_413_whether_declared_or_not(at: House) -
 
 
 async def test_what_nobody_expected_is_500_with_a_trace_that_is_logged(
-    at: House, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    at: ServiceHarness, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("secret of the inside")
@@ -542,7 +542,7 @@ async def test_what_nobody_expected_is_500_with_a_trace_that_is_logged(
     assert "secret of the inside" in str(record.exc_info)
 
 
-async def test_a_client_that_leaves_amid_its_body_disturbs_nobody(at: House) -> None:
+async def test_a_client_that_leaves_amid_its_body_disturbs_nobody(at: ServiceHarness) -> None:
     port = int(at.url.rpartition(":")[2])
     async with RawClient.connected(port) as client:
         client.writer.write(b"POST /api/config HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
@@ -553,7 +553,7 @@ async def test_a_client_that_leaves_amid_its_body_disturbs_nobody(at: House) -> 
 # --- the document -----------------------------------------------------------------------------------------------------
 
 
-async def test_the_document_is_valid_and_knows_no_422(at: House) -> None:
+async def test_the_document_is_valid_and_knows_no_422(at: ServiceHarness) -> None:
     status, document = await at.call("GET", "/api/openapi.json")
     assert status == 200
     assert document["openapi"].startswith("3.1")
@@ -565,7 +565,7 @@ async def test_the_document_is_valid_and_knows_no_422(at: House) -> None:
     assert references <= set(document["components"]["schemas"])
 
 
-async def test_each_operation_of_the_document_has_its_own_id_and_its_failures(at: House) -> None:
+async def test_each_operation_of_the_document_has_its_own_id_and_its_failures(at: ServiceHarness) -> None:
     document = (await at.call("GET", "/api/openapi.json"))[1]
     operations = [operation for methods in document["paths"].values() for operation in methods.values()]
     ids = [operation["operationId"] for operation in operations]
@@ -575,7 +575,7 @@ async def test_each_operation_of_the_document_has_its_own_id_and_its_failures(at
         assert operation["description"]
 
 
-async def test_the_documentation_needs_nothing_from_elsewhere(at: House) -> None:
+async def test_the_documentation_needs_nothing_from_elsewhere(at: ServiceHarness) -> None:
     async with at.http.get(at.url + "/api/docs") as response:
         page = await response.text()
     assert response.status == 200

@@ -22,7 +22,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from api.harness import House, house
+from api.harness import ServiceHarness, house
 
 DOCUMENT: dict[str, Any] = json.loads((Path(__file__).parents[3] / "docs/openapi.json").read_text())
 TAGS = sorted({tag for methods in DOCUMENT["paths"].values() for op in methods.values() for tag in op["tags"]})
@@ -51,7 +51,7 @@ async def test_whatever_is_sent_the_document_tells_the_answer(tag: str, tmp_path
                 await asyncio.to_thread(_try, operation, at)
 
 
-def _try(operation: APIOperation[Any, Any, Any, Any], at: House) -> None:
+def _try(operation: APIOperation[Any, Any, Any, Any], at: ServiceHarness) -> None:
     """In a thread of its own, since the service runs in the test's."""
     has_input = bool(operation.body or operation.query or operation.path_parameters)
 

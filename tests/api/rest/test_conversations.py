@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from api.harness import House, client, house
+from api.harness import ServiceHarness, client, house
 from llama_async_proxy.store.database import Database
 
 PICTURE = b"\x89PNG of a llama"
@@ -21,19 +21,19 @@ ISO = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 
 
 @pytest.fixture
-async def at(tmp_path: Path, model_files: Path) -> AsyncIterator[House]:
+async def at(tmp_path: Path, model_files: Path) -> AsyncIterator[ServiceHarness]:
     async with house(tmp_path, model_files) as at:
         yield at
 
 
-async def begin(at: House, title: str | None = "Talk") -> int:
+async def begin(at: ServiceHarness, title: str | None = "Talk") -> int:
     status, answer = await at.call("POST", "/api/conversations", {"title": title, "model": "chat.gguf"})
     assert status == 201
     chat: int = answer["conversation_id"]
     return chat
 
 
-async def say(at: House, chat: int, message: str, **more: Any) -> tuple[int, Any]:
+async def say(at: ServiceHarness, chat: int, message: str, **more: Any) -> tuple[int, Any]:
     body = {"conversation_id": chat, "message": message, "model": "chat.gguf", **more}
     return await at.call("POST", "/api/chat", body)
 
@@ -65,7 +65,7 @@ async def next_event(response: aiohttp.ClientResponse) -> Event:
 # --- conversations ----------------------------------------------------------------------------------------------------
 
 
-async def test_a_conversation_is_made_listed_renamed_and_deleted(at: House) -> None:
+async def test_a_conversation_is_made_listed_renamed_and_deleted(at: ServiceHarness) -> None:
     first, second = await begin(at, "One"), await begin(at, "Two")
     status, listed = await at.call("GET", "/api/conversations")
     assert (status, [c["id"] for c in listed["conversations"]]) == (200, [second, first])
@@ -89,7 +89,7 @@ async def test_a_conversation_is_made_listed_renamed_and_deleted(at: House) -> N
     }
 
 
-async def test_an_empty_conversation_has_empty_statistics(at: House) -> None:
+async def test_an_empty_conversation_has_empty_statistics(at: ServiceHarness) -> None:
     chat = await begin(at)
     _, answer = await at.call("GET", f"/api/conversations/{chat}")
     assert answer["messages"] == []
@@ -98,7 +98,7 @@ async def test_an_empty_conversation_has_empty_statistics(at: House) -> None:
     assert await at.call("GET", f"/api/stats/{chat}") == (200, {"summary": stats, "by_role": []})
 
 
-async def test_options_and_the_system_prompt_are_a_conversations_own(at: House) -> None:
+async def test_options_and_the_system_prompt_are_a_conversations_own(at: ServiceHarness) -> None:
     chat = await begin(at)
     changes = {"system_prompt": "Be brief.", "options": {"temperature": 0.5, "stop": ["x"]}, "pinned": True}
     assert (await at.call("PUT", f"/api/conversations/{chat}", changes))[0] == 200
@@ -137,7 +137,7 @@ WRONG: list[tuple[str, str, Any, str, str]] = [
 ]
 
 
-async def test_what_is_wrong_is_named_and_changes_nothing(at: House) -> None:
+async def test_what_is_wrong_is_named_and_changes_nothing(at: ServiceHarness) -> None:
     await begin(at)
     for method, path, body, field, text in WRONG:
         status, answer = await at.call(method, path, body)
@@ -147,7 +147,7 @@ async def test_what_is_wrong_is_named_and_changes_nothing(at: House) -> None:
     assert chat["title"] == "Talk"
 
 
-async def test_what_is_not_there_is_not_found(at: House) -> None:
+async def test_what_is_not_there_is_not_found(at: ServiceHarness) -> None:
     body = {"conversation_id": 99, "message": "x", "model": "chat.gguf"}
     calls = [
         ("GET", "/api/conversations/99", None), ("GET", f"/api/conversations/{10**30}", None),
@@ -167,7 +167,7 @@ async def test_what_is_not_there_is_not_found(at: House) -> None:
 # --- chat -------------------------------------------------------------------------------------------------------------
 
 
-async def test_an_answer_comes_with_its_metrics_and_is_stored(at: House) -> None:
+async def test_an_answer_comes_with_its_metrics_and_is_stored(at: ServiceHarness) -> None:
     chat = await begin(at)
     status, answer = await say(at, chat, "ponder well then speak")
     assert status == 200
@@ -196,7 +196,7 @@ async def test_an_answer_comes_with_its_metrics_and_is_stored(at: House) -> None
     assert stats["summary"]["avg_response_time"] == stats["by_role"][1]["avg_response_time"]
 
 
-async def test_a_stream_begins_brings_tokens_and_ends_with_the_metrics(at: House) -> None:
+async def test_a_stream_begins_brings_tokens_and_ends_with_the_metrics(at: ServiceHarness) -> None:
     chat = await begin(at)
     async with at.http.post(f"{at.url}/api/chat", json=asked(chat, "one two three")) as response:
         assert (response.status, response.content_type) == (200, "text/event-stream")
@@ -209,7 +209,7 @@ async def test_a_stream_begins_brings_tokens_and_ends_with_the_metrics(at: House
     assert events[0][2]["message_id"] == done["message_id"]
 
 
-async def test_an_answer_goes_on_without_its_reader_who_may_come_back(at: House, tmp_path: Path) -> None:
+async def test_an_answer_goes_on_without_its_reader_who_may_come_back(at: ServiceHarness, tmp_path: Path) -> None:
     chat, gate = await begin(at), tmp_path / "gate"
     async with at.http.post(f"{at.url}/api/chat", json=asked(chat, f"wait {gate}")) as response:
         assert (await next_event(response))[1] == "start"
@@ -235,7 +235,7 @@ async def test_an_answer_goes_on_without_its_reader_who_may_come_back(at: House,
     assert (status, answer["field"]) == (400, "Last-Event-ID")
 
 
-async def test_stop_ends_an_answer_and_keeps_what_there_is(at: House, tmp_path: Path) -> None:
+async def test_stop_ends_an_answer_and_keeps_what_there_is(at: ServiceHarness, tmp_path: Path) -> None:
     chat = await begin(at)
     async with at.http.post(f"{at.url}/api/chat", json=asked(chat, f"wait {tmp_path}/never")) as response:
         await next_event(response)
@@ -250,7 +250,7 @@ async def test_stop_ends_an_answer_and_keeps_what_there_is(at: House, tmp_path: 
     }
 
 
-async def test_deleting_a_conversation_ends_its_answer(at: House, tmp_path: Path) -> None:
+async def test_deleting_a_conversation_ends_its_answer(at: ServiceHarness, tmp_path: Path) -> None:
     chat = await begin(at)
     async with at.http.post(f"{at.url}/api/chat", json=asked(chat, f"wait {tmp_path}/never")) as response:
         await next_event(response)
@@ -260,7 +260,7 @@ async def test_deleting_a_conversation_ends_its_answer(at: House, tmp_path: Path
     assert (name, error["code"], error["type"]) == ("error", "NOT_FOUND", "error")
 
 
-async def test_a_failure_of_the_engine_is_an_error_and_never_an_answer(at: House) -> None:
+async def test_a_failure_of_the_engine_is_an_error_and_never_an_answer(at: ServiceHarness) -> None:
     chat = await begin(at)
     for more in ({}, {"stream": True}):
         status, answer = await say(at, chat, "fail please", **more)
@@ -272,7 +272,7 @@ async def test_a_failure_of_the_engine_is_an_error_and_never_an_answer(at: House
     assert (status, answer["code"]) == (500, "LLAMACPP_ERROR")
 
 
-async def test_sends_to_one_conversation_are_answered_in_order(at: House) -> None:
+async def test_sends_to_one_conversation_are_answered_in_order(at: ServiceHarness) -> None:
     chat = await begin(at)
     answers = await asyncio.gather(*(say(at, chat, f"word{number}") for number in range(4)))
     assert [answer["response"] for _, answer in answers] == [f"word{number}" for number in range(4)]
@@ -281,7 +281,7 @@ async def test_sends_to_one_conversation_are_answered_in_order(at: House) -> Non
     assert all(a["content"] == b["content"] for a, b in zip(messages[::2], messages[1::2], strict=True))
 
 
-async def test_branches_are_made_by_editing_and_regenerating_and_can_be_chosen(at: House) -> None:
+async def test_branches_are_made_by_editing_and_regenerating_and_can_be_chosen(at: ServiceHarness) -> None:
     chat = await begin(at)
     await say(at, chat, "first words")
     said, answered = (await at.call("GET", f"/api/conversations/{chat}"))[1]["messages"]
@@ -303,7 +303,7 @@ async def test_branches_are_made_by_editing_and_regenerating_and_can_be_chosen(a
     assert (status, answer["field"]) == (400, "message_id")
 
 
-async def test_images_are_for_models_that_see(at: House) -> None:
+async def test_images_are_for_models_that_see(at: ServiceHarness) -> None:
     image = {"media_type": "image/png", "data": base64.b64encode(b"\x89PNG data").decode()}
     status, answer = await say(at, await begin(at), "look", images=[image])
     assert (status, answer["field"]) == (400, "images")
@@ -312,7 +312,7 @@ async def test_images_are_for_models_that_see(at: House) -> None:
     assert (status, answer["field"]) == (400, "images[0].data")
 
 
-async def test_a_model_that_cannot_chat_is_refused(at: House) -> None:
+async def test_a_model_that_cannot_chat_is_refused(at: ServiceHarness) -> None:
     body = {"conversation_id": await begin(at), "message": "x", "model": "embed.gguf"}
     status, answer = await at.call("POST", "/api/chat", body)
     assert (status, answer["field"]) == (400, "model")
@@ -321,7 +321,7 @@ async def test_a_model_that_cannot_chat_is_refused(at: House) -> None:
 # --- files, search, usage, feed ---------------------------------------------------------------------------------------
 
 
-async def test_an_export_can_be_read_and_imported(at: House) -> None:
+async def test_an_export_can_be_read_and_imported(at: ServiceHarness) -> None:
     chat = await begin(at, "Of words")
     await say(at, chat, "some words")
     async with at.http.get(f"{at.url}/api/conversations/{chat}/export?format=markdown") as response:
@@ -336,7 +336,7 @@ async def test_an_export_can_be_read_and_imported(at: House) -> None:
     assert [[m["content"] for m in part] for part in messages] == [["some words"] * 2] * 2
 
 
-async def test_search_finds_messages_and_titles_with_what_matched(at: House) -> None:
+async def test_search_finds_messages_and_titles_with_what_matched(at: ServiceHarness) -> None:
     chat = await begin(at, "About gardens")
     await say(at, chat, "tulips & <roses>")
     _, answer = await at.call("GET", "/api/search?q=roses")
@@ -354,7 +354,9 @@ async def test_search_finds_messages_and_titles_with_what_matched(at: House) -> 
     assert (await at.call("GET", "/api/search?q=%22&limit=5"))[1] == {"results": [], "query": '"', "count": 0}
 
 
-async def test_a_search_that_nobody_waits_for_is_broken_off(at: House, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_search_that_nobody_waits_for_is_broken_off(
+    at: ServiceHarness, monkeypatch: pytest.MonkeyPatch
+) -> None:
     entered, ended = asyncio.Event(), asyncio.Event()
 
     async def endless(*_: object) -> None:
@@ -373,7 +375,7 @@ async def test_a_search_that_nobody_waits_for_is_broken_off(at: House, monkeypat
         await ended.wait()
 
 
-async def test_an_imported_picture_can_be_seen_and_is_nothing_but_a_picture(at: House) -> None:
+async def test_an_imported_picture_can_be_seen_and_is_nothing_but_a_picture(at: ServiceHarness) -> None:
     url = "data:image/png;base64," + base64.b64encode(PICTURE).decode()
     extra = [{"type": "IMAGE", "name": "a.png", "base64Url": url}]
     message = {"id": "1", "role": "user", "content": "Look", "extra": extra}
@@ -388,7 +390,7 @@ async def test_an_imported_picture_can_be_seen_and_is_nothing_but_a_picture(at: 
     assert (status, answer["resource"]) == (404, "attachment")
 
 
-async def test_usage_is_counted_by_model_and_by_day(at: House) -> None:
+async def test_usage_is_counted_by_model_and_by_day(at: ServiceHarness) -> None:
     await say(at, await begin(at), "three small words")
     await say(at, await begin(at), "fail")
     at.services.live.record()
@@ -401,7 +403,7 @@ async def test_usage_is_counted_by_model_and_by_day(at: House) -> None:
     assert [day["requests"] for day in usage["by_day"]] == [2]
 
 
-async def test_two_pages_see_the_same_tokens(at: House, tmp_path: Path) -> None:
+async def test_two_pages_see_the_same_tokens(at: ServiceHarness, tmp_path: Path) -> None:
     chat, gate = await begin(at, None), tmp_path / "gate"
     async with client(at, "/ui") as early, client(at, "/ui") as late:
         assert (await early.ask("join", {"topic": f"chat:{chat}"}))["ok"]

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from api.harness import House, house
+from api.harness import ServiceHarness, house
 
 
 @pytest.fixture
-async def at(tmp_path: Path, model_files: Path) -> AsyncIterator[House]:
+async def at(tmp_path: Path, model_files: Path) -> AsyncIterator[ServiceHarness]:
     async with house(tmp_path, model_files) as at:
         yield at
 
 
-async def test_the_logger_is_shown_changed_in_part_and_kept(at: House, tmp_path: Path) -> None:
+async def test_the_logger_is_shown_changed_in_part_and_kept(at: ServiceHarness, tmp_path: Path) -> None:
     status, answer = await at.call("GET", "/api/logger")
     assert (status, answer["data"]) == (200, {"level": "info", "console": True, "file": True, "maxFiles": 7})
     status, answer = await at.call("POST", "/api/logger", {"level": "debug", "file": False, "maxFiles": 3})
@@ -26,7 +26,7 @@ async def test_the_logger_is_shown_changed_in_part_and_kept(at: House, tmp_path:
     assert written["logging"] == {"level": "debug", "file": False, "maxFiles": 3}
 
 
-async def test_a_wrong_value_is_named_and_nothing_changes(at: House) -> None:
+async def test_a_wrong_value_is_named_and_nothing_changes(at: ServiceHarness) -> None:
     for body, field in (
         ({"level": "loud"}, "level"),
         ({"console": "yes"}, "console"),

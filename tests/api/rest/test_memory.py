@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from api.harness import House, house
+from api.harness import ServiceHarness, house
 from llama_async_proxy.errors import InvalidInput
 from llama_async_proxy.monitor.sampler import Sampler
 from llama_async_proxy.operations.estimate import EstimateMemory, Fit, MemoryReport, estimate_memory
@@ -20,7 +20,7 @@ GIB = 1 << 30
 
 
 @pytest.fixture
-async def at(tmp_path: Path, model_files: Path) -> AsyncIterator[House]:
+async def at(tmp_path: Path, model_files: Path) -> AsyncIterator[ServiceHarness]:
     async with house(tmp_path, model_files) as at:
         write_ghost(at.models_dir / "large.gguf", arch="llama-8b", real_vocab=False)
         await scan_models(at.services, ScanModels())
@@ -32,7 +32,9 @@ def machine(*, free: int, gpu_free: int | None = None) -> Sample:
     return Sample(0, 0.0, 1, None, 0, 64 * GIB, free, 0, 0, 0, 0, 0, gpus=gpus)
 
 
-async def report(at: House, monkeypatch: pytest.MonkeyPatch, sample: Sample, /, **options: OptionValue) -> MemoryReport:
+async def report(
+    at: ServiceHarness, monkeypatch: pytest.MonkeyPatch, sample: Sample, /, **options: OptionValue
+) -> MemoryReport:
     async def now() -> Sample:
         return sample
 
@@ -42,7 +44,7 @@ async def report(at: House, monkeypatch: pytest.MonkeyPatch, sample: Sample, /, 
     return await estimate_memory(at.services, EstimateMemory("large", given))
 
 
-async def test_memory_of_a_load_is_answered_beside_what_is_free(at: House) -> None:
+async def test_memory_of_a_load_is_answered_beside_what_is_free(at: ServiceHarness) -> None:
     status, answer = await at.call("GET", "/api/models/large/memory?ctx_size=8192&slots=1&gpu_layers=0")
     assert status == 200
     memory = answer["data"]
@@ -55,7 +57,7 @@ async def test_memory_of_a_load_is_answered_beside_what_is_free(at: House) -> No
     assert "measured" not in memory
 
 
-async def test_half_the_cache_type_takes_about_half_the_context(at: House) -> None:
+async def test_half_the_cache_type_takes_about_half_the_context(at: ServiceHarness) -> None:
     path = "/api/models/large/memory?ctx_size=8192&slots=1"
     _, full = await at.call("GET", path)
     _, half = await at.call("GET", f"{path}&cache_type=q8_0")
@@ -63,7 +65,7 @@ async def test_half_the_cache_type_takes_about_half_the_context(at: House) -> No
     assert full["data"]["host"]["context"] == 1024
 
 
-async def test_a_running_model_shows_what_it_takes(at: House) -> None:
+async def test_a_running_model_shows_what_it_takes(at: ServiceHarness) -> None:
     await at.call("POST", "/api/models/chat/load")
     _, answer = await at.call("GET", "/api/models/chat/memory")
     assert answer["data"]["measured"]["host"] > 1
@@ -76,13 +78,13 @@ async def test_a_running_model_shows_what_it_takes(at: House) -> None:
     ("query", "part"),
     [("ctx_size=-1", "ctx_size"), ("slots=0", "slots"), ("gpu_layers=x", "gpu_layers"), ("cache_type=q3", "q8_0")],
 )
-async def test_a_wrong_question_names_the_field(at: House, query: str, part: str) -> None:
+async def test_a_wrong_question_names_the_field(at: ServiceHarness, query: str, part: str) -> None:
     status, answer = await at.call("GET", f"/api/models/large/memory?{query}")
     assert (status, answer["error"]["code"]) == (400, "VALIDATION_ERROR")
     assert part in answer["error"]["message"]
 
 
-async def test_an_unknown_model_and_a_lost_file_are_not_found(at: House) -> None:
+async def test_an_unknown_model_and_a_lost_file_are_not_found(at: ServiceHarness) -> None:
     assert (await at.call("GET", "/api/models/nobody/memory"))[0] == 404
     (at.models_dir / "large.gguf").unlink()
     status, answer = await at.call("GET", "/api/models/large/memory")
@@ -90,7 +92,7 @@ async def test_an_unknown_model_and_a_lost_file_are_not_found(at: House) -> None
     assert "cannot be read" in answer["error"]["message"]
 
 
-async def test_a_load_fits_where_there_is_room(at: House, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_load_fits_where_there_is_room(at: ServiceHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (await report(at, monkeypatch, machine(free=8 * GIB))).fits is Fit.YES
     small = await report(at, monkeypatch, machine(free=11 * GIB // 2))
     assert small.fits is Fit.TIGHT
@@ -103,13 +105,13 @@ async def test_a_load_fits_where_there_is_room(at: House, monkeypatch: pytest.Mo
     assert {"ctx-size": huge.largest_context} in huge.alternatives
 
 
-async def test_without_a_gpu_no_layer_goes_there(at: House, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_a_gpu_no_layer_goes_there(at: ServiceHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     answer = await report(at, monkeypatch, machine(free=8 * GIB), n_gpu_layers=99)
     assert answer.estimate.gpu.total_bytes == 0
     assert (answer.free_gpu_bytes, answer.most_gpu_layers) == (None, None)
 
 
-async def test_as_many_layers_as_fit_go_to_the_gpu(at: House, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_as_many_layers_as_fit_go_to_the_gpu(at: ServiceHarness, monkeypatch: pytest.MonkeyPatch) -> None:
     room = await report(at, monkeypatch, machine(free=8 * GIB, gpu_free=20 * GIB))
     assert (room.estimate.gpu_layers, room.most_gpu_layers, room.fits) == (33, 33, Fit.YES)
     tight = await report(at, monkeypatch, machine(free=8 * GIB, gpu_free=3 * GIB))
@@ -130,7 +132,7 @@ async def test_as_many_layers_as_fit_go_to_the_gpu(at: House, monkeypatch: pytes
     ],
 )
 async def test_every_option_that_matters_is_understood(
-    at: House, options: dict[str, OptionValue], settings: dict[str, Any]
+    at: ServiceHarness, options: dict[str, OptionValue], settings: dict[str, Any]
 ) -> None:
     model = find(at.services, "large")
     demand = await at.services.memory.demand(model, at.services.planner.spec(model, options))
@@ -141,6 +143,8 @@ async def test_every_option_that_matters_is_understood(
     "options",
     [{"ctx-size": "x"}, {"ctx-size": True}, {"ctx-size": 10**30}, {"cache-type-v": 8}, {"flash-attn": "maybe"}],
 )
-async def test_an_option_llama_server_would_refuse_is_refused(at: House, options: dict[str, OptionValue]) -> None:
+async def test_an_option_llama_server_would_refuse_is_refused(
+    at: ServiceHarness, options: dict[str, OptionValue]
+) -> None:
     with pytest.raises(InvalidInput, match="options"):
         await estimate_memory(at.services, EstimateMemory("large", options))

@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from api.harness import House, house
+from api.harness import ServiceHarness, house
 from llama_async_proxy.events import PresetChanged
 from llama_async_proxy.operations.active_preset import ActivePreset
 from llama_async_proxy.records.options import PresetChange
@@ -23,19 +23,19 @@ GROUPED = {
 
 
 @pytest.fixture
-async def at(tmp_path: Path, model_files: Path) -> AsyncIterator[House]:
+async def at(tmp_path: Path, model_files: Path) -> AsyncIterator[ServiceHarness]:
     async with house(tmp_path, model_files) as running:
         yield running
 
 
-async def data(at: House, method: str, path: str, body: Any = None) -> Any:
+async def data(at: ServiceHarness, method: str, path: str, body: Any = None) -> Any:
     status, answer = await at.call(method, path, body)
     assert status == 200, answer
     assert answer["success"] is True
     return answer["data"]
 
 
-async def refused(at: House, method: str, path: str, body: Any = None) -> tuple[int, str]:
+async def refused(at: ServiceHarness, method: str, path: str, body: Any = None) -> tuple[int, str]:
     status, answer = await at.call(method, path, body)
     assert answer["success"] is False, answer
     return status, answer["error"]["message"] + "\n" + answer["error"].get("details", "")
@@ -47,13 +47,13 @@ async def until(condition: Callable[[], object]) -> None:
             await asyncio.sleep(0.01)
 
 
-def runtime(at: House, slug: str) -> Any:
+def runtime(at: ServiceHarness, slug: str) -> Any:
     model = at.services.names.index.resolve(slug)
     assert model is not None
     return at.services.residency.runtime(model.id)
 
 
-async def arguments(at: House, slug: str) -> list[str]:
+async def arguments(at: ServiceHarness, slug: str) -> list[str]:
     """What the model's process was started with."""
     endpoint = runtime(at, slug).endpoint
     async with at.http.get(f"http://{endpoint.host}:{endpoint.port}/fake/arguments") as response:
@@ -64,7 +64,7 @@ async def arguments(at: House, slug: str) -> list[str]:
 # --- files ----------------------------------------------------------------------------------------
 
 
-async def test_a_preset_from_its_making_to_its_end(at: House) -> None:
+async def test_a_preset_from_its_making_to_its_end(at: ServiceHarness) -> None:
     made = await data(at, "POST", "/api/presets", {"name": "mine", "description": "For me"})
     assert (made["name"], made["title"], made["description"]) == ("mine", "mine", "For me")
     saved = await data(at, "PUT", "/api/presets/mine", {"config": GROUPED})
@@ -78,7 +78,7 @@ async def test_a_preset_from_its_making_to_its_end(at: House) -> None:
     assert (await refused(at, "GET", "/api/presets/mine"))[0] == 404
 
 
-async def test_text_is_saved_byte_for_byte_and_old_texts_come_back(at: House) -> None:
+async def test_text_is_saved_byte_for_byte_and_old_texts_come_back(at: ServiceHarness) -> None:
     first, second = "; one\r\n[*]\r\nc = 1\r\n", "[*]\nc = 2\n"
     await data(at, "POST", "/api/preset-import", {"name": "a", "content": "\ufeff" + first})
     await data(at, "PUT", "/api/presets/a", {"content": second})
@@ -91,7 +91,7 @@ async def test_text_is_saved_byte_for_byte_and_old_texts_come_back(at: House) ->
     assert (await refused(at, "GET", "/api/presets/a/diff"))[0] == 400
 
 
-async def test_copies_new_names_and_templates(at: House) -> None:
+async def test_copies_new_names_and_templates(at: ServiceHarness) -> None:
     await data(at, "POST", "/api/preset-import", {"name": "a", "content": "[*]\nc = 1\n"})
     assert (await data(at, "POST", "/api/presets/a/clone", {"name": "b"}))["values"] == {"*": {"c": 1}}
     assert (await data(at, "POST", "/api/presets/b/rename", {"name": "c"}))["name"] == "c"
@@ -111,7 +111,7 @@ async def test_copies_new_names_and_templates(at: House) -> None:
     assert (await data(at, "POST", "/api/preset-import", {"name": "a", "content": "", "replace": True}))["values"] == {}
 
 
-async def test_what_the_engine_would_refuse_changes_nothing(at: House) -> None:
+async def test_what_the_engine_would_refuse_changes_nothing(at: ServiceHarness) -> None:
     await data(at, "POST", "/api/preset-import", {"name": "a", "content": "[*]\nc = 1\n"})
     for body in ({"config": {"*": {"ctxsize": 1}}}, {"content": "[*]\nctxsize = 1\n"}):
         status, message = await refused(at, "PUT", "/api/presets/a", body)
@@ -126,7 +126,7 @@ async def test_what_the_engine_would_refuse_changes_nothing(at: House) -> None:
     assert len((await data(at, "GET", "/api/presets"))["presets"]) == 1
 
 
-async def test_validation_tells_everything_and_stores_nothing(at: House) -> None:
+async def test_validation_tells_everything_and_stores_nothing(at: ServiceHarness) -> None:
     verdict = await data(at, "POST", "/api/preset-validation", {"config": {"*": {"c": 1}, "m": {"host": "x"}}})
     assert (verdict["valid"], verdict["errors"], len(verdict["warnings"])) == (True, [], 1)
     verdict = await data(at, "POST", "/api/preset-validation", {"content": "[*]\nc = x\n"})
@@ -138,14 +138,14 @@ async def test_validation_tells_everything_and_stores_nothing(at: House) -> None
     assert (await data(at, "GET", "/api/presets"))["presets"] == []
 
 
-async def test_a_name_with_a_trick_in_it_reaches_no_file(at: House) -> None:
+async def test_a_name_with_a_trick_in_it_reaches_no_file(at: ServiceHarness) -> None:
     for name in ("..", "%2e%2e", ".hidden", "a%5Cb", "%00", "a%0A", "%20a", "a%2F..%2F..%2Fb"):
         async with at.http.put(f"{at.url}/api/presets/{name}", json={"content": ""}) as response:
             assert response.status in (400, 404, 405), name
     assert not at.services.store.presets.directory.exists()
 
 
-async def test_a_broken_file_is_listed_with_its_problem(at: House) -> None:
+async def test_a_broken_file_is_listed_with_its_problem(at: ServiceHarness) -> None:
     directory = at.services.store.presets.directory
     directory.mkdir()
     (directory / "a.ini").write_text("[*]\n  c = 1\n")
@@ -159,7 +159,7 @@ async def test_a_broken_file_is_listed_with_its_problem(at: House) -> None:
 # --- parts ----------------------------------------------------------------------------------------
 
 
-async def test_models_are_added_changed_and_removed(at: House) -> None:
+async def test_models_are_added_changed_and_removed(at: ServiceHarness) -> None:
     await data(at, "POST", "/api/preset-import", {"name": "a", "content": "[*]\nc = 1\n"})
     await data(at, "POST", "/api/presets/a/models", {"name": "org/m:Q4", "config": {"temp": 0.1, "top-k": 2}})
     assert (await refused(at, "POST", "/api/presets/a/models", {"name": "org/m:Q4"}))[0] == 409
@@ -178,7 +178,7 @@ async def test_models_are_added_changed_and_removed(at: House) -> None:
     assert (await refused(at, "POST", "/api/presets/none/models", {"name": "x"}))[0] == 404
 
 
-async def test_defaults_and_inheritance(at: House) -> None:
+async def test_defaults_and_inheritance(at: ServiceHarness) -> None:
     await data(at, "PUT", "/api/presets/a", {"config": GROUPED})
     await data(at, "PATCH", "/api/presets/a/defaults", {"config": {"temp": None, "threads": 3}})
     assert (await data(at, "GET", "/api/presets/a/defaults"))["config"] == {"threads": 3}
@@ -192,7 +192,7 @@ async def test_defaults_and_inheritance(at: House) -> None:
     assert (await refused(at, "GET", "/api/presets/a/inheritance?model=x"))[0] == 404
 
 
-async def test_a_flat_export_has_no_groups(at: House) -> None:
+async def test_a_flat_export_has_no_groups(at: ServiceHarness) -> None:
     await data(at, "PUT", "/api/presets/a", {"config": GROUPED})
     content = (await data(at, "GET", "/api/presets/a/export?flat=true"))["content"]
     assert content == "[*]\ntemp = 0.5\n\n[chat]\ntop-k = 7\nc = 512\nno-warmup = true\n"
@@ -201,7 +201,7 @@ async def test_a_flat_export_has_no_groups(at: House) -> None:
 # --- options --------------------------------------------------------------------------------------
 
 
-async def test_the_engines_options_are_listed_in_groups(at: House) -> None:
+async def test_the_engines_options_are_listed_in_groups(at: ServiceHarness) -> None:
     listed = await data(at, "GET", "/api/options")
     options = {option["name"]: (group["name"], option) for group in listed["groups"] for option in group["options"]}
     group, option = options["ctx-size"]
@@ -209,7 +209,7 @@ async def test_the_engines_options_are_listed_in_groups(at: House) -> None:
     assert options["warmup"][1]["negativeAliases"] == ["no-warmup"]
 
 
-async def test_options_for_every_model_are_checked_and_remembered(at: House) -> None:
+async def test_options_for_every_model_are_checked_and_remembered(at: ServiceHarness) -> None:
     body = {"maxModels": 2, "options": {"ctxSize": 256, "temp": 0.5, "warmup": False}}
     answer = {"maxModels": 2, "options": {"ctx-size": 256, "temp": 0.5, "warmup": False}}
     assert await data(at, "PATCH", "/api/llama-server/options", body) == answer
@@ -223,7 +223,7 @@ async def test_options_for_every_model_are_checked_and_remembered(at: House) -> 
     assert await data(at, "GET", "/api/llama-server/options") == answer
 
 
-async def test_files_of_the_models_directory_with_their_memory(at: House) -> None:
+async def test_files_of_the_models_directory_with_their_memory(at: ServiceHarness) -> None:
     found = await data(at, "GET", "/api/models-directory")
     assert found["directory"] == str(at.models_dir)
     assert {model["name"] for model in found["models"]} >= {"chat.gguf", "embed.gguf"}
@@ -233,7 +233,7 @@ async def test_files_of_the_models_directory_with_their_memory(at: House) -> Non
 # --- the preset in force --------------------------------------------------------------------------
 
 
-async def test_every_source_of_an_option_has_its_rank(at: House) -> None:
+async def test_every_source_of_an_option_has_its_rank(at: ServiceHarness) -> None:
     await data(at, "PATCH", "/api/llama-server/options", {"options": {"threads": 2, "b": 64, "temp": 0.1}})
     await data(at, "PUT", "/api/presets/a", {"config": {**GROUPED, "*": {"temp": 0.5, "c": 1, "b": 128}}})
     started = await data(at, "POST", "/api/llama-server/preset", {"preset": "a"})
@@ -259,7 +259,7 @@ async def test_every_source_of_an_option_has_its_rank(at: House) -> None:
     assert len([item for item in given if item.startswith("--temp")]) == 1
 
 
-async def test_a_changed_preset_loads_anew_only_what_it_changes(at: House) -> None:
+async def test_a_changed_preset_loads_anew_only_what_it_changes(at: ServiceHarness) -> None:
     await data(at, "PUT", "/api/presets/a", {"config": {"chat": {"c": 512}, "slow": {"c": 512}}})
     await data(at, "POST", "/api/llama-server/preset", {"preset": "a"})
     for slug in ("chat", "slow", "embed"):
@@ -276,7 +276,7 @@ async def test_a_changed_preset_loads_anew_only_what_it_changes(at: House) -> No
     assert runtime(at, "slow").pid == before["slow"]
 
 
-async def test_starting_a_bad_preset_changes_nothing(at: House) -> None:
+async def test_starting_a_bad_preset_changes_nothing(at: ServiceHarness) -> None:
     await data(at, "PUT", "/api/presets/a", {"config": GROUPED})
     await data(at, "POST", "/api/llama-server/preset", {"preset": "a"})
     (at.services.store.presets.directory / "bad.ini").write_text("[*]\nctxsize = 1\n")
@@ -289,7 +289,7 @@ async def test_starting_a_bad_preset_changes_nothing(at: House) -> None:
     assert at.services.configuration.settings.max_models != 1
 
 
-async def test_the_preset_in_force_is_not_deleted_and_keeps_up_with_its_name(at: House) -> None:
+async def test_the_preset_in_force_is_not_deleted_and_keeps_up_with_its_name(at: ServiceHarness) -> None:
     await data(at, "PUT", "/api/presets/a", {"config": GROUPED})
     with at.services.bus.subscribe(PresetChanged) as changes:
         await data(at, "POST", "/api/llama-server/preset", {"preset": "a"})
@@ -309,7 +309,7 @@ async def test_the_preset_in_force_is_not_deleted_and_keeps_up_with_its_name(at:
     assert "preset" not in await data(at, "GET", "/api/llama-server")
 
 
-async def test_a_section_that_names_a_file_is_a_model_under_that_name(at: House, tmp_path: Path) -> None:
+async def test_a_section_that_names_a_file_is_a_model_under_that_name(at: ServiceHarness, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere.gguf"
     elsewhere.write_bytes((at.models_dir / "chat.gguf").read_bytes())
     config = {
@@ -327,7 +327,7 @@ async def test_a_section_that_names_a_file_is_a_model_under_that_name(at: House,
     assert given[given.index("--temp") + 1] == "0.1"
 
 
-async def test_models_marked_for_it_are_loaded_at_the_start(at: House) -> None:
+async def test_models_marked_for_it_are_loaded_at_the_start(at: ServiceHarness) -> None:
     await data(at, "PUT", "/api/presets/a", {"config": {"chat": {"load-on-startup": True}, "slow": {}}})
     await data(at, "POST", "/api/llama-server/preset", {"preset": "a"})
     await until(lambda: runtime(at, "chat").status is ModelStatus.READY)
@@ -338,7 +338,7 @@ async def test_models_marked_for_it_are_loaded_at_the_start(at: House) -> None:
     await until(lambda: runtime(at, "chat").status is ModelStatus.READY)
 
 
-async def test_a_remembered_preset_that_is_broken_is_told_and_mended_by_saving(at: House) -> None:
+async def test_a_remembered_preset_that_is_broken_is_told_and_mended_by_saving(at: ServiceHarness) -> None:
     await data(at, "PUT", "/api/presets/a", {"config": GROUPED})
     await data(at, "POST", "/api/llama-server/preset", {"preset": "a"})
     (at.services.store.presets.directory / "a.ini").write_text("[*]\nctxsize = 1\n")
@@ -350,7 +350,7 @@ async def test_a_remembered_preset_that_is_broken_is_told_and_mended_by_saving(a
     assert (again.name, again.problem) == ("a", None)
 
 
-async def test_an_edit_by_hand_of_the_preset_in_force_is_noticed(at: House) -> None:
+async def test_an_edit_by_hand_of_the_preset_in_force_is_noticed(at: ServiceHarness) -> None:
     file = at.services.store.presets.directory / "a.ini"
     await data(at, "PUT", "/api/presets/a", {"config": {"chat": {"temp": 0.5}, "slow": {"temp": 0.5}}})
     await data(at, "POST", "/api/llama-server/preset", {"preset": "a"})
@@ -366,7 +366,7 @@ async def test_an_edit_by_hand_of_the_preset_in_force_is_noticed(at: House) -> N
     assert (runtime(at, "slow").pid, at.services.active_preset.problem) == (kept, None)
 
 
-def restarted(at: House) -> ActivePreset:
+def restarted(at: ServiceHarness) -> ActivePreset:
     """What a new start of the service would make of the same directory."""
     services = at.services
     return ActivePreset(
@@ -380,7 +380,7 @@ def restarted(at: House) -> ActivePreset:
     )
 
 
-async def test_the_openapi_document_has_every_route(at: House) -> None:
+async def test_the_openapi_document_has_every_route(at: ServiceHarness) -> None:
     async with aiohttp.ClientSession() as http, http.get(f"{at.url}/api/openapi.json") as response:
         document = await response.json()
     assert "put" in document["paths"]["/api/presets/{name}"]

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from api.harness import Client, House, answers, client, house
+from api.harness import Client, ServiceHarness, answers, client, house
 from api.socketio.socket_requests import ACK_REQUESTS, V1_REQUESTS, in_order
 from llama_async_proxy.api.socketio.ack.dialect import ACK
 from llama_async_proxy.api.socketio.contract import Call, Dialect
@@ -19,7 +19,7 @@ from llama_async_proxy.operations.table import OPERATIONS
 
 
 @pytest.fixture
-async def at(tmp_path: Path, model_files: Path) -> AsyncIterator[House]:
+async def at(tmp_path: Path, model_files: Path) -> AsyncIterator[ServiceHarness]:
     async with house(
         tmp_path, model_files, metrics_broadcast_s=0.2, models_feed_s=0.2, logs_feed_s=0.2, engine_broadcast_s=0.2
     ) as at:
@@ -45,7 +45,7 @@ def strict_copy(model: type[msgspec.Struct]) -> type[msgspec.Struct]:
     )
 
 
-async def test_every_v1_event_answers_as_its_model_says(at: House, tmp_path: Path) -> None:
+async def test_every_v1_event_answers_as_its_model_says(at: ServiceHarness, tmp_path: Path) -> None:
     path = tmp_path / "new.gguf"
     path.write_bytes((at.models_dir / "chat.gguf").read_bytes())
     async with client(at) as page:
@@ -59,12 +59,12 @@ async def test_every_v1_event_answers_as_its_model_says(at: House, tmp_path: Pat
         await ask_everything(page, V1, requests)
 
 
-async def test_every_acknowledged_event_answers_as_its_model_says(at: House) -> None:
+async def test_every_acknowledged_event_answers_as_its_model_says(at: ServiceHarness) -> None:
     async with client(at, "/llamaproxws", path="socket.io") as page:
         await ask_everything(page, ACK, ACK_REQUESTS)
 
 
-async def test_whatever_is_heard_is_in_the_table_and_as_its_model_says(at: House, tmp_path: Path) -> None:
+async def test_whatever_is_heard_is_in_the_table_and_as_its_model_says(at: ServiceHarness, tmp_path: Path) -> None:
     path = tmp_path / "new.gguf"
     path.write_bytes((at.models_dir / "chat.gguf").read_bytes())
     async with client(at) as v1, client(at, "/llamaproxws") as ack:
@@ -105,7 +105,7 @@ def test_the_tables_are_whole(dialect: Dialect) -> None:
             assert {call.failure, call.not_found, call.invalid} - {None} <= dialect.codes.keys(), call.event
 
 
-async def test_a_client_may_have_only_so_many_requests_running(at: House, tmp_path: Path) -> None:
+async def test_a_client_may_have_only_so_many_requests_running(at: ServiceHarness, tmp_path: Path) -> None:
     """What is over the bound is refused at once, and nobody else notices."""
     gate = tmp_path / "gate"
     request = {"modelName": "chat", "options": {"fake-gate": str(gate)}}
@@ -124,7 +124,7 @@ async def test_a_client_may_have_only_so_many_requests_running(at: House, tmp_pa
         assert (await flooding.ask("models:list"))["success"]
 
 
-async def test_a_flood_of_log_lines_is_cut_and_counted(at: House) -> None:
+async def test_a_flood_of_log_lines_is_cut_and_counted(at: ServiceHarness) -> None:
     async with client(at) as page, client(at, "/llamaproxws") as ack:
         at.log(*(f"line {i}" for i in range(500)))
         told = await page.until("logs:entry", lambda b: "not shown" in b["data"]["entry"]["message"])
@@ -134,7 +134,7 @@ async def test_a_flood_of_log_lines_is_cut_and_counted(at: House) -> None:
         assert len(page.all("logs:entry")) <= 101
 
 
-async def test_a_status_is_told_once_though_the_model_was_queued_first(at: House) -> None:
+async def test_a_status_is_told_once_though_the_model_was_queued_first(at: ServiceHarness) -> None:
     async with client(at) as page, client(at, "/llamaproxws") as ack:
         await page.ask("config:update", {"config": {"maxModels": 1}})
         await page.ask("models:load", {"modelName": "chat"})
@@ -146,7 +146,7 @@ async def test_a_status_is_told_once_though_the_model_was_queued_first(at: House
         assert [b["status"] for b in ack.all("models:status") if b["modelId"] == "slow"] == ["loading", "loaded"]
 
 
-async def test_log_files_are_read_by_the_names_that_were_listed(at: House) -> None:
+async def test_log_files_are_read_by_the_names_that_were_listed(at: ServiceHarness) -> None:
     at.services.log_files.append([at.line("first"), at.line("second")])
     async with client(at) as page:
         listed = (await page.ask("logs:list-files"))["data"]
@@ -164,7 +164,7 @@ async def test_log_files_are_read_by_the_names_that_were_listed(at: House) -> No
         assert (await page.ask("logs:read-file"))["data"]["content"] == ""
 
 
-async def test_preferences_are_kept_beside_settings_that_hold_at_once(at: House) -> None:
+async def test_preferences_are_kept_beside_settings_that_hold_at_once(at: ServiceHarness) -> None:
     async with client(at) as page:
         changes = {"theme": "dark", "logLevel": "debug", "maxModelsLoaded": 2}
         assert changes.items() <= (await page.ask("settings:update", {"settings": changes}))["data"]["settings"].items()
@@ -175,7 +175,7 @@ async def test_preferences_are_kept_beside_settings_that_hold_at_once(at: House)
         assert (found["theme"], found["logLevel"], found["autoLoadModels"]) == ("dark", "debug", True)
 
 
-async def test_feeds_go_to_their_subscribers_alone_at_the_top_level_and_under_data(at: House) -> None:
+async def test_feeds_go_to_their_subscribers_alone_at_the_top_level_and_under_data(at: ServiceHarness) -> None:
     async with client(at) as page, client(at) as other:
         await page.emit("subscribe", {"type": "subscribe", "data": {"type": "models"}})
         told = await page.until("models_update")
@@ -192,7 +192,7 @@ async def test_feeds_go_to_their_subscribers_alone_at_the_top_level_and_under_da
         assert page.all("subscribe:result") == []
 
 
-async def test_subscribers_are_told_before_the_service_goes(at: House) -> None:
+async def test_subscribers_are_told_before_the_service_goes(at: ServiceHarness) -> None:
     async with client(at) as page:
         await page.ask("subscribe", {"type": "metrics"})
         await at.sockets.close()
@@ -200,7 +200,7 @@ async def test_subscribers_are_told_before_the_service_goes(at: House) -> None:
         assert (told["code"], told["reconnect"], told["retryIn"]) == ("SERVICE_UNAVAILABLE", True, 1000)
 
 
-async def test_metrics_of_the_acknowledged_dialect_stop_when_unsubscribed(at: House) -> None:
+async def test_metrics_of_the_acknowledged_dialect_stop_when_unsubscribed(at: ServiceHarness) -> None:
     async with client(at, "/llamaproxws") as page:
         assert (await page.until("metrics:update"))["system"]["memory"]["total"] > 0
         assert (await page.ask("metrics:unsubscribe", {}))["data"] == {"subscribed": False}
@@ -213,7 +213,7 @@ async def test_metrics_of_the_acknowledged_dialect_stop_when_unsubscribed(at: Ho
         await page.until("metrics:update", lambda _: len(page.all("metrics:update")) > count + 1)
 
 
-async def test_refusals_of_the_acknowledged_dialect(at: House) -> None:
+async def test_refusals_of_the_acknowledged_dialect(at: ServiceHarness) -> None:
     async with client(at, "/llamaproxws") as page:
         for event, payload, code in (
             ("models:load", {"id": "nobody"}, "MODEL_NOT_FOUND"),
@@ -242,7 +242,7 @@ async def test_refusals_of_the_acknowledged_dialect(at: House) -> None:
         assert answer["data"]["restartRequired"] is True
 
 
-async def test_a_model_is_announced_by_its_slug(at: House) -> None:
+async def test_a_model_is_announced_by_its_slug(at: ServiceHarness) -> None:
     async with client(at, "/llamaproxws") as page, client(at, "/llamaproxws") as other:
         assert (await page.ask("models:load", {"id": "chat"}))["data"]["status"] == "loaded"
         assert await other.until("models:loaded") == {"modelId": "chat"}
@@ -254,7 +254,7 @@ async def test_a_model_is_announced_by_its_slug(at: House) -> None:
         assert await other.until("models:unloaded") == {"modelId": "chat"}
 
 
-async def test_coming_and_going_is_told_to_the_others(at: House) -> None:
+async def test_coming_and_going_is_told_to_the_others(at: ServiceHarness) -> None:
     async with client(at, "/llamaproxws") as page:
         async with client(at, "/llamaproxws") as other:
             own_id = other.socket.get_sid("/llamaproxws")

@@ -8,16 +8,16 @@ import aiohttp
 import pytest
 import socketio
 
-from api.harness import House, answers, client, house
+from api.harness import ServiceHarness, answers, client, house
 
 
 @pytest.fixture
-async def at(tmp_path: Path, model_files: Path) -> AsyncIterator[House]:
+async def at(tmp_path: Path, model_files: Path) -> AsyncIterator[ServiceHarness]:
     async with house(tmp_path, model_files, allowed_origins=("http://friend.example",)) as at:
         yield at
 
 
-async def test_both_paths_serve_both_namespaces_over_both_transports(at: House) -> None:
+async def test_both_paths_serve_both_namespaces_over_both_transports(at: ServiceHarness) -> None:
     for path in ("llamaproxws", "socket.io"):
         for transport in ("websocket", "polling"):
             async with client(at, "/", path=path, transport=transport) as v1:
@@ -27,7 +27,7 @@ async def test_both_paths_serve_both_namespaces_over_both_transports(at: House) 
                 assert len((await ui.until("snapshot"))["data"]["models"]) == 4
 
 
-async def test_a_polling_client_is_upgraded(at: House) -> None:
+async def test_a_polling_client_is_upgraded(at: ServiceHarness) -> None:
     polling = socketio.AsyncClient(reconnection=False)
     await polling.connect(at.url, socketio_path="llamaproxws")
     assert polling.transport() == "websocket"
@@ -36,7 +36,7 @@ async def test_a_polling_client_is_upgraded(at: House) -> None:
     await polling.disconnect()
 
 
-async def test_clients_and_messages_are_counted_until_they_leave(at: House) -> None:
+async def test_clients_and_messages_are_counted_until_they_leave(at: ServiceHarness) -> None:
     meter = at.services.connections
     async with client(at) as first, client(at, "/ui"):
         await first.ask("models:list")
@@ -47,13 +47,13 @@ async def test_clients_and_messages_are_counted_until_they_leave(at: House) -> N
             await asyncio.sleep(0.01)
 
 
-async def test_an_unknown_namespace_is_refused(at: House) -> None:
+async def test_an_unknown_namespace_is_refused(at: ServiceHarness) -> None:
     with pytest.raises(socketio.exceptions.ConnectionError):
         async with client(at, "/nowhere"):
             pass
 
 
-async def test_origins_are_judged_on_every_transport(at: House) -> None:
+async def test_origins_are_judged_on_every_transport(at: ServiceHarness) -> None:
     url = f"{at.url}/socket.io/?EIO=4&transport="
     for origin, status in ((at.url, 200), ("http://friend.example", 200), ("http://evil.example", 403), ("null", 403)):
         async with at.http.get(f"{url}polling", headers={"Origin": origin}) as response:
@@ -67,7 +67,7 @@ async def test_origins_are_judged_on_every_transport(at: House) -> None:
         assert (await socket.receive_str()).startswith("0{")
 
 
-async def test_a_packet_that_is_none_ends_that_connection_alone(at: House) -> None:
+async def test_a_packet_that_is_none_ends_that_connection_alone(at: ServiceHarness) -> None:
     async with client(at) as bystander:
         for bad in ("4x", "42[", "42{}", "42[]", "4" + "2" * 200, "42" + "[" * 100_000):
             url = f"{at.url}/llamaproxws/?EIO=4&transport=websocket"
@@ -83,7 +83,7 @@ async def test_a_packet_that_is_none_ends_that_connection_alone(at: House) -> No
         assert (await bystander.ask("models:list"))["success"]
 
 
-async def test_a_burst_over_polling_is_not_cut_off(at: House) -> None:
+async def test_a_burst_over_polling_is_not_cut_off(at: ServiceHarness) -> None:
     """More packets than the library takes by default, in one request."""
     async with client(at, transport="polling") as busy:
         for i in range(200):
@@ -92,7 +92,7 @@ async def test_a_burst_over_polling_is_not_cut_off(at: House) -> None:
             await busy.until("llama:status:result", answers(str(i)))
 
 
-async def test_a_flood_of_one_client_leaves_the_others_served(at: House) -> None:
+async def test_a_flood_of_one_client_leaves_the_others_served(at: ServiceHarness) -> None:
     async with client(at) as flooding, client(at) as other:
         for _ in range(500):
             await flooding.emit("models:list")
@@ -101,7 +101,9 @@ async def test_a_flood_of_one_client_leaves_the_others_served(at: House) -> None
 
 
 @pytest.mark.parametrize("transport", ["websocket", "polling"])
-async def test_closing_ends_the_transport_without_a_goodbye_of_the_namespace(at: House, transport: str) -> None:
+async def test_closing_ends_the_transport_without_a_goodbye_of_the_namespace(
+    at: ServiceHarness, transport: str
+) -> None:
     """A client told to go by its namespace stays away; one that lost its transport comes back by itself."""
     url = f"{at.url}/llamaproxws/?EIO=4&transport="
     received = await (_over_websocket if transport == "websocket" else _over_polling)(at, url + transport)
@@ -110,7 +112,7 @@ async def test_closing_ends_the_transport_without_a_goodbye_of_the_namespace(at:
     assert at.services.connections.clients == 0
 
 
-async def _over_websocket(at: House, url: str) -> list[str]:
+async def _over_websocket(at: ServiceHarness, url: str) -> list[str]:
     async with at.http.ws_connect(url) as socket:
         await socket.send_str("40")
         while not (await socket.receive_str()).startswith("40"):
@@ -123,7 +125,7 @@ async def _over_websocket(at: House, url: str) -> list[str]:
         return received
 
 
-async def _over_polling(at: House, url: str) -> list[str]:
+async def _over_polling(at: ServiceHarness, url: str) -> list[str]:
     async with at.http.get(url) as response:
         sid = (await response.text()).partition('"sid":"')[2].partition('"')[0]
     async with at.http.post(f"{url}&sid={sid}", data="40") as response:
@@ -136,12 +138,12 @@ async def _over_polling(at: House, url: str) -> list[str]:
     return (await waiting).split("\x1e")
 
 
-async def _poll(at: House, url: str) -> str:
+async def _poll(at: ServiceHarness, url: str) -> str:
     async with at.http.get(url) as response:
         return await response.text()
 
 
-async def test_closing_ends_what_is_being_answered(at: House, tmp_path: Path) -> None:
+async def test_closing_ends_what_is_being_answered(at: ServiceHarness, tmp_path: Path) -> None:
     async with client(at) as waiting:
         gate = {"modelName": "chat", "options": {"fake-gate": str(tmp_path / "never")}}
         await waiting.emit("models:load", gate)

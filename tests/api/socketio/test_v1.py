@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from api.harness import Client, House, answers, client, house
+from api.harness import Client, ServiceHarness, answers, client, house
 from llama_async_proxy.api.socketio.v1 import schema as wire
 from llama_async_proxy.api.socketio.v1.dialect import V1
 from llama_async_proxy.events import EngineChanged, ScanProgressed
@@ -18,13 +18,13 @@ from llama_async_proxy.records.machine import GpuSample
 
 
 @pytest.fixture
-async def at(tmp_path: Path, model_files: Path) -> AsyncIterator[House]:
+async def at(tmp_path: Path, model_files: Path) -> AsyncIterator[ServiceHarness]:
     async with house(tmp_path, model_files, metrics_broadcast_s=0.05) as at:
         yield at
 
 
 @pytest.fixture
-async def page(at: House) -> AsyncIterator[Client]:
+async def page(at: ServiceHarness) -> AsyncIterator[Client]:
     async with client(at) as connected:
         yield connected
 
@@ -44,7 +44,7 @@ async def model_of(page: Client, name: str) -> Any:
 # --- envelopes --------------------------------------------------------------------------------------------------------
 
 
-async def test_a_flat_request_is_answered_on_its_result_event(page: Client, at: House) -> None:
+async def test_a_flat_request_is_answered_on_its_result_event(page: Client, at: ServiceHarness) -> None:
     before_ms = at.services.now_ms()
     await page.emit("models:list", {"requestId": "req_1", "timestamp": 1})
     answer = await page.until("models:list:result")
@@ -163,7 +163,7 @@ async def test_what_nobody_expected_is_the_events_own_failure_with_a_trace(
 # --- models -----------------------------------------------------------------------------------------------------------
 
 
-async def test_models_have_the_documented_fields(page: Client, at: House) -> None:
+async def test_models_have_the_documented_fields(page: Client, at: ServiceHarness) -> None:
     model = await model_of(page, "chat")
     path = at.models_dir / "chat.gguf"
     assert isinstance(model["id"], int)
@@ -174,7 +174,7 @@ async def test_models_have_the_documented_fields(page: Client, at: House) -> Non
 
 
 async def test_a_model_is_created_changed_and_deleted_and_everybody_is_told(
-    at: House, page: Client, tmp_path: Path
+    at: ServiceHarness, page: Client, tmp_path: Path
 ) -> None:
     path = tmp_path / "new.gguf"
     path.write_bytes((at.models_dir / "chat.gguf").read_bytes())
@@ -202,7 +202,7 @@ async def test_a_model_is_created_changed_and_deleted_and_everybody_is_told(
     assert path.exists()
 
 
-async def test_wrong_payloads_name_the_field_as_the_client_spelled_it(page: Client, at: House) -> None:
+async def test_wrong_payloads_name_the_field_as_the_client_spelled_it(page: Client, at: ServiceHarness) -> None:
     model_id = (await model_of(page, "chat"))["id"]
     path = str(at.models_dir / "chat.gguf")
     for event, payload, field in (
@@ -237,7 +237,7 @@ async def test_wrong_payloads_name_the_field_as_the_client_spelled_it(page: Clie
         assert answer["error"]["message"].startswith(f"{field}: "), answer["error"]
 
 
-async def test_what_cannot_be_done_has_the_events_own_code(page: Client, at: House) -> None:
+async def test_what_cannot_be_done_has_the_events_own_code(page: Client, at: ServiceHarness) -> None:
     chat = await model_of(page, "chat")
     unknown = 10**6
     new = {"name": "x", "model_path": chat["model_path"]}
@@ -262,7 +262,7 @@ async def test_what_cannot_be_done_has_the_events_own_code(page: Client, at: Hou
     assert_refused(await page.ask("models:scan"), "SCAN_MODELS_FAILED", "/nonexistent")
 
 
-async def test_a_load_tells_everybody_each_change_of_status(at: House, page: Client) -> None:
+async def test_a_load_tells_everybody_each_change_of_status(at: ServiceHarness, page: Client) -> None:
     model_id = (await model_of(page, "chat"))["id"]
     async with client(at) as other:
         answer = await page.ask("models:load", {"modelId": model_id, "options": {"fake-progress": 50}})
@@ -285,7 +285,7 @@ async def test_a_failed_load_is_told_with_its_reason(page: Client) -> None:
     assert (await model_of(page, "chat"))["status"] == "error"
 
 
-async def test_a_scan_and_a_cleanup_count(at: House, page: Client) -> None:
+async def test_a_scan_and_a_cleanup_count(at: ServiceHarness, page: Client) -> None:
     (at.models_dir / "more.gguf").write_bytes((at.models_dir / "chat.gguf").read_bytes())
     (at.models_dir / "cut.gguf").write_bytes((at.models_dir / "chat.gguf").read_bytes()[:3000])
     counts = {"scanned": 1, "updated": 0, "total": 5, "failed": 1}
@@ -296,7 +296,7 @@ async def test_a_scan_and_a_cleanup_count(at: House, page: Client) -> None:
     assert (await page.until("models:deleted"))["data"]["modelName"] == "more"
 
 
-async def test_a_long_scan_tells_how_far_it_is_but_not_every_file(at: House, page: Client) -> None:
+async def test_a_long_scan_tells_how_far_it_is_but_not_every_file(at: ServiceHarness, page: Client) -> None:
     for done in range(1000):
         at.services.bus.publish(ScanProgressed(done, 1000))
     assert (await page.until("models:scan-progress"))["data"] == {"done": 0, "total": 1000}
@@ -323,7 +323,7 @@ async def test_metrics_come_by_themselves_while_clients_are_connected(page: Clie
     await page.until("metrics:update", lambda _: len(page.all("metrics:update")) > count)
 
 
-async def test_history_is_newest_first_and_bounded(at: House, page: Client) -> None:
+async def test_history_is_newest_first_and_bounded(at: ServiceHarness, page: Client) -> None:
     start = at.services.now_ms() - 60_000
     for moment in (start, start + 1000, start + 2000):
         sample = await at.services.sampler.now()
@@ -349,7 +349,7 @@ def test_several_gpus_are_summed_over_those_that_tell() -> None:
 # --- configuration and engine -----------------------------------------------------------------------------------------
 
 
-async def test_the_configuration_can_be_sent_back_as_it_came(page: Client, at: House) -> None:
+async def test_the_configuration_can_be_sent_back_as_it_came(page: Client, at: ServiceHarness) -> None:
     config = (await page.ask("config:get"))["data"]["config"]
     assert config["baseModelsPath"] == str(at.models_dir)
     assert {"ctx_size", "threads", "serverPath", "logLevel", "server", "llama"} <= set(config)
@@ -360,7 +360,7 @@ async def test_the_configuration_can_be_sent_back_as_it_came(page: Client, at: H
     assert (await page.ask("config:get"))["data"]["config"]["threads"] == 3
 
 
-async def test_the_engine_is_stopped_and_started_and_everybody_is_told_once(at: House, page: Client) -> None:
+async def test_the_engine_is_stopped_and_started_and_everybody_is_told_once(at: ServiceHarness, page: Client) -> None:
     status = (await page.ask("llama:status"))["data"]
     assert status == {"status": "running", "port": 3000, "url": "http://127.0.0.1:3000", "mode": "router"}
     async with client(at) as other:
@@ -386,7 +386,9 @@ async def test_a_restart_answers_as_a_start(page: Client) -> None:
     assert (answer["event"], answer["requestId"], answer["data"]["success"]) == ("llama:start:result", "again", True)
 
 
-async def test_a_model_that_dies_is_a_server_event_but_no_change_of_the_engines_status(at: House, page: Client) -> None:
+async def test_a_model_that_dies_is_a_server_event_but_no_change_of_the_engines_status(
+    at: ServiceHarness, page: Client
+) -> None:
     state = at.services.engine.state
     at.services.bus.publish(EngineChanged(EngineEventType.CLOSED, state, "exit code 9", 1))
     told = await page.until("llama:server-event")
@@ -395,7 +397,9 @@ async def test_a_model_that_dies_is_a_server_event_but_no_change_of_the_engines_
     assert page.all("llama:status") == []
 
 
-async def test_an_acknowledged_connection_is_established_for_that_client_alone(at: House, page: Client) -> None:
+async def test_an_acknowledged_connection_is_established_for_that_client_alone(
+    at: ServiceHarness, page: Client
+) -> None:
     async with client(at) as other:
         await page.emit("connection:ack", {})
         told = await page.until("connection:established")

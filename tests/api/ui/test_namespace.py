@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from api.harness import Client, House, client, house
+from api.harness import Client, ServiceHarness, client, house
 from llama_async_proxy.api.ui import schema
 from llama_async_proxy.events import RequestsFinished
-from llama_async_proxy.inference.request_log import Account
+from llama_async_proxy.inference.request_log import RequestLogEntry
 from llama_async_proxy.operations.table import OPERATIONS
 from llama_async_proxy.records.requests import RequestRecord
 
@@ -21,13 +21,13 @@ PROTOCOL = Path(__file__).parents[3] / "frontend/src/lib/protocol.ts"
 
 
 @pytest.fixture
-async def at(tmp_path: Path, model_files: Path) -> AsyncIterator[House]:
+async def at(tmp_path: Path, model_files: Path) -> AsyncIterator[ServiceHarness]:
     async with house(tmp_path, model_files, sample_watched_s=0.05) as at:
         yield at
 
 
 @pytest.fixture
-async def page(at: House) -> AsyncIterator[Client]:
+async def page(at: ServiceHarness) -> AsyncIterator[Client]:
     async with client(at, "/ui") as connected:
         yield connected
 
@@ -39,7 +39,7 @@ def record(id_: str) -> RequestRecord:
 # --- topics -----------------------------------------------------------------------------------------------------------
 
 
-async def test_models_are_a_snapshot_then_what_changes(at: House, page: Client) -> None:
+async def test_models_are_a_snapshot_then_what_changes(at: ServiceHarness, page: Client) -> None:
     assert await page.ask("join", {"topic": "models"}) == {"ok": True, "data": None}
     snapshot = await page.until("snapshot")
     assert snapshot["topic"] == "models"
@@ -69,7 +69,7 @@ async def test_a_thousand_steps_of_progress_are_a_few_deltas(page: Client, tmp_p
     assert len(page.all("delta")) < 100
 
 
-async def test_metrics_come_at_the_watched_pace_while_somebody_is_joined(at: House, page: Client) -> None:
+async def test_metrics_come_at_the_watched_pace_while_somebody_is_joined(at: ServiceHarness, page: Client) -> None:
     settings = at.services.configuration.settings
     assert at.services.sampler.interval_s == settings.sample_idle_s
     await page.ask("join", {"topic": "metrics"})
@@ -93,7 +93,7 @@ async def test_metrics_come_at_the_watched_pace_while_somebody_is_joined(at: Hou
             await asyncio.sleep(0.01)
 
 
-async def test_who_comes_back_to_the_metrics_gets_the_gap(at: House, page: Client) -> None:
+async def test_who_comes_back_to_the_metrics_gets_the_gap(at: ServiceHarness, page: Client) -> None:
     await page.ask("join", {"topic": "metrics"})
     first = await page.until("delta")
     await page.until("delta", lambda d: d["seq"] > first["seq"])
@@ -104,7 +104,7 @@ async def test_who_comes_back_to_the_metrics_gets_the_gap(at: House, page: Clien
         assert back.all("snapshot") == []
 
 
-async def test_finished_requests_are_told_and_remembered(at: House, page: Client) -> None:
+async def test_finished_requests_are_told_and_remembered(at: ServiceHarness, page: Client) -> None:
     await page.ask("join", {"topic": "requests"})
     assert (await page.until("snapshot"))["data"] == {"records": []}
     for i in range(60):
@@ -117,9 +117,9 @@ async def test_finished_requests_are_told_and_remembered(at: House, page: Client
     assert records[0]["totalMs"] == 12.5
 
 
-async def test_requests_in_flight_are_told_until_they_end(at: House, page: Client) -> None:
+async def test_requests_in_flight_are_told_until_they_end(at: ServiceHarness, page: Client) -> None:
     assert await snapshot_of(page, "live") == {"live": []}
-    account = Account("127.0.0.1", "/completion", "r1")
+    account = RequestLogEntry("127.0.0.1", "/completion", "r1")
     at.services.live.add(account, lambda _: None)
     told = await page.until("delta", lambda d: d["items"][-1])
     assert [(one["id"], one["phase"]) for one in told["items"][-1]] == [("r1", "queued")]
@@ -151,7 +151,7 @@ async def snapshot_of(page: Client, topic: str) -> Any:
     return page.all("snapshot")[-1]["data"]
 
 
-async def test_the_engine_is_told_with_its_settings(at: House, page: Client, tmp_path: Path) -> None:
+async def test_the_engine_is_told_with_its_settings(at: ServiceHarness, page: Client, tmp_path: Path) -> None:
     await page.ask("join", {"topic": "engine"})
     engine = (await page.until("snapshot"))["data"]["engine"]
     assert (engine["status"], engine["modelsDir"]) == ("running", str(at.models_dir))
@@ -162,7 +162,7 @@ async def test_the_engine_is_told_with_its_settings(at: House, page: Client, tmp
     await page.until("delta", lambda d: d["items"][-1]["modelsDir"] == str(tmp_path))
 
 
-async def test_nothing_comes_after_leaving(at: House, page: Client) -> None:
+async def test_nothing_comes_after_leaving(at: ServiceHarness, page: Client) -> None:
     async with client(at, "/ui") as other:
         for each in (page, other):
             await each.ask("join", {"topic": "requests"})

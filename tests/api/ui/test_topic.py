@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from llama_async_proxy.api.socketio.emitter import Outlet
+from llama_async_proxy.api.socketio.emitter import Emitter
 from llama_async_proxy.api.ui.topic import Topic
 
 FIRST = 1000
@@ -47,7 +47,7 @@ class State:
 
     def __init__(self, wires: Wires, *, lossy: bool) -> None:
         self.values: dict[str, int] = {}
-        outlet = Outlet(wires, "/ui")
+        outlet = Emitter(wires, "/ui")
         self.topic = Topic("state", outlet, lambda: dict(self.values), interval_s=0.01, lossy=lossy, first_seq=FIRST)
 
     def set(self, key: str, value: int) -> None:

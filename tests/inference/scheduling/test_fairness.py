@@ -11,7 +11,7 @@ from itertools import combinations, count
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llama_async_proxy.inference.scheduling.policy import Capacity, Group, Limits, Plan, Resident, plan
+from llama_async_proxy.inference.scheduling.policy import Capacity, Group, Limits, LoadedModel, Plan, plan
 from llama_async_proxy.inference.scheduling.queue import Queue, Terms
 from llama_async_proxy.records.runtime import NO_MEMORY, MemoryUse
 
@@ -91,9 +91,9 @@ class World:
     def _look(self, _: object) -> None:
         """Time alone has changed something."""
 
-    def residents(self) -> list[Resident]:
+    def residents(self) -> list[LoadedModel]:
         return [
-            Resident(
+            LoadedModel(
                 model_id,
                 self._used[model_id],
                 self._turns.get(model_id),

@@ -8,7 +8,7 @@ from inference.scheduling.test_snapshot import AT, Engine
 from llama_async_proxy.events import Event, EventBus, ModelRuntimeChanged
 from llama_async_proxy.inference.scheduling.lease import Lease
 from llama_async_proxy.inference.scheduling.leases import Leases
-from llama_async_proxy.inference.scheduling.model_states import Runtimes
+from llama_async_proxy.inference.scheduling.model_states import ModelStates
 from llama_async_proxy.inference.scheduling.policy import Wait
 from llama_async_proxy.inference.scheduling.queue import Queue
 from llama_async_proxy.records.runtime import ModelRuntime, ModelStatus, QueueState
@@ -32,7 +32,7 @@ class Line:
 
     def __init__(self) -> None:
         self.engine, self.queue, self.leases, self.paper = Engine(), Queue[Lease](), Leases(), Paper()
-        self.runtimes = Runtimes(self.engine, self.queue, self.leases, self.paper)
+        self.runtimes = ModelStates(self.engine, self.queue, self.leases, self.paper)
         self.engine.set(1, ModelStatus.READY, endpoint=AT)
         self.first = self.join(2)
         self.runtimes.waits = {2: Wait.FOR_PLACE}

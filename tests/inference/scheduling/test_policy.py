@@ -13,9 +13,9 @@ from llama_async_proxy.inference.scheduling.policy import (
     Decision,
     Group,
     Limits,
+    LoadedModel,
     Obstacle,
     Refusal,
-    Resident,
     Wait,
     Waiter,
     closing_times,
@@ -27,14 +27,14 @@ from llama_async_proxy.inference.scheduling.policy import (
 )
 from llama_async_proxy.records.runtime import MemoryUse
 
-OLD, MIDDLE, NEW = Resident(1, 10.0), Resident(2, 20.0), Resident(3, 30.0)
-BUSY, PINNED = Resident(4, 0.0, busy=True), Resident(5, 0.0, pinned=True)
-LEAVING = Resident(6, 0.0, leaving=True)
+OLD, MIDDLE, NEW = LoadedModel(1, 10.0), LoadedModel(2, 20.0), LoadedModel(3, 30.0)
+BUSY, PINNED = LoadedModel(4, 0.0, busy=True), LoadedModel(5, 0.0, pinned=True)
+LEAVING = LoadedModel(6, 0.0, leaving=True)
 F = 30.0
 ONE = Limits(1, F)
 
 
-def load(target: int, residents: Sequence[Resident], places: int) -> Decision:
+def load(target: int, residents: Sequence[LoadedModel], places: int) -> Decision:
     return may_load(Waiter(target, 0.0), residents, Limits(places, F))
 
 
@@ -80,14 +80,20 @@ def test_a_model_that_is_being_unloaded_may_come_back_only_when_it_has_left() ->
 
 RESIDENTS = st.lists(
     st.builds(
-        Resident, st.integers(1, 20), st.floats(0, 100), st.floats(0, 100), st.booleans(), st.booleans(), st.booleans()
+        LoadedModel,
+        st.integers(1, 20),
+        st.floats(0, 100),
+        st.floats(0, 100),
+        st.booleans(),
+        st.booleans(),
+        st.booleans(),
     ),
     unique_by=lambda resident: resident.model_id,
 )
 
 
 @given(RESIDENTS, st.integers(0, 10))
-def test_only_idle_unpinned_models_leave_and_just_enough_of_them(residents: list[Resident], limit: int) -> None:
+def test_only_idle_unpinned_models_leave_and_just_enough_of_them(residents: list[LoadedModel], limit: int) -> None:
     decision = load(99, residents, limit)
     if not isinstance(decision, Admission):
         return
@@ -123,8 +129,8 @@ def test_each_model_expires_in_its_own_time() -> None:
 
 def serving(
     model_id: int, turn_s: float, *, busy: bool = True, pinned: bool = False, leaving: bool = False
-) -> Resident:
-    return Resident(model_id, 0.0, turn_s, busy, pinned, leaving)
+) -> LoadedModel:
+    return LoadedModel(model_id, 0.0, turn_s, busy, pinned, leaving)
 
 
 def test_the_longest_wait_is_first_in_line_within_a_priority() -> None:
@@ -164,7 +170,7 @@ def test_nobody_has_to_yield_while_nobody_waits() -> None:
 
 
 def test_a_pinned_model_a_loading_one_and_one_that_leaves_are_not_closed() -> None:
-    residents = [serving(1, 0.0, pinned=True), Resident(2, 0.0, None, busy=True), serving(3, 0.0, leaving=True)]
+    residents = [serving(1, 0.0, pinned=True), LoadedModel(2, 0.0, None, busy=True), serving(3, 0.0, leaving=True)]
     assert closing_times(residents, [Waiter(9, 0.0)], ONE) == {}
 
 
@@ -188,13 +194,13 @@ def test_a_closed_model_opens_again_when_the_others_have_gone() -> None:
 
 
 def test_nobody_is_closed_for_a_model_whose_place_is_being_made_free() -> None:
-    residents = [serving(1, 0.0), Resident(3, 0.0, 0.0, leaving=True)]
+    residents = [serving(1, 0.0), LoadedModel(3, 0.0, 0.0, leaving=True)]
     decided = plan([Waiter(2, 0.0)], residents, Limits(2, F), 100.0)
     assert (decided.closed, decided.waits) == (frozenset(), {2: Wait.FOR_UNLOAD})
 
 
 def test_each_waiting_model_gets_a_place_of_its_own() -> None:
-    idle = [Resident(1, 10.0, 0.0), Resident(2, 20.0, 0.0), Resident(3, 30.0, 0.0)]
+    idle = [LoadedModel(1, 10.0, 0.0), LoadedModel(2, 20.0, 0.0), LoadedModel(3, 30.0, 0.0)]
     assert plan([Waiter(8, 1.0), Waiter(9, 2.0)], idle, Limits(3, F), 40.0).evictions == (1, 2)
     leaving = [replace(resident, leaving=resident.model_id != 3) for resident in idle]
     assert plan([Waiter(8, 1.0), Waiter(9, 2.0)], leaving, Limits(3, F), 41.0).evictions == ()
@@ -208,7 +214,7 @@ def test_only_who_can_never_get_a_place_is_refused() -> None:
 # --- memory -------------------------------------------------------------------------------------
 
 
-def sized(resident: Resident, host: int, gpu: int = 0) -> Resident:
+def sized(resident: LoadedModel, host: int, gpu: int = 0) -> LoadedModel:
     return replace(resident, memory=MemoryUse(host, gpu))
 
 
@@ -259,7 +265,7 @@ SIZED_RESIDENTS = st.lists(
     st.builds(
         lambda resident, host, gpu: sized(resident, host, gpu),
         st.builds(
-            Resident,
+            LoadedModel,
             st.integers(10, 30),
             st.floats(0, 100),
             st.floats(0, 100),
@@ -275,7 +281,7 @@ SIZED_RESIDENTS = st.lists(
 
 
 @given(SIZED_RESIDENTS, st.integers(1, 20), st.integers(0, 12), st.integers(0, 4))
-def test_whoever_leaves_for_memory_had_to(residents: list[Resident], host: int, gpu: int, places: int) -> None:
+def test_whoever_leaves_for_memory_had_to(residents: list[LoadedModel], host: int, gpu: int, places: int) -> None:
     limits = replace(MEMORY, max_models=places)
     target = wanting(host, gpu)
     decision = may_load(target, residents, limits)

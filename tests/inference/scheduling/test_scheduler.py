@@ -12,14 +12,14 @@ import pytest
 
 from llama_async_proxy.errors import DeadlineExceeded, InvalidInput, LoadFailed, Overloaded, ServiceError, Unavailable
 from llama_async_proxy.events import EventBus, ModelRuntimeChanged, SettingsChanged
-from llama_async_proxy.inference.scheduling.scheduler import Residency
+from llama_async_proxy.inference.scheduling.scheduler import ModelScheduler
 from llama_async_proxy.records.models import Model
 from llama_async_proxy.records.options import OptionValue
 from llama_async_proxy.records.runtime import Endpoint, LaunchSpec, ModelRuntime, ModelStatus
 from support.upstream import RunningEngine, make_model, make_settings, make_spec
 
 
-class House:
+class ServiceHarness:
     """Models 1 to 4, their engine and residency, with the watching task running."""
 
     def __init__(self, **settings: Any) -> None:
@@ -31,7 +31,7 @@ class House:
         self.spec_error: ServiceError | None = None
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[House]:
+    async def running(self) -> AsyncIterator[ServiceHarness]:
         self.engine = RunningEngine(self.bus, {m.id: Endpoint("127.0.0.1", 10_000 + m.id) for m in self.models})
         self.residency = self.build()
         background = [asyncio.create_task(self.residency.run()), asyncio.create_task(self._collect())]
@@ -41,8 +41,8 @@ class House:
             task.cancel()
         await asyncio.gather(*background, return_exceptions=True)
 
-    def build(self) -> Residency:
-        return Residency(
+    def build(self) -> ModelScheduler:
+        return ModelScheduler(
             self.engine,
             settings=lambda: self.settings,
             models=lambda: self.models,
@@ -82,13 +82,13 @@ class House:
 class Holder:
     """A request that runs until it is told to end, in a task of its own."""
 
-    def __init__(self, house: House, model_id: int) -> None:
+    def __init__(self, house: ServiceHarness, model_id: int) -> None:
         self.revoked: ServiceError | None = None
         self._running = asyncio.Event()
         self._may_end = asyncio.Event()
         self.task = asyncio.create_task(self._hold(house, model_id))
 
-    async def _hold(self, house: House, model_id: int) -> None:
+    async def _hold(self, house: ServiceHarness, model_id: int) -> None:
         async with house.residency.lease(house.model(model_id), self._revoke):
             self._running.set()
             await self._may_end.wait()
@@ -118,7 +118,7 @@ async def settle() -> None:
 
 
 async def test_a_request_loads_its_model_and_learns_where_it_answers() -> None:
-    async with House().running() as house, house.residency.lease(house.model(1)) as lease:
+    async with ServiceHarness().running() as house, house.residency.lease(house.model(1)) as lease:
         assert lease.endpoint == Endpoint("127.0.0.1", 10_001)
         assert lease.load_s is not None
         assert house.used == [1]
@@ -128,7 +128,7 @@ async def test_a_request_loads_its_model_and_learns_where_it_answers() -> None:
 
 
 async def test_a_ready_model_is_leased_at_once() -> None:
-    async with House().running() as house:
+    async with ServiceHarness().running() as house:
         await house.use(1)
         async with house.residency.lease(house.model(1)) as lease:
             assert (lease.queued_s, lease.load_s) == (None, None)
@@ -136,7 +136,7 @@ async def test_a_ready_model_is_leased_at_once() -> None:
 
 
 async def test_many_requests_share_one_load() -> None:
-    async with House().running() as house:
+    async with ServiceHarness().running() as house:
         house.engine.gate.clear()
         requests = [asyncio.create_task(house.use(1)) for _ in range(10)]
         await settle()
@@ -147,7 +147,7 @@ async def test_many_requests_share_one_load() -> None:
 
 
 async def test_the_least_recently_used_idle_model_makes_room() -> None:
-    async with House(max_models=2).running() as house:
+    async with ServiceHarness(max_models=2).running() as house:
         await house.use(1)
         await house.use(2)
         await house.use(1)
@@ -157,7 +157,7 @@ async def test_the_least_recently_used_idle_model_makes_room() -> None:
 
 
 async def test_a_busy_model_is_never_evicted_and_the_next_request_waits_for_it() -> None:
-    async with House(max_models=1).running() as house:
+    async with ServiceHarness(max_models=1).running() as house:
         first = await house.holding(1).started()
         second = house.holding(2)
         await settle()
@@ -170,7 +170,7 @@ async def test_a_busy_model_is_never_evicted_and_the_next_request_waits_for_it()
 
 
 async def test_waiting_requests_are_served_first_come_first_served() -> None:
-    async with House(max_models=1).running() as house:
+    async with ServiceHarness(max_models=1).running() as house:
         first = await house.holding(1).started()
         others = [house.holding(model_id) for model_id in (2, 3, 4)]
         await settle()
@@ -182,7 +182,7 @@ async def test_waiting_requests_are_served_first_come_first_served() -> None:
 
 
 async def test_a_request_for_a_model_that_is_coming_up_does_not_queue_behind_others() -> None:
-    async with House(max_models=2).running() as house:
+    async with ServiceHarness(max_models=2).running() as house:
         busy = await house.holding(1).started()
         house.engine.gate.clear()
         loading = house.holding(2)
@@ -198,7 +198,7 @@ async def test_a_request_for_a_model_that_is_coming_up_does_not_queue_behind_oth
 
 
 async def test_a_client_that_left_the_queue_starts_no_load() -> None:
-    async with House(max_models=1).running() as house:
+    async with ServiceHarness(max_models=1).running() as house:
         first = await house.holding(1).started()
         gone = house.holding(2)
         await settle()
@@ -213,7 +213,7 @@ async def test_a_client_that_left_the_queue_starts_no_load() -> None:
 
 
 async def test_a_load_goes_on_when_the_client_that_began_it_leaves() -> None:
-    async with House().running() as house:
+    async with ServiceHarness().running() as house:
         house.engine.gate.clear()
         began, joined = house.holding(1), house.holding(1)
         await settle()
@@ -225,7 +225,7 @@ async def test_a_load_goes_on_when_the_client_that_began_it_leaves() -> None:
 
 
 async def test_a_model_that_just_came_up_is_not_evicted_before_its_request_began() -> None:
-    async with House(max_models=1).running() as house:
+    async with ServiceHarness(max_models=1).running() as house:
         house.engine.gate.clear()
         first, second = house.holding(1), house.holding(2)
         await settle()
@@ -237,7 +237,7 @@ async def test_a_model_that_just_came_up_is_not_evicted_before_its_request_began
 
 
 async def test_a_place_that_a_crash_frees_is_noticed() -> None:
-    async with House(max_models=1).running() as house:
+    async with ServiceHarness(max_models=1).running() as house:
         await house.residency.load(house.model(1))
         house.engine.gate.clear()
         house.engine._set(1, ModelStatus.LOADING)  # the engine restarts it by itself
@@ -249,7 +249,7 @@ async def test_a_place_that_a_crash_frees_is_noticed() -> None:
 
 
 async def test_waiting_for_a_place_ends_after_the_load_timeout() -> None:
-    async with House(max_models=1, queue_timeout_s=0.05).running() as house:
+    async with ServiceHarness(max_models=1, queue_timeout_s=0.05).running() as house:
         first = await house.holding(1).started()
         with pytest.raises(DeadlineExceeded, match=r"'m2' waited 0\.05 s"):
             await house.use(2)
@@ -257,7 +257,7 @@ async def test_waiting_for_a_place_ends_after_the_load_timeout() -> None:
 
 
 async def test_pinned_models_stay_and_say_so() -> None:
-    async with House(max_models=1).running() as house:
+    async with ServiceHarness(max_models=1).running() as house:
         house.pin(1)
         await house.use(1)
         with pytest.raises(Overloaded, match="pinned"):
@@ -265,7 +265,7 @@ async def test_pinned_models_stay_and_say_so() -> None:
 
 
 async def test_a_failed_load_reaches_every_waiting_request_and_frees_the_place() -> None:
-    async with House(max_models=1).running() as house:
+    async with ServiceHarness(max_models=1).running() as house:
         house.engine.failure = LoadFailed("out of memory", exit_code=1)
         results = await asyncio.gather(*(house.use(1) for _ in range(3)), return_exceptions=True)
         assert [str(result) for result in results] == ["out of memory"] * 3
@@ -274,7 +274,7 @@ async def test_a_failed_load_reaches_every_waiting_request_and_frees_the_place()
 
 
 async def test_loading_on_request_can_be_off() -> None:
-    async with House(load_on_request=False).running() as house:
+    async with ServiceHarness(load_on_request=False).running() as house:
         with pytest.raises(InvalidInput, match="'m1' is not loaded"):
             await house.use(1)
         await house.residency.load(house.model(1))
@@ -282,7 +282,7 @@ async def test_loading_on_request_can_be_off() -> None:
 
 
 async def test_a_request_joins_an_explicit_load_even_then() -> None:
-    async with House(load_on_request=False).running() as house:
+    async with ServiceHarness(load_on_request=False).running() as house:
         house.engine.gate.clear()
         loading = asyncio.create_task(house.residency.load(house.model(1)))
         await settle()
@@ -293,7 +293,7 @@ async def test_a_request_joins_an_explicit_load_even_then() -> None:
 
 
 async def test_unloading_waits_for_running_requests() -> None:
-    async with House(drain_s=5.0).running() as house:
+    async with ServiceHarness(drain_s=5.0).running() as house:
         request = await house.holding(1).started()
         unloading = asyncio.create_task(house.residency.unload(house.model(1)))
         await settle()
@@ -304,7 +304,7 @@ async def test_unloading_waits_for_running_requests() -> None:
 
 
 async def test_unloading_breaks_requests_off_after_the_drain_time() -> None:
-    async with House(drain_s=0.05).running() as house:
+    async with ServiceHarness(drain_s=0.05).running() as house:
         request = await house.holding(1).started()
         await house.residency.unload(house.model(1))
         assert request.task.done()
@@ -313,7 +313,7 @@ async def test_unloading_breaks_requests_off_after_the_drain_time() -> None:
 
 
 async def test_a_request_during_an_unload_waits_and_loads_anew() -> None:
-    async with House(drain_s=5.0).running() as house:
+    async with ServiceHarness(drain_s=5.0).running() as house:
         old = await house.holding(1).started()
         unloading = asyncio.create_task(house.residency.unload(house.model(1)))
         await settle()
@@ -327,7 +327,7 @@ async def test_a_request_during_an_unload_waits_and_loads_anew() -> None:
 
 
 async def test_breaking_off_ends_requests_that_run_and_those_that_wait() -> None:
-    async with House(max_models=2).running() as house:
+    async with ServiceHarness(max_models=2).running() as house:
         running = [await house.holding(model_id).started() for model_id in (1, 1, 2)]
         waiting = house.holding(3)
         await settle()
@@ -337,7 +337,7 @@ async def test_breaking_off_ends_requests_that_run_and_those_that_wait() -> None
 
 
 async def test_draining_lasts_as_long_as_requests_do() -> None:
-    async with House().running() as house:
+    async with ServiceHarness().running() as house:
         request = await house.holding(1).started()
         draining = asyncio.create_task(house.residency.drain(600.0, lambda: False))
         await settle()
@@ -348,7 +348,7 @@ async def test_draining_lasts_as_long_as_requests_do() -> None:
 
 
 async def test_draining_is_bounded_and_can_be_hurried() -> None:
-    async with House().running() as house:
+    async with ServiceHarness().running() as house:
         request = await house.holding(1).started()
         async with asyncio.timeout(30):
             await house.residency.drain(0.01, lambda: False)
@@ -357,7 +357,7 @@ async def test_draining_is_bounded_and_can_be_hurried() -> None:
 
 
 async def test_models_unused_for_the_time_to_live_are_unloaded() -> None:
-    async with House(idle_ttl_s=0.1).running() as house:
+    async with ServiceHarness(idle_ttl_s=0.1).running() as house:
         house.pin(2)
         await house.use(2)
         busy = await house.holding(3).started()
@@ -371,7 +371,7 @@ async def test_models_unused_for_the_time_to_live_are_unloaded() -> None:
 
 
 async def test_a_models_own_time_to_live_replaces_everybodys() -> None:
-    async with House(idle_ttl_s=0.1).running() as house:
+    async with ServiceHarness(idle_ttl_s=0.1).running() as house:
         house.models = tuple(replace(m, options={"idle-ttl": 0}) if m.id == 2 else m for m in house.models)
         await house.use(2)
         await house.use(1)
@@ -387,7 +387,7 @@ async def test_a_models_own_time_to_live_replaces_everybodys() -> None:
 
 
 async def test_many_clients_many_models_one_place_each_gets_an_answer() -> None:
-    async with House(max_models=2).running() as house:
+    async with ServiceHarness(max_models=2).running() as house:
         async with asyncio.timeout(30):
             await asyncio.gather(*(house.use(n % 4 + 1) for n in range(200)))
         assert len(house.residency.loaded()) <= 2
@@ -398,7 +398,7 @@ async def test_many_clients_many_models_one_place_each_gets_an_answer() -> None:
 
 
 async def test_a_waiting_model_is_overtaken_for_the_bound_and_not_longer() -> None:
-    async with House(max_models=1, fairness_s=0.1).running() as house:
+    async with ServiceHarness(max_models=1, fairness_s=0.1).running() as house:
         running = await house.holding(1).started()
         waiting = house.holding(2)
         await settle()
@@ -417,7 +417,7 @@ async def test_a_waiting_model_is_overtaken_for_the_bound_and_not_longer() -> No
 
 
 async def test_endless_overlapping_requests_do_not_keep_another_model_out() -> None:
-    async with House(max_models=1, fairness_s=0.1).running() as house:
+    async with ServiceHarness(max_models=1, fairness_s=0.1).running() as house:
 
         async def overlapping() -> None:
             while True:
@@ -435,7 +435,7 @@ async def test_endless_overlapping_requests_do_not_keep_another_model_out() -> N
 
 
 async def test_a_closed_model_opens_again_when_the_waiting_client_has_left() -> None:
-    async with House(max_models=1, fairness_s=0.0).running() as house:
+    async with ServiceHarness(max_models=1, fairness_s=0.0).running() as house:
         running = await house.holding(1).started()
         waiting = house.holding(2)
         await settle()
@@ -451,7 +451,7 @@ async def test_a_closed_model_opens_again_when_the_waiting_client_has_left() -> 
 
 
 async def test_what_has_queued_for_a_model_is_served_in_one_turn() -> None:
-    async with House(max_models=1).running() as house:
+    async with ServiceHarness(max_models=1).running() as house:
         first = await house.holding(1).started()
         queued = [house.holding(2 + n % 2) for n in range(6)]
         await settle()
@@ -464,7 +464,7 @@ async def test_what_has_queued_for_a_model_is_served_in_one_turn() -> None:
 
 
 async def test_a_full_queue_says_when_to_come_back() -> None:
-    async with House(max_models=1, queue_limit=2, fairness_s=20.0).running() as house:
+    async with ServiceHarness(max_models=1, queue_limit=2, fairness_s=20.0).running() as house:
         running = await house.holding(1).started()
         waiting = [house.holding(2), house.holding(2)]
         await settle()
@@ -478,7 +478,7 @@ async def test_a_full_queue_says_when_to_come_back() -> None:
 
 
 async def test_an_explicit_load_goes_before_requests() -> None:
-    async with House(max_models=1).running() as house:
+    async with ServiceHarness(max_models=1).running() as house:
         running = await house.holding(1).started()
         request = house.holding(2)
         await settle()
@@ -491,7 +491,7 @@ async def test_an_explicit_load_goes_before_requests() -> None:
 
 
 async def test_loading_a_ready_model_does_not_wait_for_others_turns() -> None:
-    async with House(max_models=1, fairness_s=0.0).running() as house:
+    async with ServiceHarness(max_models=1, fairness_s=0.0).running() as house:
         running = await house.holding(1).started()
         waiting = house.holding(2)
         await settle()
@@ -501,7 +501,7 @@ async def test_loading_a_ready_model_does_not_wait_for_others_turns() -> None:
 
 
 async def test_a_waiting_request_knows_its_position_and_leaves_no_trace() -> None:
-    async with House(max_models=1).running() as house:
+    async with ServiceHarness(max_models=1).running() as house:
         running = await house.holding(1).started()
         assert house.residency.runtime(1).queue is None
         waiting = [house.holding(2), house.holding(2), house.holding(3)]
@@ -525,7 +525,7 @@ async def test_a_waiting_request_knows_its_position_and_leaves_no_trace() -> Non
 
 
 async def test_waiting_is_announced_and_so_is_its_end() -> None:
-    async with House(max_models=1).running() as house:
+    async with ServiceHarness(max_models=1).running() as house:
         running = await house.holding(1).started()
         waiting = house.holding(2)
         await settle()
@@ -538,7 +538,7 @@ async def test_waiting_is_announced_and_so_is_its_end() -> None:
 
 
 async def test_a_model_whose_last_client_left_the_queue_is_announced_as_unloaded() -> None:
-    async with House(max_models=1).running() as house:
+    async with ServiceHarness(max_models=1).running() as house:
         running = await house.holding(1).started()
         gone = house.holding(2)
         await settle()
@@ -550,7 +550,7 @@ async def test_a_model_whose_last_client_left_the_queue_is_announced_as_unloaded
 
 
 async def test_a_queued_model_that_cannot_load_is_not_shown_as_queued_for_ever() -> None:
-    async with House(max_models=1).running() as house:
+    async with ServiceHarness(max_models=1).running() as house:
         running = await house.holding(1).started()
         waiting = house.holding(2)
         await settle()
@@ -563,14 +563,14 @@ async def test_a_queued_model_that_cannot_load_is_not_shown_as_queued_for_ever()
 
 
 async def test_a_model_that_loads_at_once_is_never_shown_as_queued() -> None:
-    async with House().running() as house:
+    async with ServiceHarness().running() as house:
         await house.use(1)
         await settle()
         assert [change.runtime.status for change in house.changes] == [ModelStatus.LOADING, ModelStatus.READY]
 
 
 async def test_unloading_a_queued_model_takes_it_out_of_the_queue() -> None:
-    async with House(max_models=1).running() as house:
+    async with ServiceHarness(max_models=1).running() as house:
         running = await house.holding(1).started()
         waiting = house.holding(2)
         await settle()
@@ -582,7 +582,7 @@ async def test_unloading_a_queued_model_takes_it_out_of_the_queue() -> None:
 
 
 async def test_pinning_the_model_others_wait_for_tells_them() -> None:
-    async with House(max_models=1).running() as house:
+    async with ServiceHarness(max_models=1).running() as house:
         running = await house.holding(1).started()
         waiting = house.holding(2)
         await settle()
@@ -593,7 +593,7 @@ async def test_pinning_the_model_others_wait_for_tells_them() -> None:
 
 
 async def test_a_raised_limit_holds_at_once() -> None:
-    async with House(max_models=1).running() as house:
+    async with ServiceHarness(max_models=1).running() as house:
         running = await house.holding(1).started()
         waiting = house.holding(2)
         await settle()
@@ -604,7 +604,7 @@ async def test_a_raised_limit_holds_at_once() -> None:
 
 
 async def test_breaking_off_says_why() -> None:
-    async with House().running() as house:
+    async with ServiceHarness().running() as house:
         request = await house.holding(1).started()
         house.residency.break_off("The engine was stopped.")
         await request.task
@@ -613,7 +613,7 @@ async def test_breaking_off_says_why() -> None:
 
 async def test_clients_that_come_and_go_at_random_leave_nothing_behind() -> None:
     chance = random.Random(1)
-    async with House(max_models=2, fairness_s=0.01).running() as house:
+    async with ServiceHarness(max_models=2, fairness_s=0.01).running() as house:
 
         async def use(model_id: int, for_s: float) -> None:
             async with house.residency.lease(house.model(model_id)):
@@ -634,7 +634,7 @@ async def test_clients_that_come_and_go_at_random_leave_nothing_behind() -> None
 
 
 async def test_who_waited_too_long_leaves_no_trace() -> None:
-    async with House(max_models=1, queue_timeout_s=0.05, fairness_s=0.0).running() as house:
+    async with ServiceHarness(max_models=1, queue_timeout_s=0.05, fairness_s=0.0).running() as house:
         running = await house.holding(1).started()
         with pytest.raises(DeadlineExceeded):
             await house.use(2)

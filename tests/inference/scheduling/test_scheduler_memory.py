@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from inference.scheduling.test_scheduler import House, settle
+from inference.scheduling.test_scheduler import ServiceHarness, settle
 from llama_async_proxy.errors import LoadFailed, NotEnoughMemory, Overloaded, ServiceError
 from llama_async_proxy.inference.scheduling.policy import Capacity
-from llama_async_proxy.inference.scheduling.scheduler import Residency
+from llama_async_proxy.inference.scheduling.scheduler import ModelScheduler
 from llama_async_proxy.records.models import Model
 from llama_async_proxy.records.runtime import LaunchSpec, MemoryUse, ModelStatus
 
@@ -34,10 +34,10 @@ class Ledger:
         return spec if len(self.tried) == 1 else None
 
 
-def house_with(ledger: Ledger, **settings: Any) -> House:
-    class WithMemory(House):
-        def build(self) -> Residency:
-            return Residency(
+def house_with(ledger: Ledger, **settings: Any) -> ServiceHarness:
+    class WithMemory(ServiceHarness):
+        def build(self) -> ModelScheduler:
+            return ModelScheduler(
                 self.engine,
                 settings=lambda: self.settings,
                 models=lambda: self.models,
@@ -110,14 +110,14 @@ async def test_a_load_that_ran_out_of_memory_is_tried_once_more_if_the_user_allo
 
 async def test_models_of_a_group_take_turns_although_there_is_room() -> None:
     groups = {"big": {"models": ["M1", "m2"], "together": False}}
-    async with House(groups=groups).running() as house:
+    async with ServiceHarness(groups=groups).running() as house:
         for model_id in (1, 3, 2):
             await house.use(model_id)
         assert house.engine.calls == [("load", 1), ("load", 3), ("unload", 1), ("load", 2)]
 
 
 async def test_a_pinned_model_of_the_same_group_refuses_the_others() -> None:
-    async with House(groups={"big": {"models": ["m1", "m2"], "together": False}}).running() as house:
+    async with ServiceHarness(groups={"big": {"models": ["m1", "m2"], "together": False}}).running() as house:
         house.pin(1)
         await house.use(1)
         with pytest.raises(Overloaded, match="group"):
@@ -132,7 +132,7 @@ class Revoked:
 
 
 async def test_urgent_requests_are_before_others_of_their_model_and_know_their_position() -> None:
-    async with House(max_models=1).running() as house:
+    async with ServiceHarness(max_models=1).running() as house:
         running = await house.holding(1).started()
         revokes = {priority: Revoked() for priority in (0, -9, 9)}
         served: list[int] = []

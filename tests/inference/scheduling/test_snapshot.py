@@ -5,8 +5,8 @@ from typing import Any
 
 from llama_async_proxy.inference.scheduling.lease import Lease
 from llama_async_proxy.inference.scheduling.leases import Leases
-from llama_async_proxy.inference.scheduling.policy import Resident
-from llama_async_proxy.inference.scheduling.snapshot import Residents
+from llama_async_proxy.inference.scheduling.policy import LoadedModel
+from llama_async_proxy.inference.scheduling.snapshot import LoadedModels
 from llama_async_proxy.records.runtime import NO_MEMORY, Endpoint, MemoryUse, ModelRuntime, ModelStatus
 from support.upstream import make_model, make_settings
 
@@ -34,9 +34,11 @@ class Street:
         self.engine, self.leases = Engine(), Leases()
         self.models = tuple(make_model(n, f"m{n}") for n in (1, 2))
         self.settings = make_settings(idle_ttl_s=60.0)
-        self.residents = Residents(self.engine, self.leases, settings=lambda: self.settings, models=lambda: self.models)
+        self.residents = LoadedModels(
+            self.engine, self.leases, settings=lambda: self.settings, models=lambda: self.models
+        )
 
-    def at(self, now_s: float) -> dict[int, Resident]:
+    def at(self, now_s: float) -> dict[int, LoadedModel]:
         return {resident.model_id: resident for resident in self.residents.at(now_s)}
 
 
@@ -86,7 +88,7 @@ def test_what_is_foretold_counts_until_the_model_is_measured_and_nothing_is_kept
     assert street.at(2.0)[1].memory == MemoryUse(5)
     street.residents.forget(1)
     street.engine.set(1, ModelStatus.LOADING)
-    assert street.at(3.0)[1] == Resident(1, last_used_s=3.0, busy=True, memory=NO_MEMORY, idle_ttl_s=60.0)
+    assert street.at(3.0)[1] == LoadedModel(1, last_used_s=3.0, busy=True, memory=NO_MEMORY, idle_ttl_s=60.0)
 
 
 def test_a_models_own_pin_and_time_to_live_are_told() -> None:

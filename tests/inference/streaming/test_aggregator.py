@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from llama_async_proxy.errors import UpstreamFailed
 from llama_async_proxy.inference.requests.routes import ROUTES
 from llama_async_proxy.inference.streaming import aggregator
-from llama_async_proxy.inference.streaming.aggregator import Answer, NotReassembled
+from llama_async_proxy.inference.streaming.aggregator import Answer, CannotAggregate
 
 CHAT = "/v1/chat/completions"
 PATHS = sorted(route.path for route in ROUTES if route.streams)
@@ -131,12 +131,12 @@ def test_a_stream_that_stops_short_is_a_failure() -> None:
     ],
 )
 def test_what_the_stream_does_not_tell_is_left_to_the_engine(path: str, pieces: tuple[bytes, ...]) -> None:
-    with pytest.raises(NotReassembled):
+    with pytest.raises(CannotAggregate):
         answered(path, *pieces)
 
 
 def test_the_first_event_tells_at_once_that_it_is_in_vain() -> None:
-    with pytest.raises(NotReassembled):
+    with pytest.raises(CannotAggregate):
         aggregator.begin("/v1/messages").feed(event({"type": "message_stop"}, "message_stop"))
 
 
@@ -174,6 +174,6 @@ def test_a_request_becomes_one_for_a_stream(body: bytes) -> None:
 def test_no_stream_crashes_it(path: str, pieces: list[bytes]) -> None:
     try:
         answer = answered(path, *pieces)
-    except (NotReassembled, UpstreamFailed):
+    except (CannotAggregate, UpstreamFailed):
         return
     assert json.loads(answer.body)

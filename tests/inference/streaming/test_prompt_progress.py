@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from llama_async_proxy.inference.requests.routes import Parameters, find, parameters
-from llama_async_proxy.inference.streaming.prompt_progress import HiddenProgress, asking, continues_an_answer
+from llama_async_proxy.inference.streaming.prompt_progress import PromptProgressFilter, asking, continues_an_answer
 from support.upstream import token
 
 PROGRESS = b'data: {"choices":[],"prompt_progress":{"total":9,"processed":0}}\n\n'
@@ -23,7 +23,7 @@ def bare(event: bytes) -> bytes:
 
 
 def shown(*pieces: bytes) -> bytes:
-    hidden = HiddenProgress()
+    hidden = PromptProgressFilter()
     return b"".join(map(hidden.feed, pieces)) + hidden.rest()
 
 
@@ -52,7 +52,7 @@ def test_responses_begin_once(framed: Callable[[bytes], bytes]) -> None:
 
 
 def test_after_the_first_token_nothing_is_taken_out() -> None:
-    hidden = HiddenProgress()
+    hidden = PromptProgressFilter()
     pieces = (chunk(PROGRESS), chunk(TOKEN) + chunk(PROGRESS), chunk(PROGRESS))
     assert [(hidden.feed(piece), hidden.is_over) for piece in pieces] == [
         (b"", False),

@@ -9,7 +9,7 @@ import pytest
 
 from llama_async_proxy.errors import DeadlineExceeded, UpstreamFailed
 from llama_async_proxy.inference.upstream.client import UpstreamClient, UpstreamRequest
-from llama_async_proxy.inference.upstream.connection_pool import Pool
+from llama_async_proxy.inference.upstream.connection_pool import ConnectionPool
 from llama_async_proxy.records.runtime import Endpoint
 from support.upstream import (
     STREAM_HEAD,
@@ -31,7 +31,7 @@ GET = UpstreamRequest("GET", b"/props?x=1")
 @contextlib.contextmanager
 def asking(**limits: float) -> Iterator[UpstreamClient]:
     settings = make_settings(**limits)
-    pool = Pool(lambda: settings)
+    pool = ConnectionPool(lambda: settings)
     yield UpstreamClient(pool)
     pool.close()
 

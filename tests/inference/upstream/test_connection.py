@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from llama_async_proxy.errors import ServiceError
-from llama_async_proxy.inference.upstream.connection import Channel, last_chunks
-from llama_async_proxy.inference.upstream.connection_pool import Pool
+from llama_async_proxy.inference.upstream.connection import UpstreamConnection, last_chunks
+from llama_async_proxy.inference.upstream.connection_pool import ConnectionPool
 from llama_async_proxy.inference.upstream.response_headers import Head
 from support.upstream import Upstream, answers, make_settings, never_answers, says
 
@@ -20,7 +20,7 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + CHUNKS
 class Asker:
     """Asks once, and keeps what it is told."""
 
-    def __init__(self, pool: Pool, upstream: Upstream, *, pieces: bool = False, raw: bool = True) -> None:
+    def __init__(self, pool: ConnectionPool, upstream: Upstream, *, pieces: bool = False, raw: bool = True) -> None:
         self.told: list[str] = []
         self.head_told: Head | None = None
         self.bytes = self.pieces = b""
@@ -36,10 +36,10 @@ class Asker:
             await self._ended
         return self.told[-1]
 
-    def connected(self, channel: Channel) -> None:
+    def connected(self, channel: UpstreamConnection) -> None:
         channel.begin(self, REQUEST, SETTINGS, **self._wants)
 
-    def answer(self, head: Head, body: bytes, channel: Channel) -> None:
+    def answer(self, head: Head, body: bytes, channel: UpstreamConnection) -> None:
         self.head(head, body)
         self._end("answer", channel)
 
@@ -53,24 +53,24 @@ class Asker:
     def piece(self, piece: bytes) -> None:
         self.pieces += piece
 
-    def complete(self, channel: Channel) -> None:
+    def complete(self, channel: UpstreamConnection) -> None:
         self._end("complete", channel)
 
-    def died(self, _: Channel, error: ServiceError) -> None:
+    def died(self, _: UpstreamConnection, error: ServiceError) -> None:
         self._end(f"died: {error}")
 
     def fail(self, error: ServiceError) -> None:
         self.channel.abort()
         self._end(f"failed: {error}")
 
-    def _end(self, word: str, free: Channel | None = None) -> None:
+    def _end(self, word: str, free: UpstreamConnection | None = None) -> None:
         self.told.append(word)
         if free is not None:
             self._pool.keep(free)
         self._ended.set_result(None)
 
 
-async def test_bytes_pass_as_they_are(pool: Pool, upstream: Upstream) -> None:
+async def test_bytes_pass_as_they_are(pool: ConnectionPool, upstream: Upstream) -> None:
     upstream.behaviour = says(CHUNKED)
     asker = Asker(pool, upstream)
     assert await asker.until_end() == "complete"
@@ -79,14 +79,14 @@ async def test_bytes_pass_as_they_are(pool: Pool, upstream: Upstream) -> None:
     assert asker.head_told.is_chunked
 
 
-async def test_who_wants_pieces_is_told_them_too(pool: Pool, upstream: Upstream) -> None:
+async def test_who_wants_pieces_is_told_them_too(pool: ConnectionPool, upstream: Upstream) -> None:
     upstream.behaviour = says(CHUNKED)
     asker = Asker(pool, upstream, pieces=True)
     assert await asker.until_end() == "complete"
     assert (asker.bytes, asker.pieces) == (CHUNKS, b"abc")
 
 
-async def test_a_head_that_is_known_is_not_read_again(pool: Pool, upstream: Upstream) -> None:
+async def test_a_head_that_is_known_is_not_read_again(pool: ConnectionPool, upstream: Upstream) -> None:
     for ending in ("complete", "answer", "answer"):
         asker = Asker(pool, upstream)
         assert await asker.until_end() == ending
@@ -96,7 +96,7 @@ async def test_a_head_that_is_known_is_not_read_again(pool: Pool, upstream: Upst
 
 @pytest.mark.parametrize("beyond", [WHOLE, b"XX"])
 async def test_bytes_beyond_an_answer_fail_it_for_who_would_pass_them_on(
-    pool: Pool, upstream: Upstream, beyond: bytes
+    pool: ConnectionPool, upstream: Upstream, beyond: bytes
 ) -> None:
     upstream.behaviour = says(WHOLE + beyond)
     asker = Asker(pool, upstream, pieces=True)
@@ -108,7 +108,7 @@ async def test_bytes_beyond_an_answer_fail_it_for_who_would_pass_them_on(
     await upstream.until(lambda u: u.open == 0)
 
 
-async def test_closing_tells_who_waits(pool: Pool, upstream: Upstream) -> None:
+async def test_closing_tells_who_waits(pool: ConnectionPool, upstream: Upstream) -> None:
     upstream.behaviour = never_answers
     asker = Asker(pool, upstream)
     await upstream.until(lambda u: len(u.requests) == 1)
@@ -117,7 +117,7 @@ async def test_closing_tells_who_waits(pool: Pool, upstream: Upstream) -> None:
     await upstream.until(lambda u: u.open == 0)
 
 
-async def test_a_channel_that_is_not_read_does_not_expire(pool: Pool, upstream: Upstream) -> None:
+async def test_a_channel_that_is_not_read_does_not_expire(pool: ConnectionPool, upstream: Upstream) -> None:
     upstream.behaviour = never_answers
     asker = Asker(pool, upstream)
     await upstream.until(lambda u: len(u.requests) == 1)
@@ -129,7 +129,7 @@ async def test_a_channel_that_is_not_read_does_not_expire(pool: Pool, upstream: 
     assert (await asker.until_end()).startswith("failed: The model's process does not begin to answer")
 
 
-async def test_a_kept_channel_expires_without_a_word(pool: Pool, upstream: Upstream) -> None:
+async def test_a_kept_channel_expires_without_a_word(pool: ConnectionPool, upstream: Upstream) -> None:
     asker = Asker(pool, upstream)
     await asker.until_end()
     asker.channel.expire()

@@ -9,7 +9,7 @@ import pytest
 
 from llama_async_proxy.errors import UpstreamFailed
 from llama_async_proxy.inference.upstream.client import UpstreamClient, UpstreamRequest
-from llama_async_proxy.inference.upstream.connection_pool import MAX_IDLE, Pool
+from llama_async_proxy.inference.upstream.connection_pool import MAX_IDLE, ConnectionPool
 from support.site import CHAT, STREAM, UpstreamSite
 from support.upstream import (
     JSON_HEAD,
@@ -25,18 +25,18 @@ from support.upstream import (
 GET = UpstreamRequest("GET", b"/props")
 
 
-async def fetch(pool: Pool, upstream: Upstream) -> bytes:
+async def fetch(pool: ConnectionPool, upstream: Upstream) -> bytes:
     async with UpstreamClient(pool).request(upstream.endpoint, GET) as response:
         return b"".join([chunk async for chunk in response])
 
 
-async def test_connections_of_whole_answers_are_kept(pool: Pool, upstream: Upstream) -> None:
+async def test_connections_of_whole_answers_are_kept(pool: ConnectionPool, upstream: Upstream) -> None:
     for _ in range(20):
         await fetch(pool, upstream)
     assert upstream.connections == 1
 
 
-async def test_connections_of_streams_are_not(pool: Pool, upstream: Upstream) -> None:
+async def test_connections_of_streams_are_not(pool: ConnectionPool, upstream: Upstream) -> None:
     upstream.behaviour = streams(token("a"), *LAST_EVENTS)
     for _ in range(3):
         await fetch(pool, upstream)
@@ -60,12 +60,12 @@ async def test_both_ways_of_a_request_share_them() -> None:
         assert site.upstream.connections == 1
 
 
-async def test_only_heads_that_are_looked_up_are_kept(pool: Pool, upstream: Upstream) -> None:
+async def test_only_heads_that_are_looked_up_are_kept(pool: ConnectionPool, upstream: Upstream) -> None:
     await fetch(pool, upstream)
     assert pool.known.find(JSON_HEAD % 2 + b"{}") is None
 
 
-async def test_a_burst_leaves_a_bounded_number_of_connections(pool: Pool, upstream: Upstream) -> None:
+async def test_a_burst_leaves_a_bounded_number_of_connections(pool: ConnectionPool, upstream: Upstream) -> None:
     arrived = 0
     everyone = asyncio.Event()
 
@@ -83,7 +83,7 @@ async def test_a_burst_leaves_a_bounded_number_of_connections(pool: Pool, upstre
 
 
 async def test_idle_connections_are_closed_before_the_engine_would(
-    pool: Pool, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+    pool: ConnectionPool, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("llama_async_proxy.inference.upstream.connection.KEEP_IDLE_S", 0.05)
     await fetch(pool, upstream)
@@ -93,7 +93,7 @@ async def test_idle_connections_are_closed_before_the_engine_would(
 
 
 async def test_one_that_has_idled_for_too_long_is_not_taken(
-    pool: Pool, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
+    pool: ConnectionPool, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("llama_async_proxy.inference.upstream.connection.KEEP_IDLE_S", 0.0)
     await fetch(pool, upstream)
@@ -101,7 +101,7 @@ async def test_one_that_has_idled_for_too_long_is_not_taken(
     assert [request.connection for request in upstream.requests] == [0, 1]
 
 
-async def test_a_prepared_connection_is_taken_once(pool: Pool, upstream: Upstream) -> None:
+async def test_a_prepared_connection_is_taken_once(pool: ConnectionPool, upstream: Upstream) -> None:
     for _ in range(3):
         pool.prepare(upstream.endpoint)
     await upstream.until(lambda u: u.connections == 1)
@@ -111,13 +111,13 @@ async def test_a_prepared_connection_is_taken_once(pool: Pool, upstream: Upstrea
     assert [request.connection for request in upstream.requests] == [0, 1]
 
 
-async def test_a_prepared_connection_may_be_taken_while_it_opens(pool: Pool, upstream: Upstream) -> None:
+async def test_a_prepared_connection_may_be_taken_while_it_opens(pool: ConnectionPool, upstream: Upstream) -> None:
     pool.prepare(upstream.endpoint)
     assert await fetch(pool, upstream) == b'{"ok": true}'
     assert upstream.connections == 1
 
 
-async def test_closing_breaks_off_what_runs(pool: Pool, upstream: Upstream) -> None:
+async def test_closing_breaks_off_what_runs(pool: ConnectionPool, upstream: Upstream) -> None:
     upstream.behaviour = never_answers
     task = asyncio.create_task(fetch(pool, upstream))
     await upstream.until(lambda u: len(u.requests) == 1)
@@ -127,7 +127,7 @@ async def test_closing_breaks_off_what_runs(pool: Pool, upstream: Upstream) -> N
     await upstream.until(lambda u: u.open == 0)
 
 
-async def test_connections_leave_nothing_behind(pool: Pool, upstream: Upstream) -> None:
+async def test_connections_leave_nothing_behind(pool: ConnectionPool, upstream: Upstream) -> None:
     async def ends_with_its_connection(exchange: Exchange) -> None:
         await exchange.send(b"HTTP/1.1 200 OK\r\n\r\nall of it")
         exchange.writer.close()

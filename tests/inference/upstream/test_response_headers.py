@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from llama_async_proxy.inference.upstream.response_headers import Head, KnownHeads
+from llama_async_proxy.inference.upstream.response_headers import Head, ResponseHeaderCache
 
 BODY = b'{"ok":true}'
 HEAD = b"HTTP/1.1 200 OK\r\nServer: llama.cpp\r\nContent-Length: %d\r\nContent-Type: application/json\r\n\r\n"
@@ -18,13 +18,13 @@ def read_head(status: int = 200) -> Head:
 
 
 @pytest.fixture
-def known() -> KnownHeads:
-    heads = KnownHeads()
+def known() -> ResponseHeaderCache:
+    heads = ResponseHeaderCache()
     heads.learn(answer(), read_head())
     return heads
 
 
-def test_a_head_is_known_again_with_another_length(known: KnownHeads) -> None:
+def test_a_head_is_known_again_with_another_length(known: ResponseHeaderCache) -> None:
     body = b'{"longer":"than the first"}'
     found = known.find(answer(body))
     assert found is not None
@@ -47,12 +47,12 @@ def test_a_head_is_known_again_with_another_length(known: KnownHeads) -> None:
     ],
     ids=["incomplete", "too much", "no end", "status", "header", "two lengths", "sign", "nothing"],
 )
-def test_everything_else_is_read_anew(known: KnownHeads, data: bytes) -> None:
+def test_everything_else_is_read_anew(known: ResponseHeaderCache, data: bytes) -> None:
     assert known.find(data) is None
 
 
 def test_of_errors_and_of_heads_with_two_lengths_nothing_is_learnt() -> None:
-    heads = KnownHeads()
+    heads = ResponseHeaderCache()
     refused = answer(head=HEAD.replace(b"200 OK", b"400 Bad Request"))
     heads.learn(refused, read_head(400))
     twice = answer(head=HEAD.replace(b"Content-Type", b"content-length: 11\r\nContent-Type"))
@@ -69,7 +69,7 @@ def stream_head(status: int = 200, *, is_stream: bool = True) -> Head:
 
 
 def test_the_head_of_a_stream_is_known_again() -> None:
-    heads = KnownHeads()
+    heads = ResponseHeaderCache()
     head = stream_head()
     heads.learn_stream(STREAM + b"5\r\nfirst", head)
     assert heads.find_stream(STREAM + b"6\r\nsecond") == (head, b"6\r\nsecond")
@@ -78,7 +78,7 @@ def test_the_head_of_a_stream_is_known_again() -> None:
 
 
 def test_no_other_heads_are_taken_for_streams() -> None:
-    heads = KnownHeads()
+    heads = ResponseHeaderCache()
     heads.learn_stream(STREAM, stream_head(is_stream=False))
     heads.learn_stream(STREAM.replace(b"200 OK", b"500 No"), stream_head(500))
     interim = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -86,7 +86,7 @@ def test_no_other_heads_are_taken_for_streams() -> None:
     assert heads.find_stream(STREAM) is heads.find_stream(interim + STREAM) is None
 
 
-def test_what_is_known_is_bounded(known: KnownHeads) -> None:
+def test_what_is_known_is_bounded(known: ResponseHeaderCache) -> None:
     for number in range(200):
         known.learn(b"HTTP/1.1 200 OK\r\nServer: %d\r\nContent-Length: 2\r\n\r\n{}" % number, read_head())
     assert known.find(answer()) is None

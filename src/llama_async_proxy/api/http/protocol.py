@@ -23,9 +23,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from llama_async_proxy.api.http.access import judge
-from llama_async_proxy.api.http.request_headers import KnownRequestHead, KnownRequestHeads, parse
+from llama_async_proxy.api.http.request_headers import CachedRequestHeaders, RequestHeaderCache, parse
 from llama_async_proxy.errors import ServiceError
-from llama_async_proxy.inference.fast_path import Passage, RequestHead, Splicer
+from llama_async_proxy.inference.fast_path import FastPath, ProxiedExchange, RequestHead
 from llama_async_proxy.inference.upstream.response_headers import Header
 from llama_async_proxy.monitor.requests import RequestMeter, RequestToken
 from llama_async_proxy.settings import Settings
@@ -48,17 +48,17 @@ _STATUS_LINES = {status.value: f"{status.value} {status.phrase}".encode() for st
 class ShortWay:
     """What the switch needs of the service."""
 
-    splicer: Splicer
+    splicer: FastPath
     meter: RequestMeter
-    heads: KnownRequestHeads = field(default_factory=KnownRequestHeads)
+    heads: RequestHeaderCache = field(default_factory=RequestHeaderCache)
 
 
 def http_protocol(way: ShortWay) -> type[asyncio.Protocol]:
     """For uvicorn's `Config(http=...)`, which only calls it."""
-    return cast("type[asyncio.Protocol]", functools.partial(Switch, way=way))
+    return cast("type[asyncio.Protocol]", functools.partial(HttpProtocol, way=way))
 
 
-class Switch(HttpToolsProtocol):
+class HttpProtocol(HttpToolsProtocol):
     """One client connection."""
 
     def __init__(
@@ -72,14 +72,14 @@ class Switch(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._way = way
-        self._passage: Passage | None = None
+        self._passage: ProxiedExchange | None = None
         self._token: RequestToken
         self._status = 0
         self._has_left = False
         self._closes = False
         self._is_paused = False
         """The client reads more slowly than we write."""
-        self._last_head: KnownRequestHead | None = None
+        self._last_head: CachedRequestHeaders | None = None
         """Of the last request: the next one's is mostly the same."""
         self._default_headers: list[Header] = []
         self._default_lines = b""

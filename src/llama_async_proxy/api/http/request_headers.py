@@ -35,7 +35,7 @@ class ParsedHead(NamedTuple):
     closes: bool
 
 
-class KnownRequestHead:
+class CachedRequestHeaders:
     """One that was harmless under `settings`, on a connection to `server`."""
 
     __slots__ = ("_after", "_before", "_digits_at", "closes", "head", "server", "settings")
@@ -65,22 +65,26 @@ def _around(match: re.Match[bytes], data: bytes, end: int) -> tuple[bytes, bytes
     return data[: match.start(1)], data[match.end(1) : end]
 
 
-class KnownRequestHeads:
+class RequestHeaderCache:
     """The last few different ones of all connections."""
 
     def __init__(self) -> None:
-        self._known: list[KnownRequestHead] = []
+        self._known: list[CachedRequestHeaders] = []
 
-    def find(self, data: bytes, settings: Settings, server: Server) -> tuple[KnownRequestHead, tuple[int, int]] | None:
+    def find(
+        self, data: bytes, settings: Settings, server: Server
+    ) -> tuple[CachedRequestHeaders, tuple[int, int]] | None:
         """What `data` begins with, and the lengths of head and body."""
         for known in self._known:
             if known.settings is settings and known.server == server and (lengths := known.lengths(data)):
                 return known, lengths
         return None
 
-    def learn(self, data: bytes, end: int, parsed: ParsedHead, settings: Settings, server: Server) -> KnownRequestHead:
-        """As of `KnownRequestHead`, which it returns."""
-        known = KnownRequestHead(data, end, parsed, settings, server)
+    def learn(
+        self, data: bytes, end: int, parsed: ParsedHead, settings: Settings, server: Server
+    ) -> CachedRequestHeaders:
+        """As of `CachedRequestHeaders`, which it returns."""
+        known = CachedRequestHeaders(data, end, parsed, settings, server)
         self._known = [known, *self._known[: _MOST_KNOWN - 1]]
         return known
 

@@ -27,7 +27,7 @@ BODY_SILENCE_S = 30.0
 """Longest pause of a client in the middle of its request's body."""
 
 
-class InferenceDoor:
+class InferenceApp:
     """An ASGI application for the requests it `handles`."""
 
     def __init__(

@@ -24,7 +24,7 @@ from llama_async_proxy.errors import InvalidInput, ServiceError
 from llama_async_proxy.events import ModelCreated, ModelDeleted, ModelRuntimeChanged, ModelUpdated, ScanFinished
 from llama_async_proxy.inference.requests.routes import model_in_query
 from llama_async_proxy.operations import table
-from llama_async_proxy.operations.context import Services
+from llama_async_proxy.operations.context import Context
 from llama_async_proxy.operations.models import LoadModel, ScanModels, UnloadModel, find
 from llama_async_proxy.records.models import Model
 
@@ -43,10 +43,10 @@ class _Body(msgspec.Struct):
     model: str
 
 
-class RouterDoor:
+class LlamaRouterApp:
     """An ASGI application for the requests it `handles`. `run` carries out loads and unloads; `close` ends streams."""
 
-    def __init__(self, services: Callable[[], Services]) -> None:
+    def __init__(self, services: Callable[[], Context]) -> None:
         self._services = services
         self._jobs: asyncio.Queue[Awaitable[object]] = asyncio.Queue()
         self._closing = asyncio.Event()

@@ -12,7 +12,7 @@ from llama_async_proxy.engines.router_schema import EVERY_MODEL, section
 from llama_async_proxy.errors import NotFound, ServiceError
 from llama_async_proxy.events import Event, ModelDeleted, ModelRuntimeChanged
 from llama_async_proxy.inference.requests.model_list import entry
-from llama_async_proxy.operations.context import Services
+from llama_async_proxy.operations.context import Context
 from llama_async_proxy.records.models import Model, ModelKind
 from llama_async_proxy.records.runtime import Endpoint, ModelRuntime, ModelStatus
 
@@ -33,7 +33,7 @@ def sse(event: RouterEvent) -> bytes:
     return b"data: %b\n\n" % msgspec.json.encode(event)
 
 
-def router_entry(services: Services, model: Model) -> dict[str, object]:
+def router_entry(services: Context, model: Model) -> dict[str, object]:
     """One model of the list: what /v1/models says of it, and what only a router says."""
     runtime = services.residency.runtime(model.id)
     shown = entry(model, runtime)
@@ -55,7 +55,7 @@ def router_entry(services: Services, model: Model) -> dict[str, object]:
     }
 
 
-def _launch(services: Services, model: Model, runtime: ModelRuntime) -> dict[str, object]:
+def _launch(services: Context, model: Model, runtime: ModelRuntime) -> dict[str, object]:
     """The command line and the preset section it amounts to; of a model that cannot be launched as it is, nothing."""
     try:
         spec = services.planner.spec(model)
@@ -68,7 +68,7 @@ def _launch(services: Services, model: Model, runtime: ModelRuntime) -> dict[str
         return {"args": []}
 
 
-def event_of(services: Services, event: Event) -> RouterEvent | None:
+def event_of(services: Context, event: Event) -> RouterEvent | None:
     """What a router would tell of this; None when nothing."""
     if isinstance(event, ModelRuntimeChanged):
         return _change(services, event.runtime, event.previous)
@@ -77,7 +77,7 @@ def event_of(services: Services, event: Event) -> RouterEvent | None:
     return {"model": EVERY_MODEL, "event": "models_reload", "data": {}}
 
 
-def _change(services: Services, runtime: ModelRuntime, previous: ModelRuntime) -> RouterEvent | None:
+def _change(services: Context, runtime: ModelRuntime, previous: ModelRuntime) -> RouterEvent | None:
     try:
         model = services.store.models.get(runtime.model_id)
     except NotFound:

@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 
 from llama_async_proxy import __version__
 from llama_async_proxy.api.http.errors import error_envelope
-from llama_async_proxy.api.rest.body_limit import Edge
+from llama_async_proxy.api.rest.body_limit import BodyLimitMiddleware
 from llama_async_proxy.api.rest.config import config_routes
 from llama_async_proxy.api.rest.conversations import chat_routes
 from llama_async_proxy.api.rest.docs_page import docs_page
@@ -26,10 +26,10 @@ from llama_async_proxy.api.rest.logger import logger_routes
 from llama_async_proxy.api.rest.models import model_routes
 from llama_async_proxy.api.rest.presets import preset_routes
 from llama_async_proxy.api.rest.requests import request_routes
-from llama_async_proxy.api.rest.route_policy import Manners, ResourceRoute, failure
+from llama_async_proxy.api.rest.route_policy import ResourceRoute, RoutePolicy, failure
 from llama_async_proxy.api.rest.status import health_routes, monitoring_routes
 from llama_async_proxy.errors import InvalidInput, NotFound, ServiceError
-from llama_async_proxy.operations.context import Services
+from llama_async_proxy.operations.context import Context
 
 _RESOURCES: tuple[Callable[[], APIRouter], ...] = (
     config_routes,
@@ -44,7 +44,7 @@ _RESOURCES: tuple[Callable[[], APIRouter], ...] = (
 )
 
 
-def create_rest(services: Callable[[], Services]) -> FastAPI:
+def create_rest(services: Callable[[], Context]) -> FastAPI:
     """The application for /api. `services` is asked for at every request, so it may be built later."""
     app = _Rest(
         title="Llama Async Proxy",
@@ -65,7 +65,7 @@ def create_rest(services: Callable[[], Services]) -> FastAPI:
     app.exception_handler(ServiceError)(_on_service_error)
     app.exception_handler(RequestValidationError)(_on_invalid_request)
     app.exception_handler(HTTPException)(_on_http_exception)
-    app.add_middleware(Edge, manners=partial(_manners, app))
+    app.add_middleware(BodyLimitMiddleware, manners=partial(_manners, app))
     return app
 
 
@@ -127,7 +127,7 @@ def _methods(app: FastAPI, path: str) -> list[str]:
     return sorted({method for route in routes if route.path_regex.match(path) for method in route.methods or ()})
 
 
-def _manners(app: FastAPI, path: str) -> Manners:
+def _manners(app: FastAPI, path: str) -> RoutePolicy:
     routes: list[APIRoute] = app.state.routes
     found = (route for route in routes if isinstance(route, ResourceRoute) and route.path_regex.match(path))
     return next(found, ResourceRoute).manners

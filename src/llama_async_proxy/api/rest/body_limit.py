@@ -8,16 +8,16 @@ from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from llama_async_proxy.api.rest.route_policy import Manners
+from llama_async_proxy.api.rest.route_policy import RoutePolicy
 from llama_async_proxy.errors import InvalidInput, ServiceError, TooLarge
 
 logger = logging.getLogger(__name__)
 
 
-class Edge:
+class BodyLimitMiddleware:
     """Middleware that reads bodies whole before the framework sees them."""
 
-    def __init__(self, app: ASGIApp, manners: Callable[[str], Manners]) -> None:
+    def __init__(self, app: ASGIApp, manners: Callable[[str], RoutePolicy]) -> None:
         """`manners` are those of the resource at a path."""
         self._app = app
         self._manners = manners

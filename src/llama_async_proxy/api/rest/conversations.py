@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from llama_async_proxy.api.rest import conversations_schema as wire
 from llama_async_proxy.api.rest import search_schema as search_wire
 from llama_async_proxy.api.rest import usage_schema as usage_wire
-from llama_async_proxy.api.rest.route_policy import BODY, Live, Manners, ResourceRoute, retry_after
+from llama_async_proxy.api.rest.route_policy import BODY, Live, ResourceRoute, RoutePolicy, retry_after
 from llama_async_proxy.chats.answer import Answer, Growth, Position, event_id, missing, parse_event_id
 from llama_async_proxy.errors import InvalidInput, ServiceError
 from llama_async_proxy.operations import table
@@ -38,7 +38,7 @@ from llama_async_proxy.operations.chats import (
     UpdateConversation,
     start_answer,
 )
-from llama_async_proxy.operations.context import Services
+from llama_async_proxy.operations.context import Context
 from llama_async_proxy.operations.search import Search
 from llama_async_proxy.operations.usage import GetUsage
 from llama_async_proxy.records.chats import Message, MessageStatus, Role
@@ -66,7 +66,7 @@ def failure(error: ServiceError) -> JSONResponse:
 class _ChatRoute(ResourceRoute):
     """Renders every failure as wire.ChatErrorAnswer."""
 
-    manners = Manners(failure, body_limit=_BODY_LIMIT)
+    manners = RoutePolicy(failure, body_limit=_BODY_LIMIT)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
@@ -176,7 +176,7 @@ async def export_conversations(services: Live) -> Response:
     return await _file(services, (), FileFormat.JSON)
 
 
-async def _file(services: Services, ids: tuple[int, ...], file_format: FileFormat) -> Response:
+async def _file(services: Context, ids: tuple[int, ...], file_format: FileFormat) -> Response:
     export = await table.CHATS_EXPORT.run(services, ExportConversations(ids, file_format))
     name = f"conversation-{ids[0]}" if ids else "conversations"
     extension, media_type = _FILE_TYPES[file_format]
@@ -200,7 +200,7 @@ async def get_attachment(services: Live, attachment_id: Id) -> Response:
 
 
 async def chat(request: Request, services: Live, body: wire.ChatBody) -> wire.ChatAnswer | Response:
-    """Say something and get the answer. It is generated to its end and stored, whether or not its reader stays."""
+    """Send something and get the answer. It is generated to its end and stored, whether or not its reader stays."""
     asked = SendMessage(body.conversation_id, body.message, body.model, body.image_records, _client(request))
     return await _answered(await start_answer(services, asked), streamed=body.stream)
 
@@ -208,7 +208,7 @@ async def chat(request: Request, services: Live, body: wire.ChatBody) -> wire.Ch
 async def edit_message(
     request: Request, services: Live, conversation_id: Id, message_id: Id, body: wire.EditBody
 ) -> wire.ChatAnswer | Response:
-    """Say something else in place of an earlier message, in a branch of its own."""
+    """Send something else in place of an earlier message, in a branch of its own."""
     asked = EditMessage(conversation_id, message_id, body.message, body.model, _client(request))
     return await _answered(await start_answer(services, asked), streamed=body.stream)
 

@@ -14,18 +14,18 @@ from pydantic import BaseModel
 from llama_async_proxy.api.http.errors import error_envelope
 from llama_async_proxy.api.rest.schema import ErrorAnswer
 from llama_async_proxy.errors import Overloaded, ServiceError
-from llama_async_proxy.operations.context import Services
+from llama_async_proxy.operations.context import Context
 
 BODY = (400, 413, 415)
 """Statuses of every route that reads a body."""
 
 
-async def _services(request: Request) -> Services:
-    services: Services = request.app.state.services()
+async def _services(request: Request) -> Context:
+    services: Context = request.app.state.services()
     return services
 
 
-Live = Annotated[Services, Depends(_services)]
+Live = Annotated[Context, Depends(_services)]
 
 
 def failure(error: ServiceError) -> JSONResponse:
@@ -39,7 +39,7 @@ def retry_after(error: ServiceError) -> dict[str, str] | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Manners:
+class RoutePolicy:
     """What holds for all requests to a resource, those that never reach its routes included."""
 
     failure: Callable[[ServiceError], Response] = failure
@@ -48,7 +48,7 @@ class Manners:
 
 
 class ResourceRoute(APIRoute):
-    manners: ClassVar[Manners] = Manners()
+    manners: ClassVar[RoutePolicy] = RoutePolicy()
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar, get_type_hints
 import msgspec
 
 from llama_async_proxy.errors import InvalidInput, NotFound, PresetInvalid, ServiceError
-from llama_async_proxy.operations.context import Services
+from llama_async_proxy.operations.context import Context
 from llama_async_proxy.operations.table import Operation
 
 Payload = TypeVar("Payload")
@@ -55,12 +55,12 @@ class Call(Generic[Payload, Input, Output]):
         found: type[msgspec.Struct] = get_type_hints(self.render)["return"]
         return found
 
-    async def run(self, services: Services, request: Input) -> msgspec.Struct:
+    async def run(self, services: Context, request: Input) -> msgspec.Struct:
         return self.render(await self.operation.run(services, request))
 
 
 @dataclass(frozen=True, slots=True)
-class LocalCall:
+class ConnectionCall:
     """Something a client may ask of its own connection; the dialect answers it itself."""
 
     event: str
@@ -71,7 +71,7 @@ class LocalCall:
 
 
 @dataclass(frozen=True, slots=True)
-class Emission:
+class ServerEvent:
     """Something clients are sent without having asked."""
 
     event: str
@@ -86,15 +86,15 @@ class Dialect:
     title: str
     namespace: str
     path: str
-    calls: tuple[Call[Any, Any, Any] | LocalCall, ...]
-    emissions: tuple[Emission, ...]
+    calls: tuple[Call[Any, Any, Any] | ConnectionCall, ...]
+    emissions: tuple[ServerEvent, ...]
     codes: Mapping[str, str]
     """Error code -> what it means."""
     unexpected: str
     """The code of what is nobody's fault but ours."""
     overloaded: str
     not_found: str
-    by_event: Mapping[str, Call[Any, Any, Any] | LocalCall] = field(init=False)
+    by_event: Mapping[str, Call[Any, Any, Any] | ConnectionCall] = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "by_event", {call.event: call for call in self.calls})

@@ -12,10 +12,10 @@ from typing import Any
 import msgspec
 
 from llama_async_proxy.api.decode import decode
-from llama_async_proxy.api.socketio.contract import INVALID_REQUEST, Call, Dialect, LocalCall
+from llama_async_proxy.api.socketio.contract import INVALID_REQUEST, Call, ConnectionCall, Dialect
 from llama_async_proxy.api.socketio.emitter import TOO_LARGE
 from llama_async_proxy.errors import InvalidInput, ServiceError
-from llama_async_proxy.operations.context import Services
+from llama_async_proxy.operations.context import Context
 
 logger = logging.getLogger(__name__)
 
@@ -38,14 +38,14 @@ class Failure:
     details: str | None = None
 
 
-Local = Callable[[str, LocalCall, Any], Awaitable[msgspec.Struct]]
+Local = Callable[[str, ConnectionCall, Any], Awaitable[msgspec.Struct]]
 """(client, call, payload) -> answer; what the dialect does itself. Raises InvalidInput."""
 
 
 class Calls:
     """The requests of one dialect. Never raises for what a client sent or an operation did."""
 
-    def __init__(self, dialect: Dialect, services: Callable[[], Services], local: Local) -> None:
+    def __init__(self, dialect: Dialect, services: Callable[[], Context], local: Local) -> None:
         self._dialect = dialect
         self._services = services
         self._local = local
@@ -75,11 +75,11 @@ class Calls:
         except InvalidInput as error:
             return Failure(INVALID_REQUEST, error.message)
         try:
-            if isinstance(call, LocalCall):
+            if isinstance(call, ConnectionCall):
                 return _success(await self._local(client, call, request))
             return _success(await call.run(self._services(), request))
         except ServiceError as error:
-            if isinstance(call, LocalCall):
+            if isinstance(call, ConnectionCall):
                 return Failure(INVALID_REQUEST, error.message)
             shown = _respelled(error, call.spelling)
             return Failure(self._dialect.code(call, error), shown.message, shown.details)

@@ -23,7 +23,7 @@ class Server(Protocol):
     def show(self, event: str, data: object, clients: Collection[str], namespace: str) -> None: ...
 
 
-class Outlet:
+class Emitter:
     """One namespace of the server, to send by."""
 
     def __init__(self, server: Server, namespace: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from llama_async_proxy.api.socketio.rate_limit import Pace
+from llama_async_proxy.api.socketio.rate_limit import RateLimiter
 from llama_async_proxy.events import EventBus, LogWritten
 from llama_async_proxy.records.logs import LogLevel, LogLine
 
@@ -16,7 +16,7 @@ async def follow_log(bus: EventBus, now_ms: Callable[[], int], show: Callable[[L
 
     In a flood the newest lines are passed on, after one that counts those left out.
     """
-    pace = Pace(PER_SECOND)
+    pace = RateLimiter(PER_SECOND)
     told = 0
     with bus.subscribe(LogWritten, limit=PER_SECOND) as lines:
         async for event in lines:

@@ -20,7 +20,7 @@ def shown_status(runtime: ModelRuntime) -> str:
     return _SHOWN[runtime.status]
 
 
-class StatusChanges:
+class DeduplicatedStatus:
     """Remembers what was told: several of our own states are one for the clients, and who publishes a change knows
     only its own part of what was before.
     """

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 
 
-class Pace:
+class RateLimiter:
     """For one task: `turn` returns when another one may go, at most `per_second` in any second."""
 
     def __init__(self, per_second: int) -> None:

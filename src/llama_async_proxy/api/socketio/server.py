@@ -16,12 +16,12 @@ from socketio import packet
 from llama_async_proxy.api.http.access import accepts_origin
 from llama_async_proxy.api.http.websocket import WRITE_FRAME, FrameWriter, text_frame
 from llama_async_proxy.api.socketio.ack.dialect import ACK
-from llama_async_proxy.api.socketio.ack.namespace import SocketAck
-from llama_async_proxy.api.socketio.emitter import TOO_LARGE, Outlet
+from llama_async_proxy.api.socketio.ack.namespace import AckNamespace
+from llama_async_proxy.api.socketio.emitter import TOO_LARGE, Emitter
 from llama_async_proxy.api.socketio.v1.dialect import V1
-from llama_async_proxy.api.socketio.v1.namespace import SocketV1
-from llama_async_proxy.api.ui.namespace import UiDoor
-from llama_async_proxy.operations.context import Services
+from llama_async_proxy.api.socketio.v1.namespace import V1Namespace
+from llama_async_proxy.api.ui.namespace import UiNamespace
+from llama_async_proxy.operations.context import Context
 
 logger = logging.getLogger(__name__)
 
@@ -55,13 +55,13 @@ class Namespace(Protocol):
 class Sockets:
     """Built before the services are, used after: `services` is asked when a client is there."""
 
-    def __init__(self, services: Callable[[], Services]) -> None:
+    def __init__(self, services: Callable[[], Context]) -> None:
         self.server = _Server(services)
-        self._v1 = SocketV1(services, Outlet(self.server, V1.namespace))
+        self._v1 = V1Namespace(services, Emitter(self.server, V1.namespace))
         self._namespaces: Mapping[str, Namespace] = {
             V1.namespace: self._v1,
-            ACK.namespace: SocketAck(services, Outlet(self.server, ACK.namespace)),
-            "/ui": UiDoor(services, Outlet(self.server, "/ui")),
+            ACK.namespace: AckNamespace(services, Emitter(self.server, ACK.namespace)),
+            "/ui": UiNamespace(services, Emitter(self.server, "/ui")),
         }
         for name, namespace in self._namespaces.items():
             self.server.attach(name, namespace)
@@ -109,7 +109,7 @@ class _Server(socketio.AsyncServer):  # type: ignore[misc]
     the range of versions in pyproject.toml and the tests hold them in place.
     """
 
-    def __init__(self, services: Callable[[], Services]) -> None:
+    def __init__(self, services: Callable[[], Context]) -> None:
         quiet = logging.getLogger(f"{__name__}.library")
         quiet.setLevel(logging.WARNING)  # below, the libraries log every packet
         super().__init__(

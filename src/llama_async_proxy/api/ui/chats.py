@@ -25,7 +25,7 @@ from llama_async_proxy.events import (
     Event,
     MessageChanged,
     MessageDeleted,
-    MessageGrew,
+    MessageDelta,
 )
 from llama_async_proxy.records.chats import MessageStatus
 
@@ -33,7 +33,7 @@ CHAT_EVENTS = (
     ConversationChanged,
     ConversationDeleted,
     MessageChanged,
-    MessageGrew,
+    MessageDelta,
     MessageDeleted,
     AnswerFailed,
     BranchChosen,
@@ -106,7 +106,7 @@ class ChatTopics:
                 self._publish(message.conversation_id, item, key=f"{message.id} {message.status}")
                 if message.model is not None:
                     self._publish_answering(message.conversation_id, message.status is MessageStatus.GENERATING)
-            case MessageGrew():
+            case MessageDelta():
                 grown = wire.MessageGrow(
                     event.message_id, event.content, event.reasoning, event.content_at, event.reasoning_at
                 )

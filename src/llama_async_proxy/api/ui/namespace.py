@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from llama_async_proxy.api.decode import decode
-from llama_async_proxy.api.socketio.emitter import TOO_LARGE, Outlet
+from llama_async_proxy.api.socketio.emitter import TOO_LARGE, Emitter
 from llama_async_proxy.api.ui import schema as wire
 from llama_async_proxy.api.ui.chats import CHAT_EVENTS, ChatTopics
 from llama_async_proxy.api.ui.topic import Topic
@@ -36,7 +36,7 @@ from llama_async_proxy.events import (
 from llama_async_proxy.inference.in_flight import MOST_PUBLISHED
 from llama_async_proxy.operations import engine as engine_operations
 from llama_async_proxy.operations import models as model_operations
-from llama_async_proxy.operations.context import Services
+from llama_async_proxy.operations.context import Context
 from llama_async_proxy.operations.table import OPERATIONS
 from llama_async_proxy.records.requests import LiveRequest, RequestRecord
 
@@ -75,8 +75,8 @@ class _Call(msgspec.Struct):
     input: dict[str, Any] = {}
 
 
-class UiDoor:
-    def __init__(self, services: Callable[[], Services], outlet: Outlet) -> None:
+class UiNamespace:
+    def __init__(self, services: Callable[[], Context], outlet: Emitter) -> None:
         self._services = services
         self._clients: set[str] = set()
         self._samples: deque[object] = deque(maxlen=_MOST_SAMPLES)

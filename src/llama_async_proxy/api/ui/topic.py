@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from llama_async_proxy.api.socketio.emitter import Outlet
+from llama_async_proxy.api.socketio.emitter import Emitter
 
 _SLOW = 32
 """Packets waiting for a client before it counts as slow; one that keeps up has none or one."""
@@ -30,7 +30,7 @@ class Topic:
     def __init__(
         self,
         name: str,
-        outlet: Outlet,
+        outlet: Emitter,
         snapshot: Callable[[], object],
         *,
         interval_s: float,

@@ -22,7 +22,7 @@ class Running(Protocol):
     def runtimes(self) -> tuple[ModelRuntime, ...]: ...
 
 
-class Runtimes:
+class ModelStates:
     """The engine's, with the queues. Belongs to the event loop's thread."""
 
     def __init__(self, engine: Running, queue: Queue[Lease], leases: Leases, bus: EventBus) -> None:

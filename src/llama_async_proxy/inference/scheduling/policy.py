@@ -20,7 +20,7 @@ from llama_async_proxy.records.runtime import NO_MEMORY, MemoryUse
 
 
 @dataclass(frozen=True, slots=True)
-class Resident:
+class LoadedModel:
     """A model that has a process now or is about to. Times are on any clock that only goes forward."""
 
     model_id: int
@@ -160,7 +160,7 @@ class Plan:
     """When time alone will change the plan."""
 
 
-def obstacle(target: Waiter, others: Sequence[Resident], limits: Limits) -> Obstacle | None:
+def obstacle(target: Waiter, others: Sequence[LoadedModel], limits: Limits) -> Obstacle | None:
     """What keeps `target` from running beside `others`; None when nothing does.
 
     With only pinned models beside it, it may take what the machine has; else only what keeps it from swapping.
@@ -176,7 +176,7 @@ def obstacle(target: Waiter, others: Sequence[Resident], limits: Limits) -> Obst
     return None if is_alone and (target.forced or limits.alone.holds(uses)) else Obstacle.MEMORY
 
 
-def may_load(target: Waiter, residents: Iterable[Resident], limits: Limits) -> Decision:
+def may_load(target: Waiter, residents: Iterable[LoadedModel], limits: Limits) -> Decision:
     """Whether `target` may be loaded, and what has to leave for it: of the idle models, those unused for longest.
 
     A resident target needs no place: nothing leaves for it, even while there are too many.
@@ -197,10 +197,10 @@ def may_load(target: Waiter, residents: Iterable[Resident], limits: Limits) -> D
     return Admission(_evictions(target, staying, limits))
 
 
-def _evictions(target: Waiter, staying: Sequence[Resident], limits: Limits) -> tuple[int, ...]:
+def _evictions(target: Waiter, staying: Sequence[LoadedModel], limits: Limits) -> tuple[int, ...]:
     """Ids of the idle models that have to leave, unused for longest first. All of them would be enough."""
 
-    def is_enough(gone: Sequence[Resident]) -> bool:
+    def is_enough(gone: Sequence[LoadedModel]) -> bool:
         return obstacle(target, [resident for resident in staying if resident not in gone], limits) is None
 
     idle = sorted((r for r in staying if not (r.pinned or r.busy)), key=lambda r: (r.last_used_s, r.model_id))
@@ -221,7 +221,7 @@ def in_line(waiters: Iterable[Waiter], now_s: float, fairness_s: float) -> tuple
     return tuple(sorted(waiters, key=key))
 
 
-def closing_times(residents: Iterable[Resident], blocked: Sequence[Waiter], limits: Limits) -> dict[int, float]:
+def closing_times(residents: Iterable[LoadedModel], blocked: Sequence[Waiter], limits: Limits) -> dict[int, float]:
     """Until when each model that answers may admit newcomers, given who waits for a place, next in line first.
 
     The time a waiter has left is shared evenly between the turns before its own.
@@ -237,9 +237,9 @@ def closing_times(residents: Iterable[Resident], blocked: Sequence[Waiter], limi
     return times
 
 
-def _turns(blocked: Iterable[Waiter], pinned: Sequence[Resident], limits: Limits) -> Iterator[tuple[Waiter, int]]:
+def _turns(blocked: Iterable[Waiter], pinned: Sequence[LoadedModel], limits: Limits) -> Iterator[tuple[Waiter, int]]:
     """How many turns end before each waiter's own begins: one, or more. Neighbours in line that fit together share."""
-    turn, sharing = 1, list[Resident]()
+    turn, sharing = 1, list[LoadedModel]()
     for waiter in blocked:
         if sharing and obstacle(waiter, [*pinned, *sharing], limits):
             turn, sharing = turn + 1, []
@@ -247,7 +247,7 @@ def _turns(blocked: Iterable[Waiter], pinned: Sequence[Resident], limits: Limits
         yield waiter, turn
 
 
-def _in_the_way(waiter: Waiter, residents: Sequence[Resident], limits: Limits) -> Sequence[Resident]:
+def _in_the_way(waiter: Waiter, residents: Sequence[LoadedModel], limits: Limits) -> Sequence[LoadedModel]:
     """Whose end would help: those a group keeps apart from it, where that is all; else every one."""
     movable = [resident for resident in residents if not resident.pinned]
     rivals = [resident for resident in movable if limits.parts(waiter.model_id, resident.model_id)]
@@ -255,8 +255,8 @@ def _in_the_way(waiter: Waiter, residents: Sequence[Resident], limits: Limits) -
     return rivals if rivals and obstacle(waiter, rest, limits) is None else movable
 
 
-def _promised(waiter: Waiter) -> Resident:
-    return Resident(waiter.model_id, waiter.since_s, busy=True, memory=waiter.memory)
+def _promised(waiter: Waiter) -> LoadedModel:
+    return LoadedModel(waiter.model_id, waiter.since_s, busy=True, memory=waiter.memory)
 
 
 def _share(waiter: Waiter, turn_s: float, fairness_s: float) -> float:
@@ -267,7 +267,7 @@ def _share(waiter: Waiter, turn_s: float, fairness_s: float) -> float:
     return max(0.0, min(fairness_s, waiter.since_s + fairness_s - turn_s))
 
 
-def plan(waiters: Iterable[Waiter], residents: Iterable[Resident], limits: Limits, now_s: float) -> Plan:
+def plan(waiters: Iterable[Waiter], residents: Iterable[LoadedModel], limits: Limits, now_s: float) -> Plan:
     """What to do now. Asked again after every change, and at `next_s`."""
     present = tuple(residents)
     settled = {resident.model_id for resident in present if not resident.leaving}
@@ -291,7 +291,7 @@ def plan(waiters: Iterable[Waiter], residents: Iterable[Resident], limits: Limit
 
 
 def _decisions(
-    line: Iterable[Waiter], residents: Iterable[Resident], limits: Limits
+    line: Iterable[Waiter], residents: Iterable[LoadedModel], limits: Limits
 ) -> tuple[dict[int, Decision], tuple[int, ...]]:
     """One for each model that needs a place, and who leaves. Who comes first has its place reserved before the rest."""
     projected = list(residents)
@@ -309,7 +309,7 @@ def _decisions(
     return decisions, tuple(evictions)
 
 
-def expired(residents: Iterable[Resident], now_s: float) -> tuple[int, ...]:
+def expired(residents: Iterable[LoadedModel], now_s: float) -> tuple[int, ...]:
     """Ids of the models unused for as long as each may be, to be unloaded."""
     return tuple(
         r.model_id

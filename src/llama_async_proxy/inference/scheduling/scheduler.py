@@ -2,9 +2,9 @@
 
     request -> lease -> [queue until its model has a place, or its next turn] -> load -> granted
 
-Residency alone decides to load and unload, by the plan of `policy`; the engine only does it. All state (who waits, who
-uses what, what leaves) belongs to the event loop's thread and changes between two awaits; `run` evicts, and acts when
-time alone changes the plan.
+The scheduler alone decides to load and unload, by the plan of `policy`; the engine only does it. All state (waiting
+requests, leases, models that leave) belongs to the thread of the event loop; `run` evicts, and
+acts when time alone changes the plan.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from llama_async_proxy.inference.scheduling import policy
 from llama_async_proxy.inference.scheduling.lease import Lease, Revoke, ignore, resolve
 from llama_async_proxy.inference.scheduling.leases import Leases
 from llama_async_proxy.inference.scheduling.memory import UNKNOWN_MEMORY, Memory, limits_of, together
-from llama_async_proxy.inference.scheduling.model_states import Running, Runtimes
+from llama_async_proxy.inference.scheduling.model_states import ModelStates, Running
 from llama_async_proxy.inference.scheduling.queue import Queue, Terms
-from llama_async_proxy.inference.scheduling.snapshot import ANSWERING, Residents
+from llama_async_proxy.inference.scheduling.snapshot import ANSWERING, LoadedModels
 from llama_async_proxy.records.models import Model
 from llama_async_proxy.records.options import NO_OPTIONS, OptionValue
 from llama_async_proxy.records.runtime import Endpoint, LaunchSpec, MemoryUse, ModelRuntime, ModelStatus
@@ -45,7 +45,7 @@ class Engine(Running, Protocol):
     async def unload(self, model_id: int, *, drain_s: float = 10.0) -> ModelRuntime: ...
 
 
-class Residency:
+class ModelScheduler:
     def __init__(
         self,
         engine: Engine,
@@ -67,8 +67,8 @@ class Residency:
         self._memory = memory
         self._queue: Queue[Lease] = Queue()
         self._leases = Leases()
-        self._residents = Residents(engine, self._leases, settings=settings, models=models)
-        self._runtimes = Runtimes(engine, self._queue, self._leases, bus)
+        self._residents = LoadedModels(engine, self._leases, settings=settings, models=models)
+        self._runtimes = ModelStates(engine, self._queue, self._leases, bus)
         self._plan = policy.Plan()
         self._evictions: list[int] = []
         """Planned, and about to begin."""
@@ -139,7 +139,7 @@ class Residency:
 
     @contextlib.asynccontextmanager
     async def lease(self, model: Model, revoke: Revoke = ignore, priority: int = 0) -> AsyncIterator[Lease]:
-        """Hold a running model for one request, loading it if the settings allow. Residency calls `revoke` when the
+        """Hold a running model for one request, loading it if the settings allow. The scheduler calls `revoke` when the
         request must end although it still runs. Who waits with a higher priority goes first.
 
         A caller that is cancelled while it waits leaves no trace; a load that has begun goes on for others.

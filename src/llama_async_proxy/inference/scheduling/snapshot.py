@@ -7,7 +7,7 @@ from collections.abc import Callable
 from llama_async_proxy.inference.scheduling.leases import Leases
 from llama_async_proxy.inference.scheduling.memory import taken
 from llama_async_proxy.inference.scheduling.model_states import Running
-from llama_async_proxy.inference.scheduling.policy import Resident
+from llama_async_proxy.inference.scheduling.policy import LoadedModel
 from llama_async_proxy.records.models import IDLE_TTL, Model
 from llama_async_proxy.records.runtime import NO_MEMORY, MemoryUse, ModelStatus
 from llama_async_proxy.settings import Settings
@@ -15,7 +15,7 @@ from llama_async_proxy.settings import Settings
 ANSWERING = (ModelStatus.READY, ModelStatus.SLEEPING)
 
 
-class Residents:
+class LoadedModels:
     """What the engine tells of them, who uses them, and what was foretold. Belongs to the event loop's thread."""
 
     def __init__(
@@ -46,7 +46,7 @@ class Residents:
         self.foretold.pop(model_id, None)
         self._leases.forget_use(model_id)
 
-    def at(self, now_s: float) -> tuple[Resident, ...]:
+    def at(self, now_s: float) -> tuple[LoadedModel, ...]:
         """All of them, at this moment of the monotonic clock. A model's turn begins when it is first seen answering."""
         runtimes = {runtime.model_id: runtime for runtime in self._engine.runtimes() if runtime.status.in_use}
         statuses = {model_id: runtime.status for model_id, runtime in runtimes.items()}
@@ -55,7 +55,7 @@ class Residents:
         }
         models = {model.id: model for model in self._models() if model.is_pinned or IDLE_TTL in model.options}
         return tuple(
-            Resident(
+            LoadedModel(
                 model_id,
                 self._leases.last_used_s(model_id, now_s),
                 self._turns.get(model_id),

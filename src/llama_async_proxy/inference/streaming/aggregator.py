@@ -35,7 +35,7 @@ _CUT_CHARACTER = "\N{REPLACEMENT CHARACTER}"
 """What the engine shows of a character whose last tokens were not generated; it says nothing of it in a stream."""
 
 
-class NotReassembled(Exception):
+class CannotAggregate(Exception):
     """The stream does not tell what the answer is: the engine must be asked as the client did."""
 
 
@@ -89,12 +89,12 @@ class Answer:
     body: bytes
 
 
-def begin(path: str) -> Reassembly:
+def begin(path: str) -> StreamAggregator:
     """For an answer of this route. Raises KeyError for a route that does not generate."""
     return _BY_PATH[path]()
 
 
-class Reassembly(ABC):
+class StreamAggregator(ABC):
     """One answer: `feed` it the bodies of the stream's chunks, then ask for the `answer`."""
 
     _first_event: ClassVar[bytes] = b""
@@ -115,17 +115,17 @@ class Reassembly(ABC):
         return b"%b%b%b%b}" % (content, comma, _AS_STREAM, self._also_asked)
 
     def feed(self, data: bytes) -> None:
-        """Take the next bytes of the stream. Raises NotReassembled as early as possible."""
+        """Take the next bytes of the stream. Raises CannotAggregate as early as possible."""
         if not self.is_generating:
             if _PROGRESS in data or data.startswith(b":"):
                 return self._keep(data)
             if not data.startswith(self._first_event):
-                raise NotReassembled
+                raise CannotAggregate
             self.is_generating = True
         return self._keep(data)
 
     def answer(self) -> Answer:
-        """What the engine would have answered. Raises NotReassembled, or UpstreamFailed when the stream ended early."""
+        """The answer in one piece. Raises CannotAggregate, and UpstreamFailed when the stream ended early."""
         self._fold(whole=True)
         if self._error is not None:
             return self._error_answer(self._error)
@@ -173,14 +173,14 @@ class Reassembly(ABC):
             else:
                 self._take(data)
         except (KeyError, IndexError, msgspec.DecodeError):
-            raise NotReassembled from None
+            raise CannotAggregate from None
 
     def _error_answer(self, error: _Object) -> Answer:
         code = bytes(error.get("code", msgspec.Raw(b"500")))
         message = bytes(error.get("message", msgspec.Raw()))
         if b"Invalid diff" in message:
             # Its parser of unfinished answers gave up, which the one of whole answers may not.
-            raise NotReassembled
+            raise CannotAggregate
         return Answer(int(code) if code.isdigit() else 500, _encode({"error": error}))
 
 
@@ -225,7 +225,7 @@ class _ToolInProgress:
         self.arguments: list[str] = []
 
 
-class _ChatAnswer(Reassembly):
+class _ChatAnswer(StreamAggregator):
     def __init__(self) -> None:
         super().__init__()
         self._content: list[str] = []
@@ -292,7 +292,7 @@ def _tool_call(tool: _ToolInProgress) -> dict[str, object]:
 def _check_it_is_empty(tokens: int) -> None:
     """An answer of which nothing is left after its parsing is shown unparsed, which only the engine can."""
     if tokens > 1:
-        raise NotReassembled
+        raise CannotAggregate
 
 
 # --- /v1/completions and /completion ----------------------------------------------------------------------------------
@@ -312,7 +312,7 @@ class _TextEvent(msgspec.Struct):
     timings: _Timings = _Timings()
 
 
-class _TextAnswer(Reassembly):
+class _TextAnswer(StreamAggregator):
     _also_asked = b',"timings_per_token":true'
 
     def __init__(self) -> None:
@@ -346,7 +346,7 @@ class _NativeEvent(msgspec.Struct):
     stop: bool
 
 
-class _NativeAnswer(Reassembly):
+class _NativeAnswer(StreamAggregator):
     def __init__(self) -> None:
         super().__init__()
         self._text: list[str] = []
@@ -383,7 +383,7 @@ class _OutputUsage(msgspec.Struct):
     output_tokens: int = 0
 
 
-class _ResponsesAnswer(Reassembly):
+class _ResponsesAnswer(StreamAggregator):
     def __init__(self) -> None:
         super().__init__()
         self._last = b""
@@ -460,7 +460,7 @@ class _BlockInProgress:
 _BLOCK_ORDER = {"thinking": 0, "text": 1}
 
 
-class _MessagesAnswer(Reassembly):
+class _MessagesAnswer(StreamAggregator):
     _first_event = b"event: message_start\n"
 
     def __init__(self) -> None:
@@ -524,7 +524,7 @@ _BLOCK_DELTA = msgspec.json.Decoder(_BlockDelta)
 _COMPLETION_USAGE = msgspec.json.Decoder(_CompletionUsage)
 _OUTPUT_USAGE = msgspec.json.Decoder(_OutputUsage)
 
-_BY_PATH: Mapping[str, Callable[[], Reassembly]] = {
+_BY_PATH: Mapping[str, Callable[[], StreamAggregator]] = {
     "/v1/chat/completions": _ChatAnswer,
     "/chat/completions": _ChatAnswer,
     "/v1/completions": _TextAnswer,

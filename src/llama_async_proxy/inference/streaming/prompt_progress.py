@@ -56,7 +56,7 @@ def asking(body: bytes) -> bytes:
     return b"%b%b%b}" % (content, comma, _ASK)
 
 
-class HiddenProgress:
+class PromptProgressFilter:
     """Takes the progress events out of a stream's beginning, chunk framing or not."""
 
     def __init__(self) -> None:

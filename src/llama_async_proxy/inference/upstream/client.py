@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
 from llama_async_proxy.errors import DeadlineExceeded, ServiceError, UpstreamFailed
-from llama_async_proxy.inference.upstream.connection import Channel
-from llama_async_proxy.inference.upstream.connection_pool import Pool
+from llama_async_proxy.inference.upstream.connection import UpstreamConnection
+from llama_async_proxy.inference.upstream.connection_pool import ConnectionPool
 from llama_async_proxy.inference.upstream.model_field import body_for, target_for
 from llama_async_proxy.inference.upstream.response_headers import Head, Header
 from llama_async_proxy.records.runtime import Endpoint
@@ -55,14 +55,14 @@ def authority(endpoint: Endpoint) -> bytes:
 class Response:
     """One answer, as it comes in. Read by one task."""
 
-    def __init__(self, pool: Pool, endpoint: Endpoint, request: UpstreamRequest) -> None:
+    def __init__(self, pool: ConnectionPool, endpoint: Endpoint, request: UpstreamRequest) -> None:
         self.status = 0
         self.headers: Sequence[Header] = ()
         """Names in lower case, in the order received."""
         self._pool = pool
         self._endpoint = endpoint
         self._request = request
-        self._channel: Channel | None = None
+        self._channel: UpstreamConnection | None = None
         """None when it has no more to say."""
         self._is_whole = False
         self._chunks: list[bytes] = []
@@ -125,13 +125,13 @@ class Response:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _reach(self, channel: Channel) -> None:
+    def _reach(self, channel: UpstreamConnection) -> None:
         self._channel = channel
         channel.reach(self)
 
     # --- what the connection says -----------------------------------------------------------------
 
-    def connected(self, channel: Channel) -> None:
+    def connected(self, channel: UpstreamConnection) -> None:
         sent = self._request.head(self._endpoint) + self._request.body
         channel.begin(self, sent, self._pool.settings(), pieces=True, raw=False)
 
@@ -157,13 +157,13 @@ class Response:
             self._channel.set_paused(True)
         self._wake()
 
-    def complete(self, channel: Channel) -> None:
+    def complete(self, channel: UpstreamConnection) -> None:
         self._channel = None
         self._is_whole = True
         self._pool.keep(channel)
         self._wake()
 
-    def died(self, channel: Channel, error: ServiceError) -> None:
+    def died(self, channel: UpstreamConnection, error: ServiceError) -> None:
         if channel.was_kept and not channel.has_answered:
             self._reach(self._pool.connect(self._endpoint))
         else:
@@ -178,7 +178,7 @@ class Response:
 class UpstreamClient:
     """Asks models' processes for whoever awaits the answer."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: ConnectionPool) -> None:
         self._pool = pool
 
     @asynccontextmanager

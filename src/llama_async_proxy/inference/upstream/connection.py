@@ -14,7 +14,13 @@ import httptools
 
 from llama_async_proxy.errors import DeadlineExceeded, ServiceError, UpstreamFailed
 from llama_async_proxy.inference.streaming import sse
-from llama_async_proxy.inference.upstream.response_headers import BLANK_LINE, Head, Header, KnownHeads, for_client
+from llama_async_proxy.inference.upstream.response_headers import (
+    BLANK_LINE,
+    Head,
+    Header,
+    ResponseHeaderCache,
+    for_client,
+)
 from llama_async_proxy.records.runtime import Endpoint
 from llama_async_proxy.settings import Settings
 
@@ -31,10 +37,10 @@ _END_BYTES = 8
 class Listener(Protocol):
     """Who has asked on a channel. After `answer`, `complete` or `died` it hears no more of it."""
 
-    def connected(self, channel: Channel) -> None:
+    def connected(self, channel: UpstreamConnection) -> None:
         """It can be asked now."""
 
-    def answer(self, head: Head, body: bytes, channel: Channel) -> None:
+    def answer(self, head: Head, body: bytes, channel: UpstreamConnection) -> None:
         """All of a plain answer has come in, and the channel is free. `head` has the length of another."""
 
     def head(self, head: Head, body: bytes) -> None:
@@ -46,10 +52,10 @@ class Listener(Protocol):
     def piece(self, piece: bytes) -> None:
         """Part of the body without its framing, for who asked for `pieces`; `head` or `body` follows."""
 
-    def complete(self, channel: Channel) -> None:
+    def complete(self, channel: UpstreamConnection) -> None:
         """The answer has come in whole, and the channel is free."""
 
-    def died(self, channel: Channel, error: ServiceError) -> None:
+    def died(self, channel: UpstreamConnection, error: ServiceError) -> None:
         """The connection is of no more use."""
 
     def fail(self, error: ServiceError) -> None:
@@ -60,13 +66,13 @@ class Owner(Protocol):
     """Who keeps the channels."""
 
     loop: asyncio.AbstractEventLoop
-    known: KnownHeads
+    known: ResponseHeaderCache
 
-    def opened(self, channel: Channel) -> None: ...
-    def lost(self, channel: Channel) -> None: ...
+    def opened(self, channel: UpstreamConnection) -> None: ...
+    def lost(self, channel: UpstreamConnection) -> None: ...
 
 
-class Channel(asyncio.Protocol):
+class UpstreamConnection(asyncio.Protocol):
     """One connection. `deadline_s`, on the loop's clock, is for the owner to watch, who calls `expire`."""
 
     __slots__ = (

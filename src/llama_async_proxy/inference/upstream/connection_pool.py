@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from llama_async_proxy.inference.upstream.connection import Channel
-from llama_async_proxy.inference.upstream.response_headers import KnownHeads
+from llama_async_proxy.inference.upstream.connection import UpstreamConnection
+from llama_async_proxy.inference.upstream.response_headers import ResponseHeaderCache
 from llama_async_proxy.records.runtime import Endpoint
 from llama_async_proxy.settings import Settings
 
@@ -23,20 +23,20 @@ _CHECK_S = 0.4
 idle connection is still closed before llama-server's 5 s."""
 
 
-class Pool:
+class ConnectionPool:
     """Belongs to one event loop."""
 
     def __init__(self, settings: Callable[[], Settings]) -> None:
         self.settings = settings
         self.loop = asyncio.get_running_loop()
-        self.known = KnownHeads()
-        self._channels: set[Channel] = set()
-        self._idle: dict[Endpoint, list[Channel]] = {}
+        self.known = ResponseHeaderCache()
+        self._channels: set[UpstreamConnection] = set()
+        self._idle: dict[Endpoint, list[UpstreamConnection]] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     # --- for who asks -----------------------------------------------------------------------------
 
-    def take(self, endpoint: Endpoint) -> Channel:
+    def take(self, endpoint: Endpoint) -> UpstreamConnection:
         """A kept connection that seems to live, else a new one."""
         idle = self._idle.get(endpoint)
         while idle:
@@ -46,9 +46,9 @@ class Pool:
             channel.abort()
         return self.connect(endpoint)
 
-    def connect(self, endpoint: Endpoint) -> Channel:
+    def connect(self, endpoint: Endpoint) -> UpstreamConnection:
         """A new connection, about to open."""
-        channel = Channel(endpoint, self)
+        channel = UpstreamConnection(endpoint, self)
         channel.connect(self.settings().connect_timeout_s)
         return channel
 
@@ -59,7 +59,7 @@ class Pool:
         if not idle:
             idle.append(self.connect(endpoint))
 
-    def keep(self, channel: Channel) -> None:
+    def keep(self, channel: UpstreamConnection) -> None:
         """Take back a connection whose answer has ended."""
         if channel.is_reusable and len(idle := self._idle.setdefault(channel.endpoint, [])) < MAX_IDLE:
             channel.kept()
@@ -74,12 +74,12 @@ class Pool:
 
     # --- for its channels -------------------------------------------------------------------------
 
-    def opened(self, channel: Channel) -> None:
+    def opened(self, channel: UpstreamConnection) -> None:
         self._channels.add(channel)
         if self._timer is None:
             self._check_later()
 
-    def lost(self, channel: Channel) -> None:
+    def lost(self, channel: UpstreamConnection) -> None:
         self._channels.discard(channel)
         idle = self._idle.get(channel.endpoint)
         if idle and channel in idle:

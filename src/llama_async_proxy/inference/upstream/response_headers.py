@@ -47,7 +47,7 @@ class Head:
         return self.length is None and not self.is_chunked and self.status not in (204, 304)
 
 
-class KnownHeads:
+class ResponseHeaderCache:
     """The last few different heads: of whole answers on connections that stayed open, and of streams."""
 
     def __init__(self) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from msgspec import Struct
 
 from llama_async_proxy.api.socketio.ack import schema as wire
-from llama_async_proxy.api.socketio.contract import Call, Dialect, Emission, LocalCall, Nothing, nothing
+from llama_async_proxy.api.socketio.contract import Call, ConnectionCall, Dialect, Nothing, ServerEvent, nothing
 from llama_async_proxy.api.socketio.v1 import presets_schema as presets
 from llama_async_proxy.operations import table
 from llama_async_proxy.operations.config import GetConfig
@@ -70,17 +70,17 @@ ACK = Dialect(
     path="/socket.io",
     calls=(
         *_CALLS,
-        LocalCall("metrics:subscribe", Nothing, Subscription, "A client that just connected is subscribed."),
-        LocalCall("metrics:unsubscribe", Nothing, Subscription, "No more metrics:update for this client."),
+        ConnectionCall("metrics:subscribe", Nothing, Subscription, "A client that just connected is subscribed."),
+        ConnectionCall("metrics:unsubscribe", Nothing, Subscription, "No more metrics:update for this client."),
     ),
     emissions=(
-        Emission("client:connected", ClientNotice, "20 a second at most."),
-        Emission("client:disconnected", ClientNotice, "20 a second at most."),
-        Emission("models:status", wire.AckModelStatus, "A model is loading, loaded, unloaded or failed."),
-        Emission("models:loaded", wire.AckModelNotice, "A model is ready."),
-        Emission("models:unloaded", wire.AckModelNotice, "A model is unloaded."),
-        Emission("metrics:update", wire.AckMetrics, "Every 10 s, until metrics:unsubscribe."),
-        Emission("logs:entry", wire.AckLogEntry, "A line was logged; 50 a second at most."),
+        ServerEvent("client:connected", ClientNotice, "20 a second at most."),
+        ServerEvent("client:disconnected", ClientNotice, "20 a second at most."),
+        ServerEvent("models:status", wire.AckModelStatus, "A model is loading, loaded, unloaded or failed."),
+        ServerEvent("models:loaded", wire.AckModelNotice, "A model is ready."),
+        ServerEvent("models:unloaded", wire.AckModelNotice, "A model is unloaded."),
+        ServerEvent("metrics:update", wire.AckMetrics, "Every 10 s, until metrics:unsubscribe."),
+        ServerEvent("logs:entry", wire.AckLogEntry, "A line was logged; 50 a second at most."),
     ),
     codes={
         "MODEL_NOT_FOUND": "There is no such model.",

@@ -15,17 +15,17 @@ import msgspec
 
 from llama_async_proxy.api.socketio.ack import schema as wire
 from llama_async_proxy.api.socketio.ack.dialect import ACK, ClientNotice, Subscription
-from llama_async_proxy.api.socketio.contract import LocalCall
+from llama_async_proxy.api.socketio.contract import ConnectionCall
 from llama_async_proxy.api.socketio.dispatch import Calls, Failure
-from llama_async_proxy.api.socketio.emitter import Outlet
+from llama_async_proxy.api.socketio.emitter import Emitter
 from llama_async_proxy.api.socketio.log_tail import follow_log
-from llama_async_proxy.api.socketio.model_status import StatusChanges
-from llama_async_proxy.api.socketio.rate_limit import Pace
+from llama_async_proxy.api.socketio.model_status import DeduplicatedStatus
+from llama_async_proxy.api.socketio.rate_limit import RateLimiter
 from llama_async_proxy.errors import NotFound
 from llama_async_proxy.events import ModelDeleted, ModelRuntimeChanged
 from llama_async_proxy.monitor.logtext import timestamp
 from llama_async_proxy.operations import table
-from llama_async_proxy.operations.context import Services
+from llama_async_proxy.operations.context import Context
 from llama_async_proxy.operations.metrics import GetMetrics
 from llama_async_proxy.records.logs import LogLine
 from llama_async_proxy.records.runtime import ModelRuntime
@@ -33,12 +33,12 @@ from llama_async_proxy.records.runtime import ModelRuntime
 _NOTICES_PER_SECOND = 20
 
 
-class SocketAck:
-    def __init__(self, services: Callable[[], Services], outlet: Outlet) -> None:
+class AckNamespace:
+    def __init__(self, services: Callable[[], Context], outlet: Emitter) -> None:
         self._services = services
         self._outlet = outlet
         self._calls = Calls(ACK, services, self._local)
-        self._statuses = StatusChanges()
+        self._statuses = DeduplicatedStatus()
         self._clients: set[str] = set()
         self._without_metrics: set[str] = set()
         self._notices: deque[tuple[str, str]] = deque(maxlen=_NOTICES_PER_SECOND)
@@ -70,7 +70,7 @@ class SocketAck:
             return {"success": False, "error": error, "timestamp": now}
         return {"success": True, "data": outcome.data, "timestamp": now}
 
-    async def _local(self, client: str, call: LocalCall, _: Any) -> msgspec.Struct:
+    async def _local(self, client: str, call: ConnectionCall, _: Any) -> msgspec.Struct:
         subscribed = call.event == "metrics:subscribe"
         if subscribed:
             self._without_metrics.discard(client)
@@ -107,7 +107,7 @@ class SocketAck:
             await self._broadcast(f"models:{status}", wire.AckModelNotice(model.slug))
 
     async def _send_notices(self) -> None:
-        pace = Pace(_NOTICES_PER_SECOND)
+        pace = RateLimiter(_NOTICES_PER_SECOND)
         while True:
             await self._noticed.wait()
             self._noticed.clear()

@@ -6,7 +6,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from llama_async_proxy.api.socketio.contract import Call, Dialect, Emission, LocalCall, Nothing, nothing
+from llama_async_proxy.api.socketio.contract import Call, ConnectionCall, Dialect, Nothing, ServerEvent, nothing
 from llama_async_proxy.api.socketio.v1 import feeds_schema as feeds
 from llama_async_proxy.api.socketio.v1 import logs_schema as logs
 from llama_async_proxy.api.socketio.v1 import presets_schema as presets
@@ -202,9 +202,9 @@ _ENGINE: tuple[Call[Any, Any, Any], ...] = (
     ),
 )  # fmt: skip
 _LOCAL = (
-    LocalCall("connection:ack", Nothing, Acknowledged, "Answered with connection:established."),
-    LocalCall("subscribe", feeds.Subscribe, feeds.Subscribed, "Asks for one of the feeds; answered on request only."),
-    LocalCall("message", feeds.Message, feeds.Subscribed, "The same as a typed message."),
+    ConnectionCall("connection:ack", Nothing, Acknowledged, "Answered with connection:established."),
+    ConnectionCall("subscribe", feeds.Subscribe, feeds.Subscribed, "Asks for a feed; answered on request only."),
+    ConnectionCall("message", feeds.Message, feeds.Subscribed, "The same as a typed message."),
 )  # fmt: skip
 
 V1 = Dialect(
@@ -213,23 +213,25 @@ V1 = Dialect(
     path="/llamaproxws",
     calls=(*_MODELS, *_MACHINE, *_PRESETS, *_ENGINE, *_LOCAL),
     emissions=(
-        Emission("models:created", wire.OneModel, "A model was registered."),
-        Emission("models:updated", wire.OneModel, "A model's record changed."),
-        Emission("models:deleted", wire.DeletionNotice, "A model was forgotten."),
-        Emission("models:status", wire.ModelState, "A model is loading, loaded, unloaded or failed."),
-        Emission("models:scanned", wire.ScanCounts, "A scan has ended."),
-        Emission("models:scan-progress", wire.ScanProgress, "How far a scan is, twice a second at most."),
-        Emission("models:router-stopped", wire.RouterStopped, "The engine was stopped."),
-        Emission("metrics:update", wire.CurrentMetrics, "Every 10 s."),
-        Emission("logs:entry", logs.LogEntry, "A line was logged; 50 a second at most, one of them counting the rest."),
-        Emission("llama:status", wire.V1Engine, "The engine's state changed."),
-        Emission("llama:server-event", wire.EngineNotice, "Something started, stopped, died or failed."),
-        Emission("llama-server:status", logs.V1EngineActivity, "Every 20 s while the engine runs."),
-        Emission("connection:established", Established, "Answers connection:ack, to that client only."),
-        Emission("metrics_update", feeds.MetricsUpdate, "To subscribers of metrics, every 10 s; bare."),
-        Emission("models_update", feeds.ModelsUpdate, "To subscribers of models, every 30 s and on changes; bare."),
-        Emission("logs_update", feeds.LogsUpdate, "To subscribers of logs, every 15 s; bare."),
-        Emission("error", feeds.FeedError, "A subscription was not understood, or the service stops; bare."),
+        ServerEvent("models:created", wire.OneModel, "A model was registered."),
+        ServerEvent("models:updated", wire.OneModel, "A model's record changed."),
+        ServerEvent("models:deleted", wire.DeletionNotice, "A model was forgotten."),
+        ServerEvent("models:status", wire.ModelState, "A model is loading, loaded, unloaded or failed."),
+        ServerEvent("models:scanned", wire.ScanCounts, "A scan has ended."),
+        ServerEvent("models:scan-progress", wire.ScanProgress, "How far a scan is, twice a second at most."),
+        ServerEvent("models:router-stopped", wire.RouterStopped, "The engine was stopped."),
+        ServerEvent("metrics:update", wire.CurrentMetrics, "Every 10 s."),
+        ServerEvent(
+            "logs:entry", logs.LogEntry, "A line was logged; 50 a second at most, one of them counting the rest."
+        ),
+        ServerEvent("llama:status", wire.V1Engine, "The engine's state changed."),
+        ServerEvent("llama:server-event", wire.EngineNotice, "Something started, stopped, died or failed."),
+        ServerEvent("llama-server:status", logs.V1EngineActivity, "Every 20 s while the engine runs."),
+        ServerEvent("connection:established", Established, "Answers connection:ack, to that client only."),
+        ServerEvent("metrics_update", feeds.MetricsUpdate, "To subscribers of metrics, every 10 s; bare."),
+        ServerEvent("models_update", feeds.ModelsUpdate, "To subscribers of models, every 30 s and on changes; bare."),
+        ServerEvent("logs_update", feeds.LogsUpdate, "To subscribers of logs, every 15 s; bare."),
+        ServerEvent("error", feeds.FeedError, "A subscription was not understood, or the service stops; bare."),
     ),
     codes={
         "LIST_MODELS_FAILED": "Models cannot be listed.",

@@ -10,11 +10,11 @@ from itertools import count
 
 import msgspec
 
-from llama_async_proxy.api.socketio.emitter import Outlet
+from llama_async_proxy.api.socketio.emitter import Emitter
 from llama_async_proxy.api.socketio.v1 import feeds_schema as wire
 from llama_async_proxy.events import LogWritten, ModelCreated, ModelDeleted, ModelRuntimeChanged, ModelUpdated
 from llama_async_proxy.operations import table
-from llama_async_proxy.operations.context import Services
+from llama_async_proxy.operations.context import Context
 from llama_async_proxy.operations.metrics import GetMetrics
 from llama_async_proxy.operations.models import ListModels
 from llama_async_proxy.records.logs import LogLine
@@ -27,7 +27,7 @@ _RETRY_MS = 1000
 
 
 class Feeds:
-    def __init__(self, services: Callable[[], Services], outlet: Outlet) -> None:
+    def __init__(self, services: Callable[[], Context], outlet: Emitter) -> None:
         self._services = services
         self._outlet = outlet
         self._subscribers: dict[str, set[str]] = {feed: set() for feed in wire.FEEDS}

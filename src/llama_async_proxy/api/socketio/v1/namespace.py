@@ -14,11 +14,11 @@ from typing import Any
 
 import msgspec
 
-from llama_async_proxy.api.socketio.contract import INVALID_REQUEST, Call, LocalCall
+from llama_async_proxy.api.socketio.contract import INVALID_REQUEST, Call, ConnectionCall
 from llama_async_proxy.api.socketio.dispatch import Calls, Failure, Success, as_object, json_type
-from llama_async_proxy.api.socketio.emitter import TOO_LARGE, Outlet
+from llama_async_proxy.api.socketio.emitter import TOO_LARGE, Emitter
 from llama_async_proxy.api.socketio.log_tail import follow_log
-from llama_async_proxy.api.socketio.model_status import StatusChanges
+from llama_async_proxy.api.socketio.model_status import DeduplicatedStatus
 from llama_async_proxy.api.socketio.v1 import logs_schema as logs_wire
 from llama_async_proxy.api.socketio.v1 import schema as wire
 from llama_async_proxy.api.socketio.v1.dialect import V1, Acknowledged, Established
@@ -38,7 +38,7 @@ from llama_async_proxy.operations import engine as engine_operations
 from llama_async_proxy.operations import models as model_operations
 from llama_async_proxy.operations import table
 from llama_async_proxy.operations.activity import GetEngineActivity
-from llama_async_proxy.operations.context import Services
+from llama_async_proxy.operations.context import Context
 from llama_async_proxy.operations.metrics import GetMetrics
 from llama_async_proxy.records.engine import EngineEventType, EngineStatus
 from llama_async_proxy.records.logs import LogLine
@@ -63,13 +63,13 @@ _ANNOUNCED = (
 )
 
 
-class SocketV1:
-    def __init__(self, services: Callable[[], Services], outlet: Outlet) -> None:
+class V1Namespace:
+    def __init__(self, services: Callable[[], Context], outlet: Emitter) -> None:
         self._services = services
         self._outlet = outlet
         self._calls = Calls(V1, services, self._local)
         self._feeds = Feeds(services, outlet)
-        self._statuses = StatusChanges()
+        self._statuses = DeduplicatedStatus()
         self._clients: set[str] = set()
         self._first_client = asyncio.Event()
         self._next_progress_ms = 0
@@ -120,7 +120,7 @@ class SocketV1:
             "version": _VERSION,
         }
 
-    async def _local(self, client: str, call: LocalCall, payload: Any) -> msgspec.Struct:
+    async def _local(self, client: str, call: ConnectionCall, payload: Any) -> msgspec.Struct:
         if call.event == "connection:ack":
             established = Established(client, self._services().now_ms())
             await self._outlet.send(client, "connection:established", self._told("connection:established", established))
@@ -222,7 +222,7 @@ class SocketV1:
                 yield from _engine_announcements(services, event)
 
 
-def _engine_announcements(services: Services, event: EngineChanged) -> Iterator[tuple[str, msgspec.Struct]]:
+def _engine_announcements(services: Context, event: EngineChanged) -> Iterator[tuple[str, msgspec.Struct]]:
     state = wire.engine(dataclasses.replace(engine_operations.view(services), state=event.state))
     shown = msgspec.structs.replace(state, error=event.error or state.error)
     yield "llama:server-event", wire.EngineNotice(event.type, shown)
