@@ -98,7 +98,7 @@ def _run_loop(main: Coroutine[object, object, None]) -> None:
 
 async def _serve(settings: Settings, sockets: list[socket.socket]) -> None:
     async with build(settings) as application:
-        server = Server(application.asgi, http_protocol(application.short_way), application.goodbye)
+        server = Server(application.asgi, http_protocol(application.fast_path), application.goodbye)
         async with asyncio.TaskGroup() as tasks:
             background = [tasks.create_task(_kept_running(task)) for task in application.background]
             _calm_collector()
@@ -136,8 +136,8 @@ async def _kept_running(task: Callable[[], Awaitable[None]]) -> None:
 @dataclass(frozen=True, slots=True)
 class Application:
     asgi: ASGIApp
-    short_way: ShortWay
-    services: Context
+    fast_path: ShortWay
+    context: Context
     background: tuple[Callable[[], Awaitable[None]], ...]
     """To be run while serving; they end when cancelled, or by themselves."""
     goodbye: Goodbye
@@ -165,7 +165,7 @@ async def build(settings: Settings) -> AsyncIterator[Application]:
             machine, lambda: _facts(engine, requests, started_at_ms), live, bus=bus, store=store.metrics.append
         )
         memory = MemoryPlanner(live, lambda: engine.state, sampler)
-        residency = ModelScheduler(
+        scheduler = ModelScheduler(
             engine,
             settings=live,
             models=store.models.all,
@@ -181,14 +181,14 @@ async def build(settings: Settings) -> AsyncIterator[Application]:
             store.requests.append(records)
             bus.publish(RequestsFinished(tuple(records)))
 
-        live_requests = InFlightRequests(residency.runtime, bus, positions=residency.positions, finished=finished)
+        live_requests = InFlightRequests(scheduler.runtime, bus, positions=scheduler.positions, finished=finished)
         stack.callback(live_requests.record)
         pool = ConnectionPool(live)
         stack.callback(pool.close)
         upstream = UpstreamClient(pool)
         completer = Completer(
             names=names,
-            residency=residency,
+            scheduler=scheduler,
             client=upstream,
             live=live_requests,
         )
@@ -202,10 +202,10 @@ async def build(settings: Settings) -> AsyncIterator[Application]:
             configuration=configuration,
             store=store,
             engine=engine,
-            residency=residency,
+            scheduler=scheduler,
             bus=bus,
         )
-        services = Context(
+        context = Context(
             configuration=configuration,
             catalogue=catalogue,
             planner=planner,
@@ -213,7 +213,7 @@ async def build(settings: Settings) -> AsyncIterator[Application]:
             store=store,
             names=names,
             engine=engine,
-            residency=residency,
+            scheduler=scheduler,
             memory=memory,
             live=live_requests,
             answers=answers,
@@ -226,39 +226,39 @@ async def build(settings: Settings) -> AsyncIterator[Application]:
             now_ms=_now_ms,
             started_at_ms=started_at_ms,
         )
-        sockets = Sockets(lambda: services)
-        router = LlamaRouterApp(lambda: services)
+        sockets = Sockets(lambda: context)
+        router = LlamaRouterApp(lambda: context)
         proxy = Proxy(
             names=names,
-            residency=residency,
+            scheduler=scheduler,
             client=upstream,
             live=live_requests,
         )
         splicer = FastPath(
             pool=pool,
             names=names,
-            residency=residency,
+            scheduler=scheduler,
             live=live_requests,
         )
-        inference = InferenceApp(proxy, names=names, runtime=residency.runtime, settings=live)
+        inference = InferenceApp(proxy, names=names, runtime=scheduler.runtime, settings=live)
         await _start_engine(engine)
         if settings.preset:
             await active_preset.restore()
         yield Application(
-            asgi=_asgi(services, sockets, (PrometheusApp(lambda: services, totals), router, inference)),
-            short_way=ShortWay(splicer, requests),
-            services=services,
+            asgi=_asgi(context, sockets, (PrometheusApp(lambda: context, totals), router, inference)),
+            fast_path=ShortWay(splicer, requests),
+            context=context,
             background=(
                 sampler.run,
-                residency.run,
+                scheduler.run,
                 live_requests.run,
                 sockets.run,
                 router.run,
-                lambda: _follow_logging(logs, services),
-                lambda: _first_scan(services),
-                lambda: _run_presets(services),
+                lambda: _follow_logging(logs, context),
+                lambda: _first_scan(context),
+                lambda: _run_presets(context),
             ),
-            goodbye=lambda hurry: _goodbye(services, sockets, router, hurry),
+            goodbye=lambda hurry: _goodbye(context, sockets, router, hurry),
         )
 
 
@@ -292,10 +292,10 @@ def _log_pipeline(settings: Settings, bus: EventBus, store: Store) -> LogPipelin
     return logs
 
 
-async def _follow_logging(logs: LogPipeline, services: Context) -> None:
-    with services.bus.subscribe(SettingsChanged) as changes:
+async def _follow_logging(logs: LogPipeline, context: Context) -> None:
+    with context.bus.subscribe(SettingsChanged) as changes:
         async for _ in changes:
-            _set_up(logs, services.configuration.settings)
+            _set_up(logs, context.configuration.settings)
 
 
 def _set_up(logs: LogPipeline, settings: Settings) -> None:
@@ -313,20 +313,20 @@ async def _start_engine(engine: Engine) -> None:
         logger.error("No engine: %s", exc.message)  # noqa: TRY400 - the sentence says it all
 
 
-async def _run_presets(services: Context) -> None:
+async def _run_presets(context: Context) -> None:
     try:
-        await make_default_preset(services)
+        await make_default_preset(context)
     except ServiceError as exc:
         logger.warning("There is no default preset: %s", exc)
-    await services.active_preset.run()
+    await context.active_preset.run()
 
 
-async def _first_scan(services: Context) -> None:
-    root = services.configuration.settings.models_dir
+async def _first_scan(context: Context) -> None:
+    root = context.configuration.settings.models_dir
     try:
-        if root == services.configuration.settings.data_dir / "models":
+        if root == context.configuration.settings.data_dir / "models":
             root.mkdir(parents=True, exist_ok=True)
-        report = await scan_models(services, ScanModels())
+        report = await scan_models(context, ScanModels())
     except (ServiceError, OSError) as exc:
         logger.warning("The models directory was not scanned: %s", exc)
         return
@@ -349,12 +349,12 @@ def _facts(engine: Engine, requests: RequestMeter, started_at_ms: int) -> Servic
     )
 
 
-async def _goodbye(services: Context, sockets: Sockets, router: LlamaRouterApp, hurry: Callable[[], bool]) -> None:
+async def _goodbye(context: Context, sockets: Sockets, router: LlamaRouterApp, hurry: Callable[[], bool]) -> None:
     """Running answers may end; then they are broken off, with an error their clients understand."""
     router.close()
     if not hurry():
-        await services.residency.drain(services.configuration.settings.drain_s, hurry)
-    services.residency.break_off()
+        await context.scheduler.drain(context.configuration.settings.drain_s, hurry)
+    context.scheduler.break_off()
     await sockets.close()
 
 
@@ -368,10 +368,10 @@ class Door(Protocol):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
 
 
-def _asgi(services: Context, sockets: Sockets, doors: Sequence[Door]) -> ASGIApp:
+def _asgi(context: Context, sockets: Sockets, doors: Sequence[Door]) -> ASGIApp:
     """security -> metering -> the door the path belongs to."""
-    live = services.configuration.getter()
-    rest = create_rest(lambda: services)
+    live = context.configuration.getter()
+    rest = create_rest(lambda: context)
     pages = static_app(WEB_DIR)
 
     async def by_path(scope: Scope, receive: Receive, send: Send) -> None:
@@ -384,7 +384,7 @@ def _asgi(services: Context, sockets: Sockets, doors: Sequence[Door]) -> ASGIApp
 
     inner = socketio.ASGIApp(sockets.server, by_path, socketio_path="socket.io")
     with_sockets = socketio.ASGIApp(sockets.server, inner, socketio_path="llamaproxws")
-    return SecurityMiddleware(MeteringMiddleware(with_sockets, services.requests), live)
+    return SecurityMiddleware(MeteringMiddleware(with_sockets, context.requests), live)
 
 
 def _url(listener: socket.socket) -> str:

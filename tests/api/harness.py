@@ -1,4 +1,4 @@
-"""The doors over real rooms: store, residency, sampler, and the engine with a quick program in llama-server's place."""
+"""The doors over real rooms: store, scheduler, sampler, and the engine with a quick program in llama-server's place."""
 
 from __future__ import annotations
 
@@ -58,19 +58,19 @@ from support.service import clean_environment
 class ServiceHarness:
     """A service in this process, reachable at `url`."""
 
-    services: Context
+    context: Context
     sockets: Sockets
     models_dir: Path
     url: str
     http: aiohttp.ClientSession
 
     def line(self, message: str) -> LogLine:
-        return LogLine(self.services.now_ms(), LogLevel.INFO, "service", message)
+        return LogLine(self.context.now_ms(), LogLevel.INFO, "service", message)
 
     def log(self, *messages: str) -> None:
         """As the log pipeline does when a line was written."""
         for message in messages:
-            self.services.bus.publish(LogWritten(self.line(message)))
+            self.context.bus.publish(LogWritten(self.line(message)))
 
     async def call(self, method: str, path: str, body: Any = None, **options: Any) -> tuple[int, Any]:
         """(status, JSON) of one request."""
@@ -105,7 +105,7 @@ async def house(directory: Path, model_files: Path, **settings: Any) -> AsyncIte
         planner = LaunchPlanner(live)
         names = Names(store.models.all, planner.preset_paths)
         memory = MemoryPlanner(live, lambda: engine.state, sampler)
-        residency = ModelScheduler(
+        scheduler = ModelScheduler(
             engine,
             settings=live,
             models=store.models.all,
@@ -121,11 +121,11 @@ async def house(directory: Path, model_files: Path, **settings: Any) -> AsyncIte
             configuration=configuration,
             store=store,
             engine=engine,
-            residency=residency,
+            scheduler=scheduler,
             bus=bus,
         )
         live_requests = InFlightRequests(
-            residency.runtime, bus, positions=residency.positions, finished=store.requests.append
+            scheduler.runtime, bus, positions=scheduler.positions, finished=store.requests.append
         )
         stack.callback(live_requests.record)
         pool = ConnectionPool(live)
@@ -133,14 +133,14 @@ async def house(directory: Path, model_files: Path, **settings: Any) -> AsyncIte
         upstream = UpstreamClient(pool)
         completer = Completer(
             names=names,
-            residency=residency,
+            scheduler=scheduler,
             client=upstream,
             live=live_requests,
         )
         answers = await stack.enter_async_context(
             Answers(store.turns, completer, suggest_title=store.chats.suggest_title, settings=live, bus=bus)
         )
-        services = Context(
+        context = Context(
             configuration=configuration,
             catalogue=catalogue,
             planner=planner,
@@ -148,7 +148,7 @@ async def house(directory: Path, model_files: Path, **settings: Any) -> AsyncIte
             store=store,
             names=names,
             engine=engine,
-            residency=residency,
+            scheduler=scheduler,
             memory=memory,
             live=live_requests,
             answers=answers,
@@ -161,16 +161,16 @@ async def house(directory: Path, model_files: Path, **settings: Any) -> AsyncIte
             now_ms=lambda: time.time_ns() // 1_000_000,
             started_at_ms=time.time_ns() // 1_000_000,
         )
-        await scan_models(services, ScanModels())
-        sockets = Sockets(lambda: services)
-        runs = (sampler.run, services.residency.run, live_requests.run, sockets.run, active_preset.run)
+        await scan_models(context, ScanModels())
+        sockets = Sockets(lambda: context)
+        runs = (sampler.run, context.scheduler.run, live_requests.run, sockets.run, active_preset.run)
         background = [asyncio.create_task(run()) for run in runs]
         await asyncio.sleep(0)  # they listen before anything happens
         stack.push_async_callback(_cancelled, background)
-        port = await stack.enter_async_context(serving(_asgi(services, sockets)))
+        port = await stack.enter_async_context(serving(_asgi(context, sockets)))
         stack.push_async_callback(sockets.close)
         http = await stack.enter_async_context(aiohttp.ClientSession())
-        yield ServiceHarness(services, sockets, models_dir, f"http://127.0.0.1:{port}", http)
+        yield ServiceHarness(context, sockets, models_dir, f"http://127.0.0.1:{port}", http)
 
 
 async def _cancelled(tasks: list[asyncio.Task[None]]) -> None:
@@ -189,14 +189,14 @@ def _rest() -> ASGIApp:
     return create_rest(_ASKED.get)
 
 
-def _asgi(services: Context, sockets: Sockets) -> ASGIApp:
+def _asgi(context: Context, sockets: Sockets) -> ASGIApp:
     async def by_path(scope: Scope, receive: Receive, send: Send) -> None:
-        _ASKED.set(services)
+        _ASKED.set(context)
         await _rest()(scope, receive, send)
 
     inner = socketio.ASGIApp(sockets.server, by_path, socketio_path="socket.io")
     with_sockets = socketio.ASGIApp(sockets.server, inner, socketio_path="llamaproxws")
-    return SecurityMiddleware(MeteringMiddleware(with_sockets, services.requests), services.configuration.getter())
+    return SecurityMiddleware(MeteringMiddleware(with_sockets, context.requests), context.configuration.getter())
 
 
 def answers(request_id: str) -> Callable[[Any], bool]:

@@ -27,23 +27,23 @@ class Queued:
         self.tasks = [asyncio.create_task(self._hold(self.model("chat"), self._revoke))]
 
     def model(self, slug: str) -> Model:
-        return model_operations.find(self.at.services, slug)
+        return model_operations.find(self.at.context, slug)
 
     def _revoke(self, reason: ServiceError) -> None:
         self.revoked = reason
         self.over.set()
 
     async def _hold(self, model: Model, revoke: Callable[[ServiceError], None]) -> None:
-        async with self.at.services.residency.lease(model, revoke):
+        async with self.at.context.scheduler.lease(model, revoke):
             await self.over.wait()
 
     async def begin(self) -> None:
-        residency = self.at.services.residency
+        scheduler = self.at.context.scheduler
         async with asyncio.timeout(20):
-            while not residency.is_ready(self.model("chat")):
+            while not scheduler.is_ready(self.model("chat")):
                 await asyncio.sleep(0.01)
             self.tasks.append(asyncio.create_task(self._hold(self.model("slow"), lambda _: None)))
-            while residency.runtime(self.model("slow").id).status is not ModelStatus.QUEUED:
+            while scheduler.runtime(self.model("slow").id).status is not ModelStatus.QUEUED:
                 await asyncio.sleep(0.01)
 
     async def end(self) -> None:

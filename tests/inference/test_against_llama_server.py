@@ -85,9 +85,9 @@ def rerank_server(llama_server: Path, model_files: Path) -> Iterator[LlamaServer
 
 
 @contextlib.asynccontextmanager
-async def site_of(*, short_way: bool = False, **servers: LlamaServer) -> AsyncIterator[Site]:
+async def site_of(*, fast_path: bool = False, **servers: LlamaServer) -> AsyncIterator[Site]:
     models = tuple(make_model(number, slug) for number, slug in enumerate(servers, 1))
-    site = Site(models, short_way=short_way)
+    site = Site(models, fast_path=fast_path)
     async with site.served({m.id: servers[m.slug].endpoint for m in models}):
         yield site
 
@@ -311,13 +311,13 @@ PROMPTS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("short_way", [False, True], ids=["asgi", "splice"])
+@pytest.mark.parametrize("fast_path", [False, True], ids=["asgi", "splice"])
 @pytest.mark.parametrize("path", SAID)
 async def test_an_answer_is_the_same_though_the_engine_streamed_it(
-    chat_server: LlamaServer, path: str, short_way: bool
+    chat_server: LlamaServer, path: str, fast_path: bool
 ) -> None:
-    async with site_of(short_way=short_way, chat=chat_server) as site:
-        await site.residency.load(site.models[0])
+    async with site_of(fast_path=fast_path, chat=chat_server) as site:
+        await site.scheduler.load(site.models[0])
         async with httpx.AsyncClient(base_url=chat_server.url, timeout=30) as straight:
             for changes in SAID[path]:
                 body = {**FIXED, **PROMPTS.get(path, {"prompt": "the quick"}), **changes}
@@ -326,14 +326,14 @@ async def test_an_answer_is_the_same_though_the_engine_streamed_it(
                 assert comparable(await site.http.post(path, json=body)) == direct, changes
 
 
-@pytest.mark.parametrize("short_way", [False, True], ids=["asgi", "splice"])
+@pytest.mark.parametrize("fast_path", [False, True], ids=["asgi", "splice"])
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/completion", "/infill", "/v1/responses"])
 async def test_a_stream_is_the_same_though_the_engine_told_its_progress(
-    chat_server: LlamaServer, path: str, short_way: bool, monkeypatch: pytest.MonkeyPatch
+    chat_server: LlamaServer, path: str, fast_path: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prompt_progress, "LONG_PROMPT_BYTES", 0)
-    async with site_of(short_way=short_way, chat=chat_server) as site:
-        await site.residency.load(site.models[0])
+    async with site_of(fast_path=fast_path, chat=chat_server) as site:
+        await site.scheduler.load(site.models[0])
         async with httpx.AsyncClient(base_url=chat_server.url, timeout=30, limits=UNKEPT) as straight:
             for changes in SAID[path]:
                 body = {**FIXED, **PROMPTS.get(path, {"prompt": "the quick"}), **changes, "stream": True}
@@ -358,7 +358,7 @@ async def until_busy(server: LlamaServer, slots: int, limit_s: float = 15.0) -> 
             await asyncio.sleep(0.02)
 
 
-@pytest.mark.parametrize("short_way", [False, True], ids=["asgi", "splice"])
+@pytest.mark.parametrize("fast_path", [False, True], ids=["asgi", "splice"])
 @pytest.mark.parametrize(
     ("path", "body"),
     [
@@ -370,12 +370,12 @@ async def until_busy(server: LlamaServer, slots: int, limit_s: float = 15.0) -> 
     ],
 )
 async def test_a_client_that_leaves_frees_the_slot(
-    slow_server: LlamaServer, path: str, body: dict[str, Any], short_way: bool
+    slow_server: LlamaServer, path: str, body: dict[str, Any], fast_path: bool
 ) -> None:
     """While another stream runs and somebody polls the slots, which keeps llama-server from looking by itself."""
     endless = {"model": "slow", "max_tokens": 2000, "max_output_tokens": 2000, "n_predict": 2000, "ignore_eos": True}
-    async with site_of(short_way=short_way, slow=slow_server) as site:
-        await site.residency.load(site.models[0])
+    async with site_of(fast_path=fast_path, slow=slow_server) as site:
+        await site.scheduler.load(site.models[0])
         async with RawClient.connected(site.port) as other, RawClient.connected(site.port) as client:
             await other.post("/completion", json.dumps({**endless, "prompt": "a", "stream": True}).encode())
             await other.until(b'"content":"')
@@ -387,16 +387,16 @@ async def test_a_client_that_leaves_frees_the_slot(
         await until_busy(slow_server, 0)
 
 
-@pytest.mark.parametrize("short_way", [False, True], ids=["asgi", "splice"])
+@pytest.mark.parametrize("fast_path", [False, True], ids=["asgi", "splice"])
 async def test_a_client_that_leaves_during_a_long_prompt_frees_the_slot(
-    llama_server: Path, model_files: Path, short_way: bool
+    llama_server: Path, model_files: Path, fast_path: bool
 ) -> None:
     """Which would take more than ten seconds, and llama-server writes nothing of a stream before."""
     small_steps = ("--slots", "-np", "2", "-c", "8192", "-b", "32", "-ub", "32", "--threads", "1")
     asked = {"model": "slow", "prompt": "the quick brown fox " * 220, "stream": True}
     with running(llama_server, model_files / "slow.gguf", *small_steps) as server:
-        async with site_of(short_way=short_way, slow=server) as site:
-            await site.residency.load(site.models[0])
+        async with site_of(fast_path=fast_path, slow=server) as site:
+            await site.scheduler.load(site.models[0])
             async with RawClient.connected(site.port) as other, RawClient.connected(site.port) as client:
                 await other.post("/completion", json.dumps({**asked, "prompt": "a", "n_predict": 2000}).encode())
                 await other.until(b'"content":"')

@@ -44,11 +44,11 @@ class Desk:
         upstream: Upstream,
         engine: RunningEngine,
         completer: Completer,
-        residency: ModelScheduler,
+        scheduler: ModelScheduler,
         live: InFlightRequests,
         recorded: list[RequestRecord],
     ) -> None:
-        self.upstream, self.engine, self.completer, self.residency = upstream, engine, completer, residency
+        self.upstream, self.engine, self.completer, self.scheduler = upstream, engine, completer, scheduler
         self.live = live
         self._recorded = recorded
         self.pieces: list[tuple[str, str]] = []
@@ -68,19 +68,19 @@ async def desk() -> AsyncIterator[Desk]:
     upstream, bus, pool = Upstream(), EventBus(), ConnectionPool(make_settings)
     async with upstream.serving():
         engine = RunningEngine(bus, {1: upstream.endpoint})
-        residency = ModelScheduler(
+        scheduler = ModelScheduler(
             engine, settings=make_settings, models=lambda: (MODEL,), spec_for=make_spec, bus=bus, used=lambda *_: None
         )
         recorded: list[RequestRecord] = []
-        live = InFlightRequests(residency.runtime, bus, positions=residency.positions, finished=recorded.extend)
-        running = asyncio.create_task(residency.run())
+        live = InFlightRequests(scheduler.runtime, bus, positions=scheduler.positions, finished=recorded.extend)
+        running = asyncio.create_task(scheduler.run())
         completer = Completer(
             names=Names(lambda: (MODEL,)),
-            residency=residency,
+            scheduler=scheduler,
             client=UpstreamClient(pool),
             live=live,
         )
-        desk = Desk(upstream, engine, completer, residency, live, recorded)
+        desk = Desk(upstream, engine, completer, scheduler, live, recorded)
         yield desk
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
@@ -139,7 +139,7 @@ async def test_pieces_come_as_they_are_sent_and_the_request_is_recorded(desk: De
         "stream": True,
         "stream_options": {"include_usage": True},
     }
-    assert desk.residency.in_flight(1) == 0
+    assert desk.scheduler.in_flight(1) == 0
 
 
 async def test_stopping_closes_the_connection_to_the_engine(desk: Desk) -> None:
@@ -222,7 +222,7 @@ async def test_the_end_of_the_service_breaks_it_off(desk: Desk) -> None:
     async with asyncio.timeout(30):
         while not desk.pieces:
             await asyncio.sleep(0.001)
-    desk.residency.break_off()
+    desk.scheduler.break_off()
     with pytest.raises(Unavailable):
         await asking
 

@@ -35,8 +35,8 @@ class Site:
     keep_alive_s = 600
     """Of a connection without a request."""
 
-    def __init__(self, models: tuple[Model, ...], *, short_way: bool = False, **settings: Any) -> None:
-        self._short_way = short_way
+    def __init__(self, models: tuple[Model, ...], *, fast_path: bool = False, **settings: Any) -> None:
+        self._fast_path = fast_path
         self.models = models
         self.settings = make_settings(**settings)
         self.meter = RequestMeter()
@@ -50,7 +50,7 @@ class Site:
         bus = EventBus()
         names = Names(lambda: self.models)
         self.engine = RunningEngine(bus, endpoints)
-        self.residency = ModelScheduler(
+        self.scheduler = ModelScheduler(
             self.engine,
             settings=lambda: self.settings,
             models=lambda: self.models,
@@ -59,12 +59,12 @@ class Site:
             used=lambda *_: None,
         )
         self.live = InFlightRequests(
-            self.residency.runtime, bus, positions=self.residency.positions, finished=self._finished
+            self.scheduler.runtime, bus, positions=self.scheduler.positions, finished=self._finished
         )
         pool = ConnectionPool(lambda: self.settings)
         proxy = Proxy(
             names=names,
-            residency=self.residency,
+            scheduler=self.scheduler,
             client=UpstreamClient(pool),
             live=self.live,
             patience=patience or KeepAliveComments(),
@@ -73,14 +73,14 @@ class Site:
         async with AsyncExitStack() as stack:
             stack.callback(pool.close)
             http: Any = "httptools"
-            if self._short_way:
-                self.splicer = FastPath(
+            if self._fast_path:
+                self.fast_path = FastPath(
                     pool=pool,
                     names=names,
-                    residency=self.residency,
+                    scheduler=self.scheduler,
                     live=self.live,
                 )
-                http = http_protocol(ShortWay(self.splicer, self.meter))
+                http = http_protocol(ShortWay(self.fast_path, self.meter))
             self.port = await stack.enter_async_context(serving(door, http, keep_alive_s=self.keep_alive_s))
             self.url = f"http://127.0.0.1:{self.port}"
             # Reading the certificates that nobody asks for takes longer than most tests.
@@ -112,9 +112,9 @@ class UpstreamSite(Site):
     default_short_way = False
     """Whether the switch is in front of the ASGI route, where a test does not say."""
 
-    def __init__(self, *, short_way: bool | None = None, **settings: Any) -> None:
+    def __init__(self, *, fast_path: bool | None = None, **settings: Any) -> None:
         models = (make_model(1, "tiny", name="Tiny", aliases=("gpt-4o",)), make_model(2, "other"))
-        super().__init__(models, short_way=self.default_short_way if short_way is None else short_way, **settings)
+        super().__init__(models, fast_path=self.default_short_way if fast_path is None else fast_path, **settings)
         self.upstream = Upstream()
         self.other = Upstream(answers({"from": "other"}))
 

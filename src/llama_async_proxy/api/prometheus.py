@@ -39,8 +39,8 @@ class Family:
 class PrometheusApp:
     """An ASGI application for the requests it `handles`."""
 
-    def __init__(self, services: Callable[[], Context], totals: InferenceTotals) -> None:
-        self._services = services
+    def __init__(self, context: Callable[[], Context], totals: InferenceTotals) -> None:
+        self._context = context
         self._totals = totals
 
     @staticmethod
@@ -50,9 +50,9 @@ class PrometheusApp:
         return is_ours and model_in_query(scope["query_string"]) is None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        services = self._services()
-        services.live.record()  # what ended just now counts, too
-        page = render([*_proxy(services, self._totals), *_models(services), *_host(await services.sampler.now())])
+        context = self._context()
+        context.live.record()  # what ended just now counts, too
+        page = render([*_proxy(context, self._totals), *_models(context), *_host(await context.sampler.now())])
         body = "" if Request(scope).method == "HEAD" else page
         await PlainTextResponse(body, headers={"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"})(
             scope, receive, send
@@ -79,17 +79,17 @@ def _one(kind: str, name: str, text: str, value: float | None, **labels: str) ->
     return Family(name, kind, text, () if value is None else ((labels, value),))
 
 
-def _proxy(services: Context, totals: InferenceTotals) -> Iterable[Family]:
-    http = services.requests.snapshot()
-    is_up = services.engine.state.status is EngineStatus.RUNNING
+def _proxy(context: Context, totals: InferenceTotals) -> Iterable[Family]:
+    http = context.requests.snapshot()
+    is_up = context.engine.state.status is EngineStatus.RUNNING
     yield _one("gauge", "build_info", "Always 1; the version is a label.", 1, version=__version__)
-    yield _one("gauge", "start_time_seconds", "Unix time of the start.", services.started_at_ms / 1000)
-    engine = services.engine.state.kind
+    yield _one("gauge", "start_time_seconds", "Unix time of the start.", context.started_at_ms / 1000)
+    engine = context.engine.state.kind
     yield _one("gauge", "engine_up", "1 while models can be loaded.", float(is_up), engine=engine)
     yield _one("counter", "http_requests_total", "HTTP requests on the API and inference routes.", http.total)
     yield _one("counter", "http_request_errors_total", "Of them, answered with 5xx or broken off.", http.errors)
     yield _one("gauge", "http_requests_in_progress", "HTTP requests that have not ended.", http.active)
-    yield _one("gauge", "inference_requests_in_progress", "Inference requests under way.", len(services.live.all()))
+    yield _one("gauge", "inference_requests_in_progress", "Inference requests under way.", len(context.live.all()))
     ended = tuple(
         ({"model": model, "status": str(status)}, count) for (model, status), count in totals.requests.items()
     )
@@ -105,9 +105,9 @@ def _by_model(name: str, text: str, values: Mapping[str, float]) -> Family:
     return Family(name, "counter", text, tuple(({"model": model}, value) for model, value in values.items()))
 
 
-def _models(services: Context) -> Iterable[Family]:
-    models = {model.id: model.slug for model in services.store.models.all()}
-    runtimes = [r for r in services.residency.runtimes() if r.model_id in models]
+def _models(context: Context) -> Iterable[Family]:
+    models = {model.id: model.slug for model in context.store.models.all()}
+    runtimes = [r for r in context.scheduler.runtimes() if r.model_id in models]
 
     def each(name: str, text: str, values: Iterable[float | None]) -> Family:
         pairs = zip(runtimes, values, strict=True)
@@ -121,9 +121,9 @@ def _models(services: Context) -> Iterable[Family]:
     ready = (ModelStatus.READY, ModelStatus.SLEEPING)
     yield each("model_up", "1 while the model answers.", [float(r.status in ready) for r in runtimes])
     yield each("model_resident_memory_bytes", "Of the model's process.", [r.rss_bytes for r in runtimes])
-    gpu = [None if r.pid is None else services.sampler.gpu_bytes(r.pid) for r in runtimes]
+    gpu = [None if r.pid is None else context.sampler.gpu_bytes(r.pid) for r in runtimes]
     yield each("model_gpu_memory_bytes", "GPU memory of the model's process.", gpu)
-    in_flight = [float(services.residency.in_flight(r.model_id)) for r in runtimes]
+    in_flight = [float(context.scheduler.in_flight(r.model_id)) for r in runtimes]
     yield each("model_requests_in_progress", "Requests that run on the model or wait for its load.", in_flight)
     waiting = [float(r.queue.requests if r.queue else 0) for r in runtimes]
     yield each("model_requests_waiting", "Requests that wait for the model's turn.", waiting)

@@ -28,7 +28,7 @@ Here are three things worth trying:
 - Open the *Dashboard* in a second window and look at the processor while I write.
 - Ask the same thing again: I will probably choose another story.
 ~
-Programs can use me as well. The proxy speaks the same language as the big services, so most tools only need a new \
+Programs can use me as well. The proxy speaks the same language as the big context, so most tools only need a new \
 address:
 
 ```sh

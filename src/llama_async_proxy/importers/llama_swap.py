@@ -2,7 +2,7 @@
 
 Its format is that of github.com/mostlygeek/llama-swap (docs/configuration.md there). A model whose command is
 llama-server becomes a model with options; any other command becomes a custom command. What only concerns llama-swap
-itself (ports, its logs, its captures) is left out without a word, what changes answers or residency never.
+itself (ports, its logs, its captures) is left out without a word, what changes answers or scheduler never.
 """
 
 from __future__ import annotations

@@ -41,12 +41,12 @@ class Completer:
         self,
         *,
         names: Names,
-        residency: ModelScheduler,
+        scheduler: ModelScheduler,
         client: UpstreamClient,
         live: InFlightRequests,
     ) -> None:
         self._names = names
-        self._residency = residency
+        self._scheduler = scheduler
         self._client = client
         self._live = live
 
@@ -57,7 +57,7 @@ class Completer:
     def is_idle(self, name: str) -> bool:
         """Whether the model is loaded and nobody uses it."""
         model = self.find(name)
-        return self._residency.is_ready(model) and not self._residency.in_flight(model.id)
+        return self._scheduler.is_ready(model) and not self._scheduler.in_flight(model.id)
 
     async def complete(
         self, request: CompletionRequest, grow: Grow, stopped: Callable[[], Awaitable[object]]
@@ -97,7 +97,7 @@ class Completer:
 
         async with CancelScope(stop) as interruption:
             self._live.add(account, interruption.trip)
-            async with self._residency.lease(model, interruption.trip) as lease:
+            async with self._scheduler.lease(model, interruption.trip) as lease:
                 account.leased(lease)
                 sent = UpstreamRequest("POST", _ROUTE.path.encode(), _HEADERS, self._body(model, request))
                 async with self._client.request(lease.endpoint, sent) as response:

@@ -97,26 +97,26 @@ class FastPath:
         *,
         pool: ConnectionPool,
         names: Names,
-        residency: ModelScheduler,
+        scheduler: ModelScheduler,
         live: InFlightRequests,
     ) -> None:
         self.pool = pool
         self.live = live
         self._names = names
-        self.residency = residency
+        self.scheduler = scheduler
 
     def begin(self, head: RequestHead, body: bytes, client: Client) -> ProxiedExchange | None:
         """Send a request to its model. None when it needs another treatment; nothing has happened then."""
         try:
             asked = parameters(head.route, head.query, head.headers, body)
             index = self._names.index
-            model = choose(index, asked.model, () if asked.model else self.residency.loaded())
+            model = choose(index, asked.model, () if asked.model else self.scheduler.loaded())
         except Exception:  # the long way meets it again, and answers and logs it
             return None
         if index.variant(asked.model):
             return None
         passage = ProxiedExchange(self, head, body, client)
-        lease = self.residency.claim(model, passage.fail)
+        lease = self.scheduler.claim(model, passage.fail)
         if lease is None:
             return None
         # Of other servers it is not known how their streams and their whole answers differ.
@@ -150,9 +150,9 @@ class ProxiedExchange:
         "account",
     )
 
-    def __init__(self, splicer: FastPath, request: RequestHead, body: bytes, client: Client) -> None:
+    def __init__(self, fast_path: FastPath, request: RequestHead, body: bytes, client: Client) -> None:
         self.account = RequestLogEntry(client.address, request.route.path, request.own_id, request.key)
-        self._splicer = splicer
+        self._splicer = fast_path
         self._request = request
         self._request_body = body
         self._client = client
@@ -398,7 +398,7 @@ class ProxiedExchange:
         if self._channel is not None:
             self._channel.abort()
             self._channel = None
-        self._splicer.residency.release(self._lease)
+        self._splicer.scheduler.release(self._lease)
         self._splicer.live.end(self.account)
         self._client.ended(whole=whole)
 

@@ -65,13 +65,13 @@ class Proxy:
         self,
         *,
         names: Names,
-        residency: ModelScheduler,
+        scheduler: ModelScheduler,
         client: UpstreamClient,
         live: InFlightRequests,
         patience: KeepAliveComments = KeepAliveComments(),  # noqa: B008 - frozen
     ) -> None:
         self._names = names
-        self._residency = residency
+        self._scheduler = scheduler
         self._client = client
         self._live = live
         self._patience = patience
@@ -112,9 +112,9 @@ class Proxy:
     ) -> None:
         asked = parameters(request.route, request.query, request.headers, request.body)
         account.model = asked.model or ""
-        model = choose(self._names.index, asked.model, () if asked.model else self._residency.loaded())
+        model = choose(self._names.index, asked.model, () if asked.model else self._scheduler.loaded())
         account.resolved(model)
-        if forbids_loading(request.query) and not self._residency.is_ready(model):
+        if forbids_loading(request.query) and not self._scheduler.is_ready(model):
             raise InvalidInput("model", f"{model.slug!r} is not loaded, and autoload=false forbids loading it")
         if variant := self._names.index.variant(asked.model):
             request = replace(request, body=with_defaults(variant, request.route, request.body))
@@ -126,7 +126,7 @@ class Proxy:
 
         async with CancelScope(client_gone) as interruption:
             self._live.add(account, interruption.trip)
-            claim = self._residency.lease(model, interruption.trip, priority_of(request.headers))
+            claim = self._scheduler.lease(model, interruption.trip, priority_of(request.headers))
             async with self._leased(model, claim, delivery if asked.stream else None) as lease:
                 account.leased(lease)
                 await self._exchange(request, asked, lease, delivery)
@@ -160,7 +160,7 @@ class Proxy:
         self, model: Model, claim: AbstractAsyncContextManager[Lease], waiting: ResponseWriter | None
     ) -> AsyncIterator[Lease]:
         """A lease on `model`; a client `waiting` for a stream is kept company until it is granted."""
-        if waiting is None or self._residency.is_ready(model):
+        if waiting is None or self._scheduler.is_ready(model):
             async with claim as lease:
                 yield lease
             return

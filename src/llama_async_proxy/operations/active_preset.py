@@ -58,7 +58,7 @@ class ActivePreset:
         configuration: Configuration,
         store: Store,
         engine: Engine,
-        residency: ModelScheduler,
+        scheduler: ModelScheduler,
         bus: EventBus,
     ) -> None:
         self._planner = planner
@@ -66,7 +66,7 @@ class ActivePreset:
         self._configuration = configuration
         self._store = store
         self._engine = engine
-        self._residency = residency
+        self._scheduler = scheduler
         self._bus = bus
         self._turn = asyncio.Lock()
         self._pending: dict[int, _Reload | None] = {}
@@ -202,7 +202,7 @@ class ActivePreset:
         if self._engine.state.status is not EngineStatus.RUNNING:
             return
         for model in self._marked_for_startup():
-            if not self._residency.runtime(model.id).status.in_use:
+            if not self._scheduler.runtime(model.id).status.in_use:
                 self._pending.setdefault(model.id, None)
         self._due.set()
 
@@ -268,12 +268,12 @@ class ActivePreset:
                 if reload is not None:
                     if not self._engine.runtime(model_id).status.in_use:
                         return  # It was unloaded meanwhile; its next load is of the new kind anyway.
-                    await self._residency.load(model)  # one that is coming up cannot be interrupted politely
-                    if self._residency.runtime(model_id).options == self._wanted(model_id, reload.options):
+                    await self._scheduler.load(model)  # one that is coming up cannot be interrupted politely
+                    if self._scheduler.runtime(model_id).options == self._wanted(model_id, reload.options):
                         return
                     logger.info("Model %s is loaded anew: its preset has changed", model.slug)
-                    await self._residency.unload(model)
-                await self._residency.load(model, reload.options if reload else NO_OPTIONS)
+                    await self._scheduler.unload(model)
+                await self._scheduler.load(model, reload.options if reload else NO_OPTIONS)
             except ServiceError as exc:
                 logger.warning("Model %s is not loaded: %s", model.slug, exc.message)
 

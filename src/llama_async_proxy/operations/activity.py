@@ -31,25 +31,25 @@ class EngineActivity:
     """Of the engine; 0 while it is stopped."""
 
 
-async def get_engine_activity(services: Context, _: GetEngineActivity) -> EngineActivity:
-    runtimes = services.residency.runtimes()
+async def get_engine_activity(context: Context, _: GetEngineActivity) -> EngineActivity:
+    runtimes = context.scheduler.runtimes()
     loaded = [runtime for runtime in runtimes if runtime.status in (ModelStatus.READY, ModelStatus.SLEEPING)]
-    counts = await services.engine_counters.read([runtime.endpoint for runtime in loaded if runtime.endpoint])
-    state = services.engine.state
+    counts = await context.engine_counters.read([runtime.endpoint for runtime in loaded if runtime.endpoint])
+    state = context.engine.state
     started_at_ms = state.started_at_ms if state.status is EngineStatus.RUNNING else None
     return EngineActivity(
         status=state.status,
         active_models=len(loaded),
         tokens_per_second=counts.tokens_per_second,
         queue_size=sum(runtime.queue.requests for runtime in runtimes if runtime.queue) + (counts.deferred or 0),
-        total_requests=await _total_requests(services),
-        uptime_s=0.0 if started_at_ms is None else (services.now_ms() - started_at_ms) / 1000,
+        total_requests=await _total_requests(context),
+        uptime_s=0.0 if started_at_ms is None else (context.now_ms() - started_at_ms) / 1000,
     )
 
 
-async def _total_requests(services: Context) -> int | None:
+async def _total_requests(context: Context) -> int | None:
     try:
-        totals = await services.store.requests.totals(since_ms=services.started_at_ms)
+        totals = await context.store.requests.totals(since_ms=context.started_at_ms)
     except StoreUnavailable:
         return None
     return sum(total.requests for total in totals)

@@ -45,25 +45,25 @@ class Imported:
     conversations: tuple[Conversation, ...]
 
 
-async def export_conversations(services: Context, request: ExportConversations) -> Export:
+async def export_conversations(context: Context, request: ExportConversations) -> Export:
     """Raises NotFound for an id that is none, and then nothing is exported."""
-    ids = request.ids or [c.id for c in await services.store.chats.all(limit=None, archived=None)]
-    kept = [await _archived(services, conversation_id) for conversation_id in ids]
+    ids = request.ids or [c.id for c in await context.store.chats.all(limit=None, archived=None)]
+    kept = [await _archived(context, conversation_id) for conversation_id in ids]
     return Export(await asyncio.to_thread(_written, kept, request.format))
 
 
-async def import_conversations(services: Context, request: ImportConversations) -> Imported:
+async def import_conversations(context: Context, request: ImportConversations) -> Imported:
     """All conversations of a file, or none when it is not as it should be. Raises InvalidInput."""
     found = await asyncio.to_thread(import_formats.conversations_of, request.document)
-    created = tuple([await services.store.chats.create(conversation) for conversation in found])
+    created = tuple([await context.store.chats.create(conversation) for conversation in found])
     for conversation in created:
-        services.bus.publish(ConversationChanged(conversation))
+        context.bus.publish(ConversationChanged(conversation))
     return Imported(created)
 
 
-async def _archived(services: Context, conversation_id: int) -> NewConversation:
-    conversation, messages = await services.store.chats.tree(conversation_id)
-    return archive.archived(conversation, messages, await services.store.chats.images(conversation_id))
+async def _archived(context: Context, conversation_id: int) -> NewConversation:
+    conversation, messages = await context.store.chats.tree(conversation_id)
+    return archive.archived(conversation, messages, await context.store.chats.images(conversation_id))
 
 
 def _written(conversations: Iterable[NewConversation], file_format: FileFormat) -> str:

@@ -180,23 +180,23 @@ class GetImage:
 # --- conversations --------------------------------------------------------------------------------
 
 
-async def list_conversations(services: Context, request: ListConversations) -> ConversationList:
+async def list_conversations(context: Context, request: ListConversations) -> ConversationList:
     if request.limit is not None and not 1 <= request.limit < 1 << 63:
         raise InvalidInput("limit", f"must be a positive number, not {request.limit}")
     if not 0 <= request.offset < 1 << 63:
         raise InvalidInput("offset", f"must be 0 or more, not {request.offset}")
-    found = await services.store.chats.all(limit=request.limit, offset=request.offset, archived=request.archived)
-    return ConversationList(found, services.answers.conversations)
+    found = await context.store.chats.all(limit=request.limit, offset=request.offset, archived=request.archived)
+    return ConversationList(found, context.answers.conversations)
 
 
-async def get_conversation(services: Context, request: GetConversation) -> ConversationView:
-    chats = services.store.chats
+async def get_conversation(context: Context, request: GetConversation) -> ConversationView:
+    chats = context.store.chats
     conversation, messages = await (chats.tree if request.every_branch else chats.thread)(request.id)
-    is_answering = services.answers.running(request.id) is not None
+    is_answering = context.answers.running(request.id) is not None
     return ConversationView(conversation, messages, await chats.totals(request.id), is_answering)
 
 
-async def create_conversation(services: Context, request: CreateConversation) -> ConversationChange:
+async def create_conversation(context: Context, request: CreateConversation) -> ConversationChange:
     new = NewConversation(
         title=titles.UNTITLED if request.title is None else checked_title(request.title),
         model=_checked_model_name(request.model),
@@ -204,12 +204,12 @@ async def create_conversation(services: Context, request: CreateConversation) ->
         system_prompt=_checked_text("system_prompt", request.system_prompt),
         sampling=_checked_sampling(request.sampling),
     )
-    conversation = await services.store.chats.create(new)
-    services.bus.publish(ConversationChanged(conversation))
+    conversation = await context.store.chats.create(new)
+    context.bus.publish(ConversationChanged(conversation))
     return ConversationChange(conversation)
 
 
-async def update_conversation(services: Context, request: UpdateConversation) -> ConversationChange:
+async def update_conversation(context: Context, request: UpdateConversation) -> ConversationChange:
     changes: ConversationChanges = {}
     if request.title is not None:
         changes["title"] = checked_title(request.title)
@@ -224,45 +224,45 @@ async def update_conversation(services: Context, request: UpdateConversation) ->
         changes["is_pinned"] = request.is_pinned
     if request.is_archived is not None:
         changes["is_archived"] = request.is_archived
-    conversation = await services.store.chats.update(request.id, **changes)
-    services.bus.publish(ConversationChanged(conversation))
+    conversation = await context.store.chats.update(request.id, **changes)
+    context.bus.publish(ConversationChanged(conversation))
     return ConversationChange(conversation)
 
 
-async def delete_conversation(services: Context, request: DeleteConversation) -> DeletedConversation:
+async def delete_conversation(context: Context, request: DeleteConversation) -> DeletedConversation:
     """What is being generated in it ends, what waits for its turn is told that it is gone."""
-    await services.store.chats.delete(request.id)
-    services.answers.stop(request.id)
-    services.bus.publish(ConversationDeleted(request.id))
+    await context.store.chats.delete(request.id)
+    context.answers.stop(request.id)
+    context.bus.publish(ConversationDeleted(request.id))
     return DeletedConversation(request.id)
 
 
-async def choose_branch(services: Context, request: ChooseBranch) -> ConversationView:
-    if services.answers.running(request.id) is not None:
+async def choose_branch(context: Context, request: ChooseBranch) -> ConversationView:
+    if context.answers.running(request.id) is not None:
         raise Conflict("An answer is being generated in this conversation. Stop it, or wait for its end.")
-    await services.store.turns.choose(request.id, request.message_id)
-    services.bus.publish(BranchChosen(request.id))
-    return await get_conversation(services, GetConversation(request.id))
+    await context.store.turns.choose(request.id, request.message_id)
+    context.bus.publish(BranchChosen(request.id))
+    return await get_conversation(context, GetConversation(request.id))
 
 
-async def get_image(services: Context, request: GetImage) -> Image:
+async def get_image(context: Context, request: GetImage) -> Image:
     """Raises NotFound."""
-    return await services.store.chats.image(request.id)
+    return await context.store.chats.image(request.id)
 
 
 # --- answers --------------------------------------------------------------------------------------
 
 
-async def send_message(services: Context, request: SendMessage) -> AnswerBegun:
-    return await _begun(await start_answer(services, request))
+async def send_message(context: Context, request: SendMessage) -> AnswerBegun:
+    return await _begun(await start_answer(context, request))
 
 
-async def edit_message(services: Context, request: EditMessage) -> AnswerBegun:
-    return await _begun(await start_answer(services, request))
+async def edit_message(context: Context, request: EditMessage) -> AnswerBegun:
+    return await _begun(await start_answer(context, request))
 
 
-async def regenerate_answer(services: Context, request: RegenerateAnswer) -> AnswerBegun:
-    return await _begun(await start_answer(services, request))
+async def regenerate_answer(context: Context, request: RegenerateAnswer) -> AnswerBegun:
+    return await _begun(await start_answer(context, request))
 
 
 async def _begun(answer: Answer) -> AnswerBegun:
@@ -270,28 +270,28 @@ async def _begun(answer: Answer) -> AnswerBegun:
     return AnswerBegun(turn.thread[-1], turn.answer)
 
 
-async def start_answer(services: Context, request: SendMessage | EditMessage | RegenerateAnswer) -> Answer:
+async def start_answer(context: Context, request: SendMessage | EditMessage | RegenerateAnswer) -> Answer:
     """An answer that will come when its turn has come, whoever waits for it.
 
     Raises InvalidInput and NotFound for what can be told before.
     """
     if not isinstance(request, RegenerateAnswer) and not request.message.strip():
         raise InvalidInput("message", "must not be blank")
-    conversation = await services.store.chats.get(request.id)
+    conversation = await context.store.chats.get(request.id)
     name = _checked_model_name(conversation.model if request.model is None else request.model)
-    opening = _opening(_answering_model(services, name), request)
-    return services.answers.start(request.id, opening, model=name, client=request.client)
+    opening = _opening(_answering_model(context, name), request)
+    return context.answers.start(request.id, opening, model=name, client=request.client)
 
 
-async def stop_answer(services: Context, request: StopAnswer) -> StoppedAnswer:
+async def stop_answer(context: Context, request: StopAnswer) -> StoppedAnswer:
     """Returns when it has ended; what there is of it is kept."""
-    await services.store.chats.get(request.id)
-    answer = services.answers.stop(request.id)
+    await context.store.chats.get(request.id)
+    answer = context.answers.stop(request.id)
     return StoppedAnswer(None if answer is None else await answer.ended())
 
 
-def _answering_model(services: Context, name: str) -> Model:
-    model = choose(services.names.index, name, ())
+def _answering_model(context: Context, name: str) -> Model:
+    model = choose(context.names.index, name, ())
     if model.facts.kind is not ModelKind.CHAT:
         raise InvalidInput("model", f"{model.slug!r} is a model for {model.facts.kind.value}, it cannot chat")
     return model

@@ -38,14 +38,14 @@ class ConfigUpdated:
     change: ConfigurationChange
 
 
-async def get_config(services: Context, _: GetConfig) -> ConfigView:
-    return ConfigView(services.configuration.settings)
+async def get_config(context: Context, _: GetConfig) -> ConfigView:
+    return ConfigView(context.configuration.settings)
 
 
-async def update_config(services: Context, request: UpdateConfig) -> ConfigUpdated:
-    changes = _without_path(request.changes, services.configuration.settings)
-    change = await services.configuration.update(flatten(changes))
-    return ConfigUpdated(services.configuration.settings, change)
+async def update_config(context: Context, request: UpdateConfig) -> ConfigUpdated:
+    changes = _without_path(request.changes, context.configuration.settings)
+    change = await context.configuration.update(flatten(changes))
+    return ConfigUpdated(context.configuration.settings, change)
 
 
 def _without_path(changes: Mapping[str, Any], settings: Settings) -> Mapping[str, Any]:

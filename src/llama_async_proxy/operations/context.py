@@ -33,7 +33,7 @@ class Context:
     store: Store
     names: Names
     engine: Engine
-    residency: ModelScheduler
+    scheduler: ModelScheduler
     memory: MemoryPlanner
     live: InFlightRequests
     answers: Answers

@@ -48,10 +48,10 @@ class EngineView:
         return f"http://{host}:{self.port}"
 
 
-def view(services: Context) -> EngineView:
-    settings, state = services.configuration.started_with, services.engine.state
+def view(context: Context) -> EngineView:
+    settings, state = context.configuration.started_with, context.engine.state
     where = state.endpoint or settings
-    return EngineView(state, where.host, where.port, services.active_preset.name)
+    return EngineView(state, where.host, where.port, context.active_preset.name)
 
 
 def describe_engine(state: EngineState) -> str:
@@ -63,31 +63,31 @@ def describe_engine(state: EngineState) -> str:
     return f"{state.binary or 'the built-in engine'}{version}"
 
 
-async def get_engine(services: Context, _: GetEngine) -> EngineView:
-    return view(services)
+async def get_engine(context: Context, _: GetEngine) -> EngineView:
+    return view(context)
 
 
-async def start_engine(services: Context, _: StartEngine) -> EngineView:
-    await services.engine.start()
-    return view(services)
+async def start_engine(context: Context, _: StartEngine) -> EngineView:
+    await context.engine.start()
+    return view(context)
 
 
-async def stop_engine(services: Context, _: StopEngine) -> EngineView:
+async def stop_engine(context: Context, _: StopEngine) -> EngineView:
     """Unloads everything; loads and inference fail until a start. Raises Conflict when already stopped."""
-    if services.engine.state.status is EngineStatus.IDLE:
+    if context.engine.state.status is EngineStatus.IDLE:
         raise Conflict("The engine is not running.")
-    await _stop(services)
-    return view(services)
+    await _stop(context)
+    return view(context)
 
 
-async def restart_engine(services: Context, _: RestartEngine) -> EngineView:
-    await _stop(services)
+async def restart_engine(context: Context, _: RestartEngine) -> EngineView:
+    await _stop(context)
     await asyncio.sleep(_RESTART_PAUSE_S)
-    await services.engine.start()
-    return view(services)
+    await context.engine.start()
+    return view(context)
 
 
-async def _stop(services: Context) -> None:
+async def _stop(context: Context) -> None:
     # With its streams still open llama-server would take seconds to notice SIGTERM.
-    services.residency.break_off("The engine was stopped.")
-    await services.engine.stop()
+    context.scheduler.break_off("The engine was stopped.")
+    await context.engine.stop()

@@ -60,15 +60,15 @@ class MemoryReport:
     """By the engine itself, after the load."""
 
 
-async def estimate_memory(services: Context, request: EstimateMemory) -> MemoryReport:
+async def estimate_memory(context: Context, request: EstimateMemory) -> MemoryReport:
     """Raises InvalidInput for an option that llama-server would refuse, NotFound when the file cannot be read."""
-    found = view(services, find(services, request.id))
-    spec = services.planner.spec(found.model, request.options)
-    demand = await services.memory.demand(found.model, spec)
-    sample = await services.sampler.now()
-    together, alone = services.memory.capacity()
+    found = view(context, find(context, request.id))
+    spec = context.planner.spec(found.model, request.options)
+    demand = await context.memory.demand(found.model, spec)
+    sample = await context.sampler.now()
+    together, alone = context.memory.capacity()
     free = _free(found, sample, has_gpu=alone.gpu_bytes is not None)
-    others = [taken(r, NO_MEMORY) for r in services.engine.runtimes() if r.model_id != found.model.id]
+    others = [taken(r, NO_MEMORY) for r in context.engine.runtimes() if r.model_id != found.model.id]
     budget = MemoryBudget(
         _least(free.host_bytes, together.host_bytes, sum(use.host_bytes for use in others)),
         _least(free.gpu_bytes, together.gpu_bytes, sum(use.gpu_bytes for use in others)),

@@ -51,41 +51,41 @@ class ServiceStatus:
     requests: RequestCounters
 
 
-def _count(services: Context, *statuses: ModelStatus) -> int:
-    return sum(runtime.status in statuses for runtime in services.residency.runtimes())
+def _count(context: Context, *statuses: ModelStatus) -> int:
+    return sum(runtime.status in statuses for runtime in context.scheduler.runtimes())
 
 
-async def get_health(services: Context, _: GetHealth) -> Health:
-    now_ms = services.now_ms()
-    engine = engine_view(services)
+async def get_health(context: Context, _: GetHealth) -> Health:
+    now_ms = context.now_ms()
+    engine = engine_view(context)
     problems = []
     if engine.state.status is EngineStatus.ERROR:
         problems.append(f"engine: {engine.state.error or 'unknown error'}")
     try:
-        await services.store.check()
+        await context.store.check()
     except StoreUnavailable as exc:
         problems.append(f"database: {exc}")
     return Health(
         healthy=not problems,
         problems=tuple(problems),
         checked_at_ms=now_ms,
-        uptime_s=(now_ms - services.started_at_ms) / 1000,
+        uptime_s=(now_ms - context.started_at_ms) / 1000,
         engine=engine,
-        models_loaded=_count(services, ModelStatus.READY, ModelStatus.SLEEPING),
-        sample=await services.sampler.now(),
+        models_loaded=_count(context, ModelStatus.READY, ModelStatus.SLEEPING),
+        sample=await context.sampler.now(),
     )
 
 
-async def get_status(services: Context, _: GetStatus) -> ServiceStatus:
+async def get_status(context: Context, _: GetStatus) -> ServiceStatus:
     return ServiceStatus(
-        started_at_ms=services.started_at_ms,
-        uptime_s=(services.now_ms() - services.started_at_ms) / 1000,
-        settings=services.configuration.started_with,
-        connected_clients=services.connections.clients,
-        messages_per_second=services.connections.messages_per_second,
-        models_registered=len(services.store.models.all()),
-        models_loaded=_count(services, ModelStatus.READY, ModelStatus.SLEEPING),
-        models_loading=_count(services, ModelStatus.QUEUED, ModelStatus.LOADING),
-        models_failed=_count(services, ModelStatus.FAILED),
-        requests=services.requests.snapshot(),
+        started_at_ms=context.started_at_ms,
+        uptime_s=(context.now_ms() - context.started_at_ms) / 1000,
+        settings=context.configuration.started_with,
+        connected_clients=context.connections.clients,
+        messages_per_second=context.connections.messages_per_second,
+        models_registered=len(context.store.models.all()),
+        models_loaded=_count(context, ModelStatus.READY, ModelStatus.SLEEPING),
+        models_loading=_count(context, ModelStatus.QUEUED, ModelStatus.LOADING),
+        models_failed=_count(context, ModelStatus.FAILED),
+        requests=context.requests.snapshot(),
     )

@@ -77,37 +77,37 @@ class ClearLogFiles:
     pass
 
 
-async def list_logs(services: Context, request: ListLogs) -> LogLines:
+async def list_logs(context: Context, request: ListLogs) -> LogLines:
     if not 1 <= request.limit <= _MOST_LINES:
         raise InvalidInput("limit", f"must be between 1 and {_MOST_LINES}, not {request.limit}")
-    lines = await services.store.logs.query(
+    lines = await context.store.logs.query(
         at_least=request.level, source=request.source, since_ms=request.since_ms, limit=request.limit
     )
     return LogLines(lines)
 
 
-async def clear_logs(services: Context, _: ClearLogs) -> ClearedLogs:
+async def clear_logs(context: Context, _: ClearLogs) -> ClearedLogs:
     """Empties the database's table; files stay."""
-    return ClearedLogs(await services.store.logs.clear())
+    return ClearedLogs(await context.store.logs.clear())
 
 
-async def list_log_files(services: Context, _: ListLogFiles) -> LogFileList:
-    return LogFileList(await asyncio.to_thread(services.log_files.list_files))
+async def list_log_files(context: Context, _: ListLogFiles) -> LogFileList:
+    return LogFileList(await asyncio.to_thread(context.log_files.list_files))
 
 
-async def read_log_file(services: Context, request: ReadLogFile) -> LogFileContent:
+async def read_log_file(context: Context, request: ReadLogFile) -> LogFileContent:
     """Raises PermissionDenied for a name with a path in it, NotFound for one that is not listed."""
-    return await asyncio.to_thread(_read, services, request.name)
+    return await asyncio.to_thread(_read, context, request.name)
 
 
-async def read_engine_log(services: Context, _: ReadEngineLog) -> LogFileContent:
+async def read_engine_log(context: Context, _: ReadEngineLog) -> LogFileContent:
     """Empty before the first model was loaded."""
-    return await asyncio.to_thread(_read, services, ENGINE_LOG)
+    return await asyncio.to_thread(_read, context, ENGINE_LOG)
 
 
-def _read(services: Context, name: str) -> LogFileContent:
+def _read(context: Context, name: str) -> LogFileContent:
     try:
-        found = services.log_files.read_file(name)
+        found = context.log_files.read_file(name)
     except NotFound:
         if name in (SERVICE_LOG, ENGINE_LOG):  # nothing was written yet
             return LogFileContent(name, "", (), truncated=False)
@@ -116,6 +116,6 @@ def _read(services: Context, name: str) -> LogFileContent:
     return LogFileContent(found.name, found.text, tuple(line for line in lines if line), found.truncated)
 
 
-async def clear_log_files(services: Context, _: ClearLogFiles) -> ClearedLogs:
+async def clear_log_files(context: Context, _: ClearLogFiles) -> ClearedLogs:
     """Empties the files in use, deletes the rotated ones. Raises PermissionDenied when one resists; the others are."""
-    return ClearedLogs(await asyncio.to_thread(services.log_files.clear_files))
+    return ClearedLogs(await asyncio.to_thread(context.log_files.clear_files))

@@ -53,24 +53,24 @@ class History:
 _MOST_SAMPLES = 2000
 
 
-async def get_metrics(services: Context, _: GetMetrics) -> Metrics:
-    return Metrics(await services.sampler.now())
+async def get_metrics(context: Context, _: GetMetrics) -> Metrics:
+    return Metrics(await context.sampler.now())
 
 
-async def get_samples(services: Context, request: GetSamples) -> Samples:
+async def get_samples(context: Context, request: GetSamples) -> Samples:
     if not 1 <= request.limit <= _MOST_SAMPLES:
         raise InvalidInput("limit", f"must be between 1 and {_MOST_SAMPLES}")
     return Samples(
-        await services.store.metrics.recent(limit=request.limit, start_ms=request.start_ms, end_ms=request.end_ms)
+        await context.store.metrics.recent(limit=request.limit, start_ms=request.start_ms, end_ms=request.end_ms)
     )
 
 
-async def get_history(services: Context, request: GetHistory) -> History:
+async def get_history(context: Context, request: GetHistory) -> History:
     if not 1 <= request.hours <= 168:
         raise InvalidInput("hours", f"must be between 1 and 168, not {request.hours:g}")
     if request.resolution not in RESOLUTIONS_S:
         raise InvalidInput("resolution", f"must be one of {', '.join(RESOLUTIONS_S)}, not {request.resolution!r}")
-    end_ms = services.now_ms()
+    end_ms = context.now_ms()
     start_ms = end_ms - int(request.hours * 3_600_000)
-    points = await services.store.metrics.history(start_ms, end_ms, resolution_s=RESOLUTIONS_S[request.resolution])
+    points = await context.store.metrics.history(start_ms, end_ms, resolution_s=RESOLUTIONS_S[request.resolution])
     return History(start_ms, end_ms, request.resolution, points)

@@ -160,48 +160,48 @@ class CleanUpReport:
     deleted: tuple[DeletedModel, ...]
 
 
-def find(services: Context, ref: ModelRef) -> Model:
+def find(context: Context, ref: ModelRef) -> Model:
     """The model a caller means. Raises NotFound naming close matches."""
     if isinstance(ref, int):
-        return services.store.models.get(ref)
-    index = services.names.index
+        return context.store.models.get(ref)
+    index = context.names.index
     model = index.resolve(ref)
     if model is None:
         raise NotFound("model", ref, similar=index.similar(ref))
     return model
 
 
-def view(services: Context, model: Model) -> ModelView:
-    return ModelView(model, _with_gpu_bytes(services, services.residency.runtime(model.id)))
+def view(context: Context, model: Model) -> ModelView:
+    return ModelView(model, _with_gpu_bytes(context, context.scheduler.runtime(model.id)))
 
 
-def _with_gpu_bytes(services: Context, runtime: ModelRuntime) -> ModelRuntime:
+def _with_gpu_bytes(context: Context, runtime: ModelRuntime) -> ModelRuntime:
     """The engine knows the process, the sampler what the driver says of it."""
-    used = None if runtime.pid is None else services.sampler.gpu_bytes(runtime.pid)
+    used = None if runtime.pid is None else context.sampler.gpu_bytes(runtime.pid)
     return runtime if used is None else replace(runtime, gpu_bytes=used)
 
 
-async def list_models(services: Context, _: ListModels) -> ModelList:
-    return ModelList(tuple(view(services, model) for model in services.store.models.all()))
+async def list_models(context: Context, _: ListModels) -> ModelList:
+    return ModelList(tuple(view(context, model) for model in context.store.models.all()))
 
 
-async def get_model(services: Context, request: GetModel) -> ModelView:
-    return view(services, find(services, request.id))
+async def get_model(context: Context, request: GetModel) -> ModelView:
+    return view(context, find(context, request.id))
 
 
-async def create_models(services: Context, request: CreateModels) -> ModelList:
+async def create_models(context: Context, request: CreateModels) -> ModelList:
     if not request.models:
         raise InvalidInput("models", "must not be empty")
-    settings = services.configuration.settings
+    settings = context.configuration.settings
     for i, new in enumerate(request.models):
         if new.path is None and not has_command(new.options):
             raise InvalidInput(f"models[{i}].path", "is required, unless options.command says how to serve the model")
         check_options(settings, new.options, has_file=new.path is not None)
     drafts = [await asyncio.to_thread(_draft, new, f"models[{i}]") for i, new in enumerate(request.models)]
-    created = await services.store.models.add_many(drafts)
+    created = await context.store.models.add_many(drafts)
     for model in created:
-        services.bus.publish(ModelCreated(model))
-    return ModelList(tuple(view(services, model) for model in created))
+        context.bus.publish(ModelCreated(model))
+    return ModelList(tuple(view(context, model) for model in created))
 
 
 def _draft(new: NewModel, field_name: str) -> ModelDraft:
@@ -235,19 +235,19 @@ def _file(new: NewModel, field_name: str) -> ModelFile:
         raise InvalidInput(where, f"cannot read {path}: {exc}") from exc
 
 
-async def update_model(services: Context, request: UpdateModel) -> ModelView:
-    model = find(services, request.id)
+async def update_model(context: Context, request: UpdateModel) -> ModelView:
+    model = find(context, request.id)
     changes = {
         name: value for name in UpdateModel.__slots__ if name != "id" and (value := getattr(request, name)) is not None
     }
     if not changes:
-        return view(services, model)
+        return view(context, model)
     _check_variants(request.variants or ())
     if request.options is not None:
-        check_change(services.configuration.settings, model, request.options)
-    model = await services.store.models.update(model.id, **changes)
-    services.bus.publish(ModelUpdated(model))
-    return view(services, model)
+        check_change(context.configuration.settings, model, request.options)
+    model = await context.store.models.update(model.id, **changes)
+    context.bus.publish(ModelUpdated(model))
+    return view(context, model)
 
 
 def _check_variants(variants: Sequence[Variant]) -> None:
@@ -262,40 +262,40 @@ def _check_variants(variants: Sequence[Variant]) -> None:
                 raise InvalidInput(field_name, f"must be JSON: {exc}") from exc
 
 
-async def delete_model(services: Context, request: DeleteModel) -> DeletedModel:
+async def delete_model(context: Context, request: DeleteModel) -> DeletedModel:
     """Forgets the row, never the file. Raises Conflict while the model is in use."""
-    model = find(services, request.id)
-    if services.residency.runtime(model.id).status.in_use:
+    model = find(context, request.id)
+    if context.scheduler.runtime(model.id).status.in_use:
         raise Conflict(f"Model {model.name!r} is in use; unload it first.")
-    await services.store.models.delete(model.id)
-    services.bus.publish(ModelDeleted(model))
+    await context.store.models.delete(model.id)
+    context.bus.publish(ModelDeleted(model))
     return DeletedModel(model.id, model.slug, model.name)
 
 
-async def load_model(services: Context, request: LoadModel) -> ModelView:
+async def load_model(context: Context, request: LoadModel) -> ModelView:
     """Answers when the model is ready. Idempotent; callers of one model share one load."""
-    model = find(services, request.id)
-    runtime = await services.residency.load(model, request.options, force=request.force)
-    services.store.models.touch(model.id, services.now_ms())
-    return ModelView(services.store.models.get(model.id), _with_gpu_bytes(services, runtime))
+    model = find(context, request.id)
+    runtime = await context.scheduler.load(model, request.options, force=request.force)
+    context.store.models.touch(model.id, context.now_ms())
+    return ModelView(context.store.models.get(model.id), _with_gpu_bytes(context, runtime))
 
 
-async def unload_model(services: Context, request: UnloadModel) -> ModelView:
+async def unload_model(context: Context, request: UnloadModel) -> ModelView:
     """Raises Conflict when there is nothing to unload."""
-    model = find(services, request.id)
-    if not services.residency.runtime(model.id).status.in_use:
+    model = find(context, request.id)
+    if not context.scheduler.runtime(model.id).status.in_use:
         raise Conflict(f"Model {model.name!r} is not loaded.")
-    return ModelView(model, await services.residency.unload(model))
+    return ModelView(model, await context.scheduler.unload(model))
 
 
-async def scan_models(services: Context, _: ScanModels) -> ScanReport:
+async def scan_models(context: Context, _: ScanModels) -> ScanReport:
     """Registers new files of the models directory and refreshes changed ones."""
-    root = services.configuration.settings.models_dir
-    known = {model.path: model for model in services.store.models.all()}
+    root = context.configuration.settings.models_dir
+    known = {model.path: model for model in context.store.models.all()}
     loop = asyncio.get_running_loop()
 
     def progress(done: int, total: int) -> None:
-        loop.call_soon_threadsafe(services.bus.publish, ScanProgressed(done, total))
+        loop.call_soon_threadsafe(context.bus.publish, ScanProgressed(done, total))
 
     if not await asyncio.to_thread(root.is_dir):
         raise InvalidInput("basePath", f"models directory {root} does not exist; create it or set another")
@@ -303,17 +303,17 @@ async def scan_models(services: Context, _: ScanModels) -> ScanReport:
     changed = [file for file in result.found if file.path in known]
     new = [ModelDraft(file=file, origin=ModelOrigin.SCANNED) for file in result.found if file.path not in known]
     for file in changed:
-        model = await services.store.models.refresh(known[file.path].id, file)
-        services.bus.publish(ModelUpdated(model))
-    for model in await services.store.models.add_many(new):
-        services.bus.publish(ModelCreated(model))
-    total = len(services.store.models.all())
-    services.bus.publish(ScanFinished(len(new), len(changed), total, len(result.broken)))
+        model = await context.store.models.refresh(known[file.path].id, file)
+        context.bus.publish(ModelUpdated(model))
+    for model in await context.store.models.add_many(new):
+        context.bus.publish(ModelCreated(model))
+    total = len(context.store.models.all())
+    context.bus.publish(ScanFinished(len(new), len(changed), total, len(result.broken)))
     return ScanReport(len(new), len(changed), total, result.broken)
 
 
-async def discover_models(services: Context, request: DiscoverModels) -> Discovery:
-    paths = request.paths or (str(services.configuration.settings.models_dir),)
+async def discover_models(context: Context, request: DiscoverModels) -> Discovery:
+    paths = request.paths or (str(context.configuration.settings.models_dir),)
     roots = tuple(Path(path) for path in paths)
     for i, root in enumerate(roots):
         if not root.is_absolute() or not await asyncio.to_thread(root.is_dir):
@@ -328,9 +328,9 @@ async def discover_models(services: Context, request: DiscoverModels) -> Discove
     return Discovery(result.found, paths, result.broken)
 
 
-async def clean_up_models(services: Context, _: CleanUpModels) -> CleanUpReport:
+async def clean_up_models(context: Context, _: CleanUpModels) -> CleanUpReport:
     """Forgets models whose file is gone, but for those in use."""
-    models = services.store.models.all()
+    models = context.store.models.all()
     exists = await asyncio.to_thread(lambda: {m.id: not m.has_file or Path(m.path).exists() for m in models})
-    gone = [m for m in models if not exists[m.id] and not services.residency.runtime(m.id).status.in_use]
-    return CleanUpReport(tuple([await delete_model(services, DeleteModel(model.id)) for model in gone]))
+    gone = [m for m in models if not exists[m.id] and not context.scheduler.runtime(m.id).status.in_use]
+    return CleanUpReport(tuple([await delete_model(context, DeleteModel(model.id)) for model in gone]))

@@ -48,18 +48,18 @@ class ModelsDirectory:
     failed: tuple[BrokenFile, ...]
 
 
-async def list_models_directory(services: Context, _: ListModelsDirectory) -> ModelsDirectory:
+async def list_models_directory(context: Context, _: ListModelsDirectory) -> ModelsDirectory:
     """Registers nothing. A directory that does not exist holds nothing."""
-    settings = services.configuration.settings
-    context = settings.ctx_size if settings.is_set("ctx_size") and settings.ctx_size > 0 else _USUAL_CONTEXT
-    known = {model.path: model for model in services.store.models.all()}
-    found = await asyncio.to_thread(_look, settings.models_dir, known, context)
-    measured = {known_model.path: _measured(services, known_model) for known_model in known.values()}
+    settings = context.configuration.settings
+    context_tokens = settings.ctx_size if settings.is_set("ctx_size") and settings.ctx_size > 0 else _USUAL_CONTEXT
+    known = {model.path: model for model in context.store.models.all()}
+    found = await asyncio.to_thread(_look, settings.models_dir, known, context_tokens)
+    measured = {known_model.path: _measured(context, known_model) for known_model in known.values()}
     return replace(found, models=tuple(replace(m, measured_bytes=measured.get(m.path)) for m in found.models))
 
 
-def _measured(services: Context, model: Model) -> int | None:
-    runtime = view(services, model).runtime
+def _measured(context: Context, model: Model) -> int | None:
+    runtime = view(context, model).runtime
     if runtime.endpoint is None:
         return None
     use = taken(runtime, NO_MEMORY)

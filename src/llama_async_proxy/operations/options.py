@@ -81,29 +81,29 @@ class LeavePreset:
     pass
 
 
-async def list_options(services: Context, _: ListOptions) -> OptionList:
+async def list_options(context: Context, _: ListOptions) -> OptionList:
     """Raises EngineMissing, EngineStopped."""
-    found = await services.catalogue.get()
+    found = await context.catalogue.get()
     return OptionList(Catalogue(found.options).groups(), found.binary, found.version)
 
 
-async def get_model_options(services: Context, request: GetModelOptions) -> ModelOptions:
-    model = find(services, request.id)
-    preset = services.planner.preset
-    return ModelOptions(model, preset.section_of(model) if preset else None, services.planner.effective(model))
+async def get_model_options(context: Context, request: GetModelOptions) -> ModelOptions:
+    model = find(context, request.id)
+    preset = context.planner.preset
+    return ModelOptions(model, preset.section_of(model) if preset else None, context.planner.effective(model))
 
 
-async def get_engine_options(services: Context, _: GetEngineOptions) -> EngineOptionsView:
-    settings = services.configuration.settings
+async def get_engine_options(context: Context, _: GetEngineOptions) -> EngineOptionsView:
+    settings = context.configuration.settings
     return EngineOptionsView(
-        settings.max_models, parse_engine_options(settings.engine_options, services.planner.catalogue)
+        settings.max_models, parse_engine_options(settings.engine_options, context.planner.catalogue)
     )
 
 
-async def configure_engine(services: Context, request: ConfigureEngine) -> EngineOptionsView:
+async def configure_engine(context: Context, request: ConfigureEngine) -> EngineOptionsView:
     """Remembered. Raises InvalidInput naming an option or value that the engine does not have; nothing changes then."""
-    catalogue = await services.active_preset.catalogue()
-    current = parse_engine_options(services.configuration.settings.engine_options, catalogue)
+    catalogue = await context.active_preset.catalogue()
+    current = parse_engine_options(context.configuration.settings.engine_options, catalogue)
     changes: dict[str, object] = {}
     for key, value in request.options.items():
         name, checked = _checked(key, value, catalogue)
@@ -116,8 +116,8 @@ async def configure_engine(services: Context, request: ConfigureEngine) -> Engin
     if request.max_models is not None:
         changes[_MAX_MODELS_KEY] = request.max_models
     if changes:
-        await services.configuration.update(changes)
-    return await get_engine_options(services, GetEngineOptions())
+        await context.configuration.update(changes)
+    return await get_engine_options(context, GetEngineOptions())
 
 
 def _checked(key: str, value: OptionValue | None, catalogue: Catalogue) -> tuple[str, OptionValue | None]:
@@ -136,21 +136,21 @@ def _checked(key: str, value: OptionValue | None, catalogue: Catalogue) -> tuple
         raise InvalidInput(key, str(exc)) from exc
 
 
-async def start_with_preset(services: Context, request: StartWithPreset) -> EngineView:
+async def start_with_preset(context: Context, request: StartWithPreset) -> EngineView:
     """Run with a preset from now on, over restarts too; a stopped engine is started.
 
     Models whose effective options stay the same stay loaded. Raises PresetNotFound, PresetInvalid, EngineMissing.
     """
     name = checked_name(request.name)
-    await services.engine.start()
-    await services.active_preset.check(name)
+    await context.engine.start()
+    await context.active_preset.check(name)
     if request.max_models is not None or request.options:
-        await configure_engine(services, ConfigureEngine(request.max_models, request.options))
-    await services.active_preset.choose(name)
-    return view(services)
+        await configure_engine(context, ConfigureEngine(request.max_models, request.options))
+    await context.active_preset.choose(name)
+    return view(context)
 
 
-async def leave_preset(services: Context, _: LeavePreset) -> EngineView:
+async def leave_preset(context: Context, _: LeavePreset) -> EngineView:
     """Run without a preset. Nothing happens when there is none."""
-    await services.active_preset.leave()
-    return view(services)
+    await context.active_preset.leave()
+    return view(context)

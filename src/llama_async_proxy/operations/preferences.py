@@ -36,20 +36,20 @@ class Preferences:
     values: Mapping[str, object]
 
 
-async def get_preferences(services: Context, _: GetPreferences) -> Preferences:
-    return Preferences({**await services.store.preferences.get_all(), **_own(services.configuration.settings)})
+async def get_preferences(context: Context, _: GetPreferences) -> Preferences:
+    return Preferences({**await context.store.preferences.get_all(), **_own(context.configuration.settings)})
 
 
-async def update_preferences(services: Context, request: UpdatePreferences) -> Preferences:
+async def update_preferences(context: Context, request: UpdatePreferences) -> Preferences:
     """Raises InvalidInput naming a setting whose value is wrong; nothing changes then."""
     settings = {key: value for key, value in request.changes.items() if key in _SETTINGS}
     remembered = {key: value for key, value in request.changes.items() if key not in _SETTINGS}
-    known = await services.store.preferences.get_all()
+    known = await context.store.preferences.get_all()
     if len(known.keys() | remembered.keys()) > _MOST_KEYS:
         raise InvalidInput("settings", f"must not have more than {_MOST_KEYS} keys")
     if settings:
-        await services.configuration.update(settings)
-    return Preferences({**await services.store.preferences.merge(remembered), **_own(services.configuration.settings)})
+        await context.configuration.update(settings)
+    return Preferences({**await context.store.preferences.merge(remembered), **_own(context.configuration.settings)})
 
 
 def _own(settings: Settings) -> dict[str, object]:

@@ -90,10 +90,10 @@ class ShowInheritance:
     model_name: str
 
 
-async def get_preset_models(services: Context, request: GetPresetModels) -> PresetModels:
+async def get_preset_models(context: Context, request: GetPresetModels) -> PresetModels:
     """Raises PresetNotFound, PresetInvalid."""
-    found, document = await _read(services, request.name)
-    catalogue = await services.active_preset.catalogue()
+    found, document = await _read(context, request.name)
+    catalogue = await context.active_preset.catalogue()
     models = []
     for section in model_sections(document):
         inherited = inheritance(document, catalogue, section.name)
@@ -111,7 +111,7 @@ async def get_preset_models(services: Context, request: GetPresetModels) -> Pres
     return PresetModels(found.summary.name, tuple(models))
 
 
-async def add_preset_model(services: Context, request: AddPresetModel) -> PresetView:
+async def add_preset_model(context: Context, request: AddPresetModel) -> PresetView:
     """Raises Conflict when there is such a section, PresetInvalid."""
 
     def added(document: Document) -> Document:
@@ -120,54 +120,54 @@ async def add_preset_model(services: Context, request: AddPresetModel) -> Preset
         return merged(document.with_section(request.model_name), request.model_name, request.config, catalogue)
 
     _check_model_name(request.model_name)
-    catalogue = await services.active_preset.catalogue()
-    return await _change(services, request.name, added)
+    catalogue = await context.active_preset.catalogue()
+    return await _change(context, request.name, added)
 
 
-async def update_preset_model(services: Context, request: UpdatePresetModel) -> PresetView:
+async def update_preset_model(context: Context, request: UpdatePresetModel) -> PresetView:
     """Raises NotFound when there is no such section, PresetInvalid."""
 
     def updated(document: Document) -> Document:
         _require_section(document, request.name, request.model_name)
         return merged(document, request.model_name, request.config, catalogue)
 
-    catalogue = await services.active_preset.catalogue()
-    return await _change(services, request.name, updated)
+    catalogue = await context.active_preset.catalogue()
+    return await _change(context, request.name, updated)
 
 
-async def remove_preset_model(services: Context, request: RemovePresetModel) -> PresetView:
+async def remove_preset_model(context: Context, request: RemovePresetModel) -> PresetView:
     def removed(document: Document) -> Document:
         _require_section(document, request.name, request.model_name)
         return document.without_section(request.model_name)
 
     _check_model_name(request.model_name)
-    return await _change(services, request.name, removed)
+    return await _change(context, request.name, removed)
 
 
-async def get_preset_defaults(services: Context, request: GetPresetDefaults) -> PresetDefaults:
-    found, document = await _read(services, request.name)
-    catalogue = await services.active_preset.catalogue()
+async def get_preset_defaults(context: Context, request: GetPresetDefaults) -> PresetDefaults:
+    found, document = await _read(context, request.name)
+    catalogue = await context.active_preset.catalogue()
     return PresetDefaults(found.summary.name, typed_config(document, catalogue).get(GLOBAL, {}))
 
 
-async def update_preset_defaults(services: Context, request: UpdatePresetDefaults) -> PresetView:
-    catalogue = await services.active_preset.catalogue()
-    return await _change(services, request.name, lambda document: merged(document, GLOBAL, request.config, catalogue))
+async def update_preset_defaults(context: Context, request: UpdatePresetDefaults) -> PresetView:
+    catalogue = await context.active_preset.catalogue()
+    return await _change(context, request.name, lambda document: merged(document, GLOBAL, request.config, catalogue))
 
 
-async def show_inheritance(services: Context, request: ShowInheritance) -> Inheritance:
+async def show_inheritance(context: Context, request: ShowInheritance) -> Inheritance:
     """Raises NotFound when the preset has no such section."""
-    found, document = await _read(services, request.name)
+    found, document = await _read(context, request.name)
     _require_section(document, found.summary.name, request.model_name)
-    return inheritance(document, await services.active_preset.catalogue(), request.model_name)
+    return inheritance(document, await context.active_preset.catalogue(), request.model_name)
 
 
-async def _read(services: Context, name: str) -> tuple[PresetView, Document]:
-    found = await view(services, checked_name(name))
+async def _read(context: Context, name: str) -> tuple[PresetView, Document]:
+    found = await view(context, checked_name(name))
     return found, parsed(found.summary.name, found.content)
 
 
-async def _change(services: Context, given_name: str, change: Callable[[Document], Document]) -> PresetView:
+async def _change(context: Context, given_name: str, change: Callable[[Document], Document]) -> PresetView:
     name = checked_name(given_name)
 
     def new_text(old: str | None) -> str:
@@ -175,7 +175,7 @@ async def _change(services: Context, given_name: str, change: Callable[[Document
             raise PresetNotFound(name)
         return change(parsed(name, old)).render()
 
-    return await write(services, name, new_text)
+    return await write(context, name, new_text)
 
 
 def _check_model_name(name: str) -> None:

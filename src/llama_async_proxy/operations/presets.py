@@ -201,27 +201,27 @@ class TemplateList:
 # --- reading --------------------------------------------------------------------------------------
 
 
-async def list_presets(services: Context, _: ListPresets) -> PresetList:
+async def list_presets(context: Context, _: ListPresets) -> PresetList:
     def read() -> list[tuple[PresetFile, str | ServiceError]]:
-        return [(file, _text_or_error(services, file.name)) for file in services.store.presets.all()]
+        return [(file, _text_or_error(context, file.name)) for file in context.store.presets.all()]
 
     found = await asyncio.to_thread(read)
-    active = services.active_preset
-    summaries = tuple(summary(services, file, text) for file, text in found)
+    active = context.active_preset
+    summaries = tuple(summary(context, file, text) for file, text in found)
     return PresetList(summaries, active.name, active.problem)
 
 
-async def read_preset(services: Context, request: ReadPreset) -> PresetView:
+async def read_preset(context: Context, request: ReadPreset) -> PresetView:
     """Of a file that is no preset, too: its `summary.problem` and `verdict` say why."""
-    return await view(services, checked_name(request.name))
+    return await view(context, checked_name(request.name))
 
 
-async def export_preset(services: Context, request: ExportPreset) -> ExportedPreset:
+async def export_preset(context: Context, request: ExportPreset) -> ExportedPreset:
     name = checked_name(request.name)
-    text = await asyncio.to_thread(services.store.presets.read, name)
+    text = await asyncio.to_thread(context.store.presets.read, name)
     if request.is_flat:
         document = parsed(name, text)
-        catalogue = await services.active_preset.catalogue()
+        catalogue = await context.active_preset.catalogue()
         try:
             text = (await asyncio.to_thread(flattened, document, catalogue)).render()
         except IniError as exc:
@@ -229,9 +229,9 @@ async def export_preset(services: Context, request: ExportPreset) -> ExportedPre
     return ExportedPreset(f"{name}.ini", text)
 
 
-async def validate_preset(services: Context, request: ValidatePreset) -> Validation:
+async def validate_preset(context: Context, request: ValidatePreset) -> Validation:
     """Nothing is stored. Raises InvalidInput when there is not just one of config and content."""
-    catalogue = await services.active_preset.catalogue()
+    catalogue = await context.active_preset.catalogue()
     if (request.config is None) is (request.content is None):
         raise InvalidInput("config", "give either config or content")
     if request.content is not None:
@@ -243,17 +243,17 @@ async def validate_preset(services: Context, request: ValidatePreset) -> Validat
     return Validation(await asyncio.to_thread(check, document, catalogue))
 
 
-async def list_preset_versions(services: Context, request: ListPresetVersions) -> PresetVersions:
+async def list_preset_versions(context: Context, request: ListPresetVersions) -> PresetVersions:
     """Raises PresetNotFound when there neither is nor was one."""
     name = checked_name(request.name)
-    versions = await asyncio.to_thread(services.store.presets.versions, name)
+    versions = await asyncio.to_thread(context.store.presets.versions, name)
     if not versions:
-        await asyncio.to_thread(services.store.presets.get, name)
+        await asyncio.to_thread(context.store.presets.get, name)
     return PresetVersions(name, versions)
 
 
-async def diff_presets(services: Context, request: DiffPresets) -> PresetDiff:
-    name, files = checked_name(request.name), services.store.presets
+async def diff_presets(context: Context, request: DiffPresets) -> PresetDiff:
+    name, files = checked_name(request.name), context.store.presets
     if (request.other is None) is (request.version is None):
         raise InvalidInput("other", "give either another preset or a version")
     before = await asyncio.to_thread(files.read, name)
@@ -267,7 +267,7 @@ async def diff_presets(services: Context, request: DiffPresets) -> PresetDiff:
     return PresetDiff(changes, await asyncio.to_thread(text_difference, before, after, (f"{name}.ini", label)))
 
 
-async def list_templates(_services: Context, _: ListTemplates) -> TemplateList:
+async def list_templates(_context: Context, _: ListTemplates) -> TemplateList:
     return TemplateList(tuple(_template(name, text) for name, text in TEMPLATES.items()))
 
 
@@ -279,12 +279,12 @@ def _template(name: str, text: str) -> Template:
 # --- changing -------------------------------------------------------------------------------------
 
 
-async def save_preset(services: Context, request: SavePreset) -> PresetView:
+async def save_preset(context: Context, request: SavePreset) -> PresetView:
     """Raises PresetInvalid with everything the engine would refuse; then nothing has changed."""
     if (request.config is None) is (request.content is None):
         raise InvalidInput("config", "give either config or content")
     name = checked_name(request.name)
-    catalogue = await services.active_preset.catalogue()
+    catalogue = await context.active_preset.catalogue()
 
     def new_text(old: str | None) -> str:
         if request.content is not None:
@@ -292,10 +292,10 @@ async def save_preset(services: Context, request: SavePreset) -> PresetView:
         document = Document() if old is None else parsed(name, old)
         return with_config(document, request.config or {}, catalogue).render()
 
-    return await write(services, name, new_text)
+    return await write(context, name, new_text)
 
 
-async def create_preset(services: Context, request: CreatePreset) -> PresetView:
+async def create_preset(context: Context, request: CreatePreset) -> PresetView:
     """Raises Conflict when there is one of that name, NotFound for an unknown template."""
     name = checked_name(request.name)
     if request.template is None:
@@ -313,51 +313,51 @@ async def create_preset(services: Context, request: CreatePreset) -> PresetView:
             document = document.with_note("description", request.description.strip())
         except IniError as exc:
             raise InvalidInput("description", str(exc)) from exc
-    return await _create(services, name, document.render())
+    return await _create(context, name, document.render())
 
 
-async def import_preset(services: Context, request: ImportPreset) -> PresetView:
+async def import_preset(context: Context, request: ImportPreset) -> PresetView:
     """Raises PresetInvalid, and Conflict when there is one of that name that is not to be replaced."""
     name = checked_name(request.name)
     text = request.content.removeprefix("\ufeff")
     if request.replace:
-        return await write(services, name, lambda _: text)
-    return await _create(services, name, text)
+        return await write(context, name, lambda _: text)
+    return await _create(context, name, text)
 
 
-async def clone_preset(services: Context, request: ClonePreset) -> PresetView:
-    text = await asyncio.to_thread(services.store.presets.read, checked_name(request.name))
-    return await _create(services, checked_name(request.new_name, "newName"), text)
+async def clone_preset(context: Context, request: ClonePreset) -> PresetView:
+    text = await asyncio.to_thread(context.store.presets.read, checked_name(request.name))
+    return await _create(context, checked_name(request.new_name, "newName"), text)
 
 
-async def delete_preset(services: Context, request: DeletePreset) -> DeletedPreset:
+async def delete_preset(context: Context, request: DeletePreset) -> DeletedPreset:
     """Its versions stay, so that it can be restored. Raises Conflict when the engine runs with it."""
     name = checked_name(request.name)
-    if name == services.active_preset.name:
+    if name == context.active_preset.name:
         raise Conflict(f"The engine runs with preset {name!r}; start another one, or none, first.")
-    await asyncio.to_thread(services.store.presets.delete, name)
-    services.bus.publish(PresetChanged(name, PresetChange.DELETED))
+    await asyncio.to_thread(context.store.presets.delete, name)
+    context.bus.publish(PresetChanged(name, PresetChange.DELETED))
     return DeletedPreset(name)
 
 
-async def rename_preset(services: Context, request: RenamePreset) -> PresetView:
+async def rename_preset(context: Context, request: RenamePreset) -> PresetView:
     name, new_name = checked_name(request.name), checked_name(request.new_name, "newName")
-    await asyncio.to_thread(services.store.presets.rename, name, new_name)
-    services.bus.publish(PresetChanged(new_name, PresetChange.RENAMED, name))
-    await services.active_preset.renamed(name, new_name)
-    return await view(services, new_name)
+    await asyncio.to_thread(context.store.presets.rename, name, new_name)
+    context.bus.publish(PresetChanged(new_name, PresetChange.RENAMED, name))
+    await context.active_preset.renamed(name, new_name)
+    return await view(context, new_name)
 
 
-async def restore_preset(services: Context, request: RestorePreset) -> PresetView:
+async def restore_preset(context: Context, request: RestorePreset) -> PresetView:
     """What is there now becomes a version itself."""
     name = checked_name(request.name)
-    text = await asyncio.to_thread(services.store.presets.read_version, name, request.version)
-    return await write(services, name, lambda _: text)
+    text = await asyncio.to_thread(context.store.presets.read_version, name, request.version)
+    return await write(context, name, lambda _: text)
 
 
-async def make_default_preset(services: Context) -> None:
+async def make_default_preset(context: Context) -> None:
     """At the first start: when there is no preset at all, and never was the default one."""
-    files = services.store.presets
+    files = context.store.presets
 
     def make() -> bool:
         if files.all() or files.versions(DEFAULT_NAME):
@@ -366,18 +366,18 @@ async def make_default_preset(services: Context) -> None:
         return True
 
     if await asyncio.to_thread(make):
-        services.bus.publish(PresetChanged(DEFAULT_NAME, PresetChange.CREATED))
+        context.bus.publish(PresetChanged(DEFAULT_NAME, PresetChange.CREATED))
 
 
 # --- shared with operations on a preset's parts ---------------------------------------------------
 
 
-async def write(services: Context, name: str, new_text: Callable[[str | None], str]) -> PresetView:
+async def write(context: Context, name: str, new_text: Callable[[str | None], str]) -> PresetView:
     """Replace a preset's text by what `new_text` makes of the present one (None: there is none), once it is valid.
 
     Raises PresetInvalid and whatever `new_text` raises, an IniError as PresetInvalid; then nothing has changed.
     """
-    catalogue = await services.active_preset.catalogue()
+    catalogue = await context.active_preset.catalogue()
     is_new = False
 
     def checked(old: str | None) -> str:
@@ -390,27 +390,27 @@ async def write(services: Context, name: str, new_text: Callable[[str | None], s
         require_valid(name, new, catalogue)
         return new
 
-    await asyncio.to_thread(services.store.presets.change, name, checked)
-    services.bus.publish(PresetChanged(name, PresetChange.CREATED if is_new else PresetChange.SAVED))
-    await services.active_preset.changed(name)
-    return await view(services, name)
+    await asyncio.to_thread(context.store.presets.change, name, checked)
+    context.bus.publish(PresetChanged(name, PresetChange.CREATED if is_new else PresetChange.SAVED))
+    await context.active_preset.changed(name)
+    return await view(context, name)
 
 
-async def view(services: Context, name: str) -> PresetView:
+async def view(context: Context, name: str) -> PresetView:
     def read() -> tuple[PresetFile, str]:
-        return services.store.presets.get(name), services.store.presets.read(name)
+        return context.store.presets.get(name), context.store.presets.read(name)
 
     file, text = await asyncio.to_thread(read)
-    catalogue = await services.active_preset.catalogue()
+    catalogue = await context.active_preset.catalogue()
     verdict = await asyncio.to_thread(check_text, text, catalogue)
     try:
         values = typed_config(Document.parse(text), catalogue)
     except IniError:
         values = {}
-    return PresetView(summary(services, file, text), text, values, verdict)
+    return PresetView(summary(context, file, text), text, values, verdict)
 
 
-def summary(services: Context, file: PresetFile, text: str | ServiceError) -> PresetSummary:
+def summary(context: Context, file: PresetFile, text: str | ServiceError) -> PresetSummary:
     document, problem = Document(), None
     try:
         if isinstance(text, ServiceError):
@@ -428,7 +428,7 @@ def summary(services: Context, file: PresetFile, text: str | ServiceError) -> Pr
         sections={section.name: section.values() for section in document.sections()},
         size_bytes=file.size_bytes,
         modified_at_ms=file.modified_at_ms,
-        is_active=file.name == services.active_preset.name,
+        is_active=file.name == context.active_preset.name,
         problem=problem,
     )
 
@@ -448,16 +448,16 @@ def require_valid(name: str, text: str, catalogue: Catalogue) -> None:
         raise PresetInvalid(name, tuple(map(str, errors)))
 
 
-async def _create(services: Context, name: str, text: str) -> PresetView:
-    require_valid(name, text, await services.active_preset.catalogue())
-    await asyncio.to_thread(services.store.presets.create, name, text)
-    services.bus.publish(PresetChanged(name, PresetChange.CREATED))
-    await services.active_preset.changed(name)
-    return await view(services, name)
+async def _create(context: Context, name: str, text: str) -> PresetView:
+    require_valid(name, text, await context.active_preset.catalogue())
+    await asyncio.to_thread(context.store.presets.create, name, text)
+    context.bus.publish(PresetChanged(name, PresetChange.CREATED))
+    await context.active_preset.changed(name)
+    return await view(context, name)
 
 
-def _text_or_error(services: Context, name: str) -> str | ServiceError:
+def _text_or_error(context: Context, name: str) -> str | ServiceError:
     try:
-        return services.store.presets.read(name)
+        return context.store.presets.read(name)
     except ServiceError as exc:
         return exc

@@ -37,21 +37,21 @@ class CancelledRequests:
     """As they were at that moment; several when clients gave them the same id."""
 
 
-async def list_requests(services: Context, request: ListRequests) -> RequestList:
+async def list_requests(context: Context, request: ListRequests) -> RequestList:
     """Raises InvalidInput for a limit out of range, StoreUnavailable when those that have ended cannot be read."""
     if not 0 <= request.limit <= MOST_RECENT:
         raise InvalidInput("limit", f"must be a number from 0 to {MOST_RECENT}, not {request.limit}")
-    live = tuple(one for one in services.live.all() if request.model in (None, one.model))
-    return RequestList(live, await _recent(services, request) if request.limit else ())
+    live = tuple(one for one in context.live.all() if request.model in (None, one.model))
+    return RequestList(live, await _recent(context, request) if request.limit else ())
 
 
-async def _recent(services: Context, request: ListRequests) -> tuple[RequestRecord, ...]:
+async def _recent(context: Context, request: ListRequests) -> tuple[RequestRecord, ...]:
     """With what ended just now."""
-    services.live.record()
-    await services.store.catch_up()
-    return await services.store.requests.recent(limit=request.limit, model=request.model)
+    context.live.record()
+    await context.store.catch_up()
+    return await context.store.requests.recent(limit=request.limit, model=request.model)
 
 
-async def cancel_request(services: Context, request: CancelRequest) -> CancelledRequests:
+async def cancel_request(context: Context, request: CancelRequest) -> CancelledRequests:
     """Raises NotFound when no such request is running."""
-    return CancelledRequests(services.live.cancel(request.id))
+    return CancelledRequests(context.live.cancel(request.id))

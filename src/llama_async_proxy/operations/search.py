@@ -27,11 +27,11 @@ class SearchResults:
     hits: tuple[Hit, ...]
 
 
-async def search(services: Context, request: Search) -> SearchResults:
+async def search(context: Context, request: Search) -> SearchResults:
     """Cancelling it, and a newer search of the same client, break it off. Raises Conflict, InvalidInput."""
     if not request.text.strip():
         raise InvalidInput("q", "must not be blank")
     if not 1 <= request.limit <= MOST_HITS:
         raise InvalidInput("limit", f"must be between 1 and {MOST_HITS}, not {request.limit}")
     query = Query(request.text, request.limit, request.newest_first, request.is_typing)
-    return SearchResults(await services.store.search.find(query, client=request.client))
+    return SearchResults(await context.store.search.find(query, client=request.client))

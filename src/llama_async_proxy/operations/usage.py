@@ -25,9 +25,9 @@ class Usage:
     """By day, newest first, and by model, the busiest first."""
 
 
-async def get_usage(services: Context, request: GetUsage) -> Usage:
+async def get_usage(context: Context, request: GetUsage) -> Usage:
     if not 1 <= request.days <= MOST_DAYS:
         raise InvalidInput("days", f"must be between 1 and {MOST_DAYS}, not {request.days}")
-    today = services.now_ms() // _DAY_MS
+    today = context.now_ms() // _DAY_MS
     since_ms = (today - request.days + 1) * _DAY_MS
-    return Usage(request.days, await services.store.requests.by_day(since_ms=since_ms))
+    return Usage(request.days, await context.store.requests.by_day(since_ms=since_ms))

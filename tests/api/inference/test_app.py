@@ -38,7 +38,7 @@ LOOP_FACTORIES = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_
 
 
 @pytest.fixture(params=[False, True], ids=["asgi", "splice"], autouse=True)
-def short_way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+def fast_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Every test runs with the ASGI route alone and with the switch in front of it."""
     chosen: bool = request.param
     monkeypatch.setattr(UpstreamSite, "default_short_way", chosen)
@@ -55,7 +55,7 @@ async def cold_site() -> AsyncIterator[UpstreamSite]:
 @pytest.fixture
 async def site(cold_site: UpstreamSite) -> UpstreamSite:
     """ "tiny" is ready, without which the switch would leave everything to the ASGI route."""
-    await cold_site.residency.load(cold_site.models[0])
+    await cold_site.scheduler.load(cold_site.models[0])
     return cold_site
 
 
@@ -272,7 +272,7 @@ async def test_a_client_that_leaves_a_stream_cancels_upstream_at_once(site: Upst
     assert asyncio.get_running_loop().time() - left < 0.5
     record = await site.record()
     assert (record.status, record.streamed, record.error) == (CLIENT_GONE, True, "the client closed its connection")
-    assert site.residency.in_flight(1) == 0
+    assert site.scheduler.in_flight(1) == 0
 
 
 async def test_a_client_that_leaves_before_the_answer_cancels_upstream_too(site: UpstreamSite) -> None:
@@ -285,11 +285,11 @@ async def test_a_client_that_leaves_before_the_answer_cancels_upstream_too(site:
 
 
 async def test_a_client_that_leaves_the_queue_starts_no_load() -> None:
-    async with UpstreamSite(max_models=1).running() as site, site.residency.lease(site.models[0]):
+    async with UpstreamSite(max_models=1).running() as site, site.scheduler.lease(site.models[0]):
         async with RawClient.connected(site.port) as client:
             await client.post(CHAT, b'{"model":"other"}')
             await client.writer.drain()
-            while site.residency.runtime(2).queue is None:
+            while site.scheduler.runtime(2).queue is None:
                 await asyncio.sleep(0.001)
         assert (await site.record()).status == CLIENT_GONE
         assert ("load", 2) not in site.engine.calls
@@ -344,7 +344,7 @@ async def test_nothing_is_left_of_requests_however_they_end(site: UpstreamSite) 
     while len(asyncio.all_tasks()) > tasks_before + site.upstream.open * 2:
         await asyncio.sleep(0.01)
     assert len(site.records) == 25
-    assert site.residency.in_flight(1) == 0
+    assert site.scheduler.in_flight(1) == 0
 
 
 # --- engines that fail --------------------------------------------------------------------------------------------
@@ -440,7 +440,7 @@ async def test_an_unload_ends_running_streams_with_an_error_event() -> None:
         site.upstream.behaviour = streams(*[token("a")] * 10_000, before_each=lambda _: asyncio.sleep(0.01))
         request = asyncio.create_task(site.stream())
         await site.upstream.until(lambda u: len(u.requests) == 1)
-        await site.residency.unload(site.models[0])
+        await site.scheduler.unload(site.models[0])
         response = await request
         assert b"Model 'tiny' was unloaded." in response.content
         assert b"[DONE]" not in response.content
@@ -450,7 +450,7 @@ async def test_a_stopping_service_ends_streams_with_an_error_event(site: Upstrea
     site.upstream.behaviour = streams(*[token("a")] * 10_000, before_each=lambda _: asyncio.sleep(0.01))
     request = asyncio.create_task(site.stream())
     await site.upstream.until(lambda u: len(u.requests) == 1)
-    site.residency.break_off()
+    site.scheduler.break_off()
     response = await request
     assert b"The service is stopping." in response.content
     await site.upstream.until(lambda u: u.cancelled == 1)
@@ -559,10 +559,10 @@ async def test_an_unknown_model_is_said_to_anthropic_clients_in_their_words(site
 async def test_without_a_model_the_only_loaded_one_answers(cold_site: UpstreamSite) -> None:
     refused = await cold_site.http.post("/completion", json={})
     assert (refused.status_code, error_of(refused)["type"]) == (400, "invalid_request_error")
-    await cold_site.residency.load(cold_site.models[1])
+    await cold_site.scheduler.load(cold_site.models[1])
     assert (await cold_site.http.post("/completion", json={})).json() == {"from": "other"}
     assert (await cold_site.http.get("/props")).status_code == 200
-    await cold_site.residency.load(cold_site.models[0])
+    await cold_site.scheduler.load(cold_site.models[0])
     assert "several" in error_of(await cold_site.http.post("/completion", json={}))["message"]
 
 
@@ -598,7 +598,7 @@ async def test_routes_that_are_not_there_answer_json(site: UpstreamSite, method:
 
 
 async def test_the_model_list_has_every_registered_model(site: UpstreamSite) -> None:
-    await site.residency.load(site.models[0])
+    await site.scheduler.load(site.models[0])
     listed = (await site.http.get("/v1/models")).json()
     assert [(m["id"], m["status"]["value"]) for m in listed["data"]] == [("tiny", "loaded"), ("other", "unloaded")]
 

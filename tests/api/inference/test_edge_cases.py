@@ -46,22 +46,22 @@ def chunked(body: bytes, *, size: int = 7) -> bytes:
 
 
 @pytest.fixture(params=["asgi", "splice"])
-def short_way(request: pytest.FixtureRequest) -> bool:
+def fast_path(request: pytest.FixtureRequest) -> bool:
     return bool(request.param == "splice")
 
 
 @asynccontextmanager
-async def warm(short_way: bool, *, keep_alive_s: int = 600, **settings: float) -> AsyncIterator[UpstreamSite]:
-    site = UpstreamSite(short_way=short_way, **settings)
+async def warm(fast_path: bool, *, keep_alive_s: int = 600, **settings: float) -> AsyncIterator[UpstreamSite]:
+    site = UpstreamSite(fast_path=fast_path, **settings)
     site.keep_alive_s = keep_alive_s
     async with site.running():
-        await site.residency.load(site.models[0])
+        await site.scheduler.load(site.models[0])
         yield site
 
 
 @pytest.fixture
-async def site(short_way: bool) -> AsyncIterator[UpstreamSite]:
-    async with warm(short_way) as running:
+async def site(fast_path: bool) -> AsyncIterator[UpstreamSite]:
+    async with warm(fast_path) as running:
         yield running
 
 
@@ -281,8 +281,8 @@ async def test_what_stands_between_and_after_chunks_is_limited(switched: Upstrea
     assert not switched.upstream.requests
 
 
-async def test_a_body_over_the_limit_is_refused_by_its_length_alone(short_way: bool) -> None:
-    async with warm(short_way, max_body_mib=1) as site, RawClient.connected(site.port) as client:
+async def test_a_body_over_the_limit_is_refused_by_its_length_alone(fast_path: bool) -> None:
+    async with warm(fast_path, max_body_mib=1) as site, RawClient.connected(site.port) as client:
         client.writer.write(b"POST /completion HTTP/1.1\r\nhost: localhost\r\ncontent-length: 2000000\r\n\r\n")
         assert (await client.until(b"\r\n\r\n")).startswith(b"HTTP/1.1 413 ")
 
@@ -454,7 +454,7 @@ async def test_a_ready_connection_that_died_is_replaced(switched: UpstreamSite) 
 
 
 async def test_a_full_backlog_ends_with_the_connect_limit() -> None:
-    async with UpstreamSite(short_way=True, connect_timeout_s=0.2).running() as site:
+    async with UpstreamSite(fast_path=True, connect_timeout_s=0.2).running() as site:
         with socket.socket() as busy, ExitStack() as stack:
             busy.bind(("127.0.0.1", 0))
             busy.listen(0)
@@ -463,11 +463,11 @@ async def test_a_full_backlog_ends_with_the_connect_limit() -> None:
                 waiting.setblocking(False)
                 waiting.connect_ex(busy.getsockname())
             site.engine.endpoints = {1: type(site.upstream.endpoint)("127.0.0.1", busy.getsockname()[1])}
-            await site.residency.load(site.models[0])
+            await site.scheduler.load(site.models[0])
             response = await site.http.post("/completion", content=BODY)
             assert response.status_code == 504
             assert "accepted no connection within 0.2 s" in response.json()["error"]["message"]
-            assert site.residency.in_flight(1) == 0
+            assert site.scheduler.in_flight(1) == 0
 
 
 async def test_a_model_that_cannot_be_reached_is_a_502(site: UpstreamSite) -> None:
@@ -475,8 +475,8 @@ async def test_a_model_that_cannot_be_reached_is_a_502(site: UpstreamSite) -> No
         nobody.bind(("127.0.0.1", 0))
         endpoint = type(site.upstream.endpoint)("127.0.0.1", nobody.getsockname()[1])
         site.engine.endpoints = {1: endpoint}
-        await site.residency.unload(site.models[0])
-        await site.residency.load(site.models[0])
+        await site.scheduler.unload(site.models[0])
+        await site.scheduler.load(site.models[0])
         response = await site.http.post("/completion", content=BODY)
     assert response.status_code == 502
     assert "cannot be reached" in response.json()["error"]["message"]
@@ -493,7 +493,7 @@ async def test_a_client_that_closes_half_counts_as_gone(site: UpstreamSite) -> N
         client.writer.write_eof()
         await site.upstream.until(lambda u: u.cancelled == 1)
     assert (await site.record()).status == CLIENT_GONE
-    assert site.residency.in_flight(1) == 0
+    assert site.scheduler.in_flight(1) == 0
 
 
 async def test_a_stream_cut_in_the_middle_of_a_chunk_ends_with_an_error_event(switched: UpstreamSite) -> None:
@@ -605,11 +605,11 @@ class OneServer:
     def __init__(self, site: UpstreamSite) -> None:
         self.listeners = listen("127.0.0.1", 0)
         self.port: int = self.listeners[0].getsockname()[1]
-        self.server = Server(_accepts, http_protocol(ShortWay(site.splicer, site.meter)), self._goodbye)
+        self.server = Server(_accepts, http_protocol(ShortWay(site.fast_path, site.meter)), self._goodbye)
         self._site = site
 
     async def _goodbye(self, _: object) -> None:
-        self._site.residency.break_off()
+        self._site.scheduler.break_off()
 
     async def __aenter__(self) -> OneServer:
         self._serving = asyncio.create_task(self.server.serve(self.listeners))

@@ -67,9 +67,9 @@ class Events:
 @pytest_asyncio.fixture
 async def site(tmp_path: Path, model_files: Path) -> AsyncIterator[RouterSite]:
     async with house(tmp_path, model_files) as inner:
-        door = LlamaRouterApp(lambda: inner.services)
+        door = LlamaRouterApp(lambda: inner.context)
         site = RouterSite(inner, door, "")
-        metrics = PrometheusApp(lambda: inner.services, site.totals)
+        metrics = PrometheusApp(lambda: inner.context, site.totals)
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             own = next((d for d in (metrics, door) if d.handles(scope)), PlainTextResponse("another door"))
@@ -123,9 +123,9 @@ async def test_who_asks_after_a_load_was_begun_sees_it(site: RouterSite) -> None
 
 
 async def test_a_failed_load_shows_its_exit_code(site: RouterSite) -> None:
-    model = site.house.services.names.index.resolve("chat")
+    model = site.house.context.names.index.resolve("chat")
     assert model is not None
-    await site.house.services.store.models.update(model.id, options={"fake-fail": True})
+    await site.house.context.store.models.update(model.id, options={"fake-fail": True})
     async with site.events() as events:
         await site.call("POST", "/models/load", {"model": "chat"})
         told = (await events.until("chat", "unloaded"))[-1]

@@ -396,7 +396,7 @@ async def test_monitoring_is_the_machine_now(at: ServiceHarness) -> None:
 
 
 async def test_history_is_bounded_and_names_the_wrong_parameter(at: ServiceHarness) -> None:
-    await at.services.store.flush()
+    await at.context.store.flush()
     status, answer = await at.call("GET", "/api/monitoring/history?hours=2&resolution=1m")
     assert status == 200
     assert answer["data"]["period"]["resolution"] == "1m"
@@ -469,7 +469,7 @@ async def test_the_engine_stops_starts_and_says_so(at: ServiceHarness) -> None:
     assert (await at.call("POST", "/api/models/chat/load"))[0] == 200
     status, answer = await at.call("POST", "/api/llama-server/restart")
     assert (status, answer["data"]["status"]) == (200, "running")
-    assert at.services.engine.runtime(1).status is ModelStatus.UNLOADED
+    assert at.context.engine.runtime(1).status is ModelStatus.UNLOADED
 
 
 # --- the framework's own failures -------------------------------------------------------------------------------------

@@ -393,8 +393,8 @@ async def test_an_imported_picture_can_be_seen_and_is_nothing_but_a_picture(at: 
 async def test_usage_is_counted_by_model_and_by_day(at: ServiceHarness) -> None:
     await say(at, await begin(at), "three small words")
     await say(at, await begin(at), "fail")
-    at.services.live.record()
-    await at.services.store.flush()
+    at.context.live.record()
+    await at.context.store.flush()
     _, usage = await at.call("GET", "/api/stats?days=2")
     total = usage["total"]
     assert (usage["days"], total["requests"], total["errors"], total["completion_tokens"]) == (2, 2, 1, 3)

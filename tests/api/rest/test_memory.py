@@ -23,7 +23,7 @@ GIB = 1 << 30
 async def at(tmp_path: Path, model_files: Path) -> AsyncIterator[ServiceHarness]:
     async with house(tmp_path, model_files) as at:
         write_ghost(at.models_dir / "large.gguf", arch="llama-8b", real_vocab=False)
-        await scan_models(at.services, ScanModels())
+        await scan_models(at.context, ScanModels())
         yield at
 
 
@@ -38,10 +38,10 @@ async def report(
     async def now() -> Sample:
         return sample
 
-    monkeypatch.setattr(at.services.sampler, "now", now)
+    monkeypatch.setattr(at.context.sampler, "now", now)
     monkeypatch.setattr(Sampler, "latest", sample)
     given = {name.replace("_", "-"): value for name, value in {"ctx_size": 8192, "parallel": 1, **options}.items()}
-    return await estimate_memory(at.services, EstimateMemory("large", given))
+    return await estimate_memory(at.context, EstimateMemory("large", given))
 
 
 async def test_memory_of_a_load_is_answered_beside_what_is_free(at: ServiceHarness) -> None:
@@ -134,8 +134,8 @@ async def test_as_many_layers_as_fit_go_to_the_gpu(at: ServiceHarness, monkeypat
 async def test_every_option_that_matters_is_understood(
     at: ServiceHarness, options: dict[str, OptionValue], settings: dict[str, Any]
 ) -> None:
-    model = find(at.services, "large")
-    demand = await at.services.memory.demand(model, at.services.planner.spec(model, options))
+    model = find(at.context, "large")
+    demand = await at.context.memory.demand(model, at.context.planner.spec(model, options))
     assert {name: getattr(demand.settings, name) for name in settings} == settings
 
 
@@ -147,4 +147,4 @@ async def test_an_option_llama_server_would_refuse_is_refused(
     at: ServiceHarness, options: dict[str, OptionValue]
 ) -> None:
     with pytest.raises(InvalidInput, match="options"):
-        await estimate_memory(at.services, EstimateMemory("large", options))
+        await estimate_memory(at.context, EstimateMemory("large", options))

@@ -48,9 +48,9 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 def runtime(at: ServiceHarness, slug: str) -> Any:
-    model = at.services.names.index.resolve(slug)
+    model = at.context.names.index.resolve(slug)
     assert model is not None
-    return at.services.residency.runtime(model.id)
+    return at.context.scheduler.runtime(model.id)
 
 
 async def arguments(at: ServiceHarness, slug: str) -> list[str]:
@@ -142,11 +142,11 @@ async def test_a_name_with_a_trick_in_it_reaches_no_file(at: ServiceHarness) -> 
     for name in ("..", "%2e%2e", ".hidden", "a%5Cb", "%00", "a%0A", "%20a", "a%2F..%2F..%2Fb"):
         async with at.http.put(f"{at.url}/api/presets/{name}", json={"content": ""}) as response:
             assert response.status in (400, 404, 405), name
-    assert not at.services.store.presets.directory.exists()
+    assert not at.context.store.presets.directory.exists()
 
 
 async def test_a_broken_file_is_listed_with_its_problem(at: ServiceHarness) -> None:
-    directory = at.services.store.presets.directory
+    directory = at.context.store.presets.directory
     directory.mkdir()
     (directory / "a.ini").write_text("[*]\n  c = 1\n")
     (directory / "b.ini").write_bytes(b"\xff")
@@ -216,7 +216,7 @@ async def test_options_for_every_model_are_checked_and_remembered(at: ServiceHar
     await data(at, "PATCH", "/api/llama-server/options", {"options": {"temp": None}})
     del answer["options"]["temp"]  # type: ignore[attr-defined]
     assert await data(at, "GET", "/api/llama-server/options") == answer
-    stored = json.loads(at.services.configuration.settings.config_path.read_text())
+    stored = json.loads(at.context.configuration.settings.config_path.read_text())
     assert stored == {"maxModels": 2, "llama": {"options": ["ctx-size=256", "warmup=false"]}}
     for bad in ({"ctxsize": 1}, {"temp": "hot"}, {"host": "x"}, {"ctx-size": 1.5}):
         assert (await refused(at, "PATCH", "/api/llama-server/options", {"options": bad}))[0] == 400
@@ -279,24 +279,24 @@ async def test_a_changed_preset_loads_anew_only_what_it_changes(at: ServiceHarne
 async def test_starting_a_bad_preset_changes_nothing(at: ServiceHarness) -> None:
     await data(at, "PUT", "/api/presets/a", {"config": GROUPED})
     await data(at, "POST", "/api/llama-server/preset", {"preset": "a"})
-    (at.services.store.presets.directory / "bad.ini").write_text("[*]\nctxsize = 1\n")
+    (at.context.store.presets.directory / "bad.ini").write_text("[*]\nctxsize = 1\n")
     status, message = await refused(at, "POST", "/api/llama-server/preset", {"preset": "bad", "maxModels": 1})
     assert (status, "did you mean ctx-size" in message) == (400, True)
     assert (await refused(at, "POST", "/api/llama-server/preset", {"preset": "none"}))[0] == 404
     status, _ = await refused(at, "POST", "/api/llama-server/preset", {"preset": "a", "options": {"nope": 1}})
     assert status == 400
     assert (await data(at, "GET", "/api/presets"))["active"] == "a"
-    assert at.services.configuration.settings.max_models != 1
+    assert at.context.configuration.settings.max_models != 1
 
 
 async def test_the_preset_in_force_is_not_deleted_and_keeps_up_with_its_name(at: ServiceHarness) -> None:
     await data(at, "PUT", "/api/presets/a", {"config": GROUPED})
-    with at.services.bus.subscribe(PresetChanged) as changes:
+    with at.context.bus.subscribe(PresetChanged) as changes:
         await data(at, "POST", "/api/llama-server/preset", {"preset": "a"})
         assert (await refused(at, "DELETE", "/api/presets/a"))[0] == 409
         await data(at, "POST", "/api/presets/a/rename", {"name": "b"})
         assert (await data(at, "GET", "/api/llama-server"))["preset"] == "b"
-        assert at.services.configuration.settings.preset == "b"
+        assert at.context.configuration.settings.preset == "b"
         await data(at, "DELETE", "/api/llama-server/preset")
         await data(at, "DELETE", "/api/presets/b")
         found = [await anext(aiter(changes)) for _ in range(4)]
@@ -341,42 +341,42 @@ async def test_models_marked_for_it_are_loaded_at_the_start(at: ServiceHarness) 
 async def test_a_remembered_preset_that_is_broken_is_told_and_mended_by_saving(at: ServiceHarness) -> None:
     await data(at, "PUT", "/api/presets/a", {"config": GROUPED})
     await data(at, "POST", "/api/llama-server/preset", {"preset": "a"})
-    (at.services.store.presets.directory / "a.ini").write_text("[*]\nctxsize = 1\n")
+    (at.context.store.presets.directory / "a.ini").write_text("[*]\nctxsize = 1\n")
     again = restarted(at)
     await again.restore()
     assert (again.name, "ctxsize" in (again.problem or "")) == (None, True)
-    (at.services.store.presets.directory / "a.ini").write_text("[*]\nctx-size = 1\n")
+    (at.context.store.presets.directory / "a.ini").write_text("[*]\nctx-size = 1\n")
     await again.changed("a")
     assert (again.name, again.problem) == ("a", None)
 
 
 async def test_an_edit_by_hand_of_the_preset_in_force_is_noticed(at: ServiceHarness) -> None:
-    file = at.services.store.presets.directory / "a.ini"
+    file = at.context.store.presets.directory / "a.ini"
     await data(at, "PUT", "/api/presets/a", {"config": {"chat": {"temp": 0.5}, "slow": {"temp": 0.5}}})
     await data(at, "POST", "/api/llama-server/preset", {"preset": "a"})
     for slug in ("chat", "slow"):
         await data(at, "POST", f"/api/models/{slug}/load")
     kept, replaced = runtime(at, "slow").pid, runtime(at, "chat").pid
     file.write_text("[chat]\ntemperatur = 1\n[slow]\ntemp = 0.5\n")
-    await until(lambda: "temperatur" in (at.services.active_preset.problem or ""))
+    await until(lambda: "temperatur" in (at.context.active_preset.problem or ""))
     assert runtime(at, "chat").options == {"temp": 0.5}, "what is no preset changes nothing"
     file.write_text("; mended\n[chat]\ntemp = 0.75\n[slow]\ntemp = 0.5\n")
     await until(lambda: runtime(at, "chat").status is ModelStatus.READY and runtime(at, "chat").pid != replaced)
     assert runtime(at, "chat").options == {"temp": 0.75}
-    assert (runtime(at, "slow").pid, at.services.active_preset.problem) == (kept, None)
+    assert (runtime(at, "slow").pid, at.context.active_preset.problem) == (kept, None)
 
 
 def restarted(at: ServiceHarness) -> ActivePreset:
     """What a new start of the service would make of the same directory."""
-    services = at.services
+    context = at.context
     return ActivePreset(
-        type(services.planner)(services.configuration.getter()),
-        services.catalogue,
-        configuration=services.configuration,
-        store=services.store,
-        engine=services.engine,
-        residency=services.residency,
-        bus=services.bus,
+        type(context.planner)(context.configuration.getter()),
+        context.catalogue,
+        configuration=context.configuration,
+        store=context.store,
+        engine=context.engine,
+        scheduler=context.scheduler,
+        bus=context.bus,
     )
 
 

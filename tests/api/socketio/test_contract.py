@@ -147,7 +147,7 @@ async def test_a_status_is_told_once_though_the_model_was_queued_first(at: Servi
 
 
 async def test_log_files_are_read_by_the_names_that_were_listed(at: ServiceHarness) -> None:
-    at.services.log_files.append([at.line("first"), at.line("second")])
+    at.context.log_files.append([at.line("first"), at.line("second")])
     async with client(at) as page:
         listed = (await page.ask("logs:list-files"))["data"]
         assert listed["files"] == ["service.log"]
@@ -168,7 +168,7 @@ async def test_preferences_are_kept_beside_settings_that_hold_at_once(at: Servic
     async with client(at) as page:
         changes = {"theme": "dark", "logLevel": "debug", "maxModelsLoaded": 2}
         assert changes.items() <= (await page.ask("settings:update", {"settings": changes}))["data"]["settings"].items()
-        assert at.services.configuration.settings.max_models == 2
+        assert at.context.configuration.settings.max_models == 2
         refused = await page.ask("settings:update", {"settings": {"theme": "light", "logLevel": "loud"}})
         assert refused["error"]["code"] == "CONFIG_UPDATE_FAILED"
         found = (await page.ask("settings:get"))["data"]["settings"]

@@ -37,7 +37,7 @@ async def test_a_polling_client_is_upgraded(at: ServiceHarness) -> None:
 
 
 async def test_clients_and_messages_are_counted_until_they_leave(at: ServiceHarness) -> None:
-    meter = at.services.connections
+    meter = at.context.connections
     async with client(at) as first, client(at, "/ui"):
         await first.ask("models:list")
         assert meter.clients == 2
@@ -109,7 +109,7 @@ async def test_closing_ends_the_transport_without_a_goodbye_of_the_namespace(
     received = await (_over_websocket if transport == "websocket" else _over_polling)(at, url + transport)
     assert "1" in received, "the engine's own close"
     assert not [packet for packet in received if packet.startswith("41")]
-    assert at.services.connections.clients == 0
+    assert at.context.connections.clients == 0
 
 
 async def _over_websocket(at: ServiceHarness, url: str) -> list[str]:

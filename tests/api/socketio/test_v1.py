@@ -45,10 +45,10 @@ async def model_of(page: Client, name: str) -> Any:
 
 
 async def test_a_flat_request_is_answered_on_its_result_event(page: Client, at: ServiceHarness) -> None:
-    before_ms = at.services.now_ms()
+    before_ms = at.context.now_ms()
     await page.emit("models:list", {"requestId": "req_1", "timestamp": 1})
     answer = await page.until("models:list:result")
-    assert before_ms <= answer.pop("timestamp") <= at.services.now_ms()
+    assert before_ms <= answer.pop("timestamp") <= at.context.now_ms()
     assert len(answer.pop("data")["models"]) == 4
     assert answer == {
         "type": "response",
@@ -298,7 +298,7 @@ async def test_a_scan_and_a_cleanup_count(at: ServiceHarness, page: Client) -> N
 
 async def test_a_long_scan_tells_how_far_it_is_but_not_every_file(at: ServiceHarness, page: Client) -> None:
     for done in range(1000):
-        at.services.bus.publish(ScanProgressed(done, 1000))
+        at.context.bus.publish(ScanProgressed(done, 1000))
     assert (await page.until("models:scan-progress"))["data"] == {"done": 0, "total": 1000}
     await page.ask("models:list")
     assert len(page.all("models:scan-progress")) == 1
@@ -324,11 +324,11 @@ async def test_metrics_come_by_themselves_while_clients_are_connected(page: Clie
 
 
 async def test_history_is_newest_first_and_bounded(at: ServiceHarness, page: Client) -> None:
-    start = at.services.now_ms() - 60_000
+    start = at.context.now_ms() - 60_000
     for moment in (start, start + 1000, start + 2000):
-        sample = await at.services.sampler.now()
-        at.services.store.metrics.append(replace(sample, timestamp_ms=moment))
-    await at.services.store.flush()
+        sample = await at.context.sampler.now()
+        at.context.store.metrics.append(replace(sample, timestamp_ms=moment))
+    await at.context.store.flush()
     history = (await page.ask("metrics:history", {"end": start + 2000, "limit": 2}))["data"]["history"]
     assert [entry["timestamp"] - start for entry in history] == [2000, 1000]
     history = (await page.ask("metrics:history", {"start": start + 500, "end": start + 1500}))["data"]["history"]
@@ -389,8 +389,8 @@ async def test_a_restart_answers_as_a_start(page: Client) -> None:
 async def test_a_model_that_dies_is_a_server_event_but_no_change_of_the_engines_status(
     at: ServiceHarness, page: Client
 ) -> None:
-    state = at.services.engine.state
-    at.services.bus.publish(EngineChanged(EngineEventType.CLOSED, state, "exit code 9", 1))
+    state = at.context.engine.state
+    at.context.bus.publish(EngineChanged(EngineEventType.CLOSED, state, "exit code 9", 1))
     told = await page.until("llama:server-event")
     assert (told["data"]["type"], told["data"]["data"]["error"]) == ("closed", "exit code 9")
     await page.ask("llama:status")

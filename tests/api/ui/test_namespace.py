@@ -70,10 +70,10 @@ async def test_a_thousand_steps_of_progress_are_a_few_deltas(page: Client, tmp_p
 
 
 async def test_metrics_come_at_the_watched_pace_while_somebody_is_joined(at: ServiceHarness, page: Client) -> None:
-    settings = at.services.configuration.settings
-    assert at.services.sampler.interval_s == settings.sample_idle_s
+    settings = at.context.configuration.settings
+    assert at.context.sampler.interval_s == settings.sample_idle_s
     await page.ask("join", {"topic": "metrics"})
-    assert at.services.sampler.interval_s == settings.sample_watched_s
+    assert at.context.sampler.interval_s == settings.sample_watched_s
     snapshot = await page.until("snapshot")
     assert isinstance(snapshot["data"]["samples"], list)
     delta = await page.until("delta")
@@ -87,9 +87,9 @@ async def test_metrics_come_at_the_watched_pace_while_somebody_is_joined(at: Ser
         assert moments == sorted(moments)
         assert moments
         await page.ask("leave", {"topic": "metrics"})
-        assert at.services.sampler.interval_s == settings.sample_watched_s, "the second one still watches"
+        assert at.context.sampler.interval_s == settings.sample_watched_s, "the second one still watches"
     async with asyncio.timeout(30):
-        while at.services.sampler.interval_s != settings.sample_idle_s:  # the second one's leaving is on its way
+        while at.context.sampler.interval_s != settings.sample_idle_s:  # the second one's leaving is on its way
             await asyncio.sleep(0.01)
 
 
@@ -108,7 +108,7 @@ async def test_finished_requests_are_told_and_remembered(at: ServiceHarness, pag
     await page.ask("join", {"topic": "requests"})
     assert (await page.until("snapshot"))["data"] == {"records": []}
     for i in range(60):
-        at.services.bus.publish(RequestsFinished((record(f"r{i}"),)))
+        at.context.bus.publish(RequestsFinished((record(f"r{i}"),)))
     await page.until("delta", lambda d: d["items"][-1]["id"] == "r59")
     async with client(at, "/ui") as late:
         await late.ask("join", {"topic": "requests"})
@@ -120,19 +120,19 @@ async def test_finished_requests_are_told_and_remembered(at: ServiceHarness, pag
 async def test_requests_in_flight_are_told_until_they_end(at: ServiceHarness, page: Client) -> None:
     assert await snapshot_of(page, "live") == {"live": []}
     account = RequestLogEntry("127.0.0.1", "/completion", "r1")
-    at.services.live.add(account, lambda _: None)
+    at.context.live.add(account, lambda _: None)
     told = await page.until("delta", lambda d: d["items"][-1])
     assert [(one["id"], one["phase"]) for one in told["items"][-1]] == [("r1", "queued")]
     assert [one["id"] for one in (await snapshot_of(page, "live"))["live"]] == ["r1"]
-    at.services.live.end(account)
+    at.context.live.end(account)
     await page.until("delta", lambda d: d["seq"] > told["seq"] and d["items"][-1] == [])
 
 
 async def test_what_was_stored_before_a_restart_is_there(tmp_path: Path, model_files: Path) -> None:
     async with house(tmp_path / "first", model_files) as at:
-        at.services.store.requests.append([record("old")])
-        sample = replace(await at.services.sampler.now(), timestamp_ms=at.services.now_ms() - 60_000)
-        at.services.store.metrics.append(sample)
+        at.context.store.requests.append([record("old")])
+        sample = replace(await at.context.sampler.now(), timestamp_ms=at.context.now_ms() - 60_000)
+        at.context.store.metrics.append(sample)
     (tmp_path / "second").mkdir()
     data_dir = str(tmp_path / "first" / "data")
     async with house(tmp_path / "second", model_files, data_dir=data_dir) as at, client(at, "/ui") as page:
@@ -167,7 +167,7 @@ async def test_nothing_comes_after_leaving(at: ServiceHarness, page: Client) -> 
         for each in (page, other):
             await each.ask("join", {"topic": "requests"})
         await page.ask("leave", {"topic": "requests"})
-        at.services.bus.publish(RequestsFinished((record("r"),)))
+        at.context.bus.publish(RequestsFinished((record("r"),)))
         await other.until("delta")
     await page.ask("leave", {"topic": "requests"})
     assert page.all("delta") == []

@@ -91,7 +91,7 @@ class World:
     def _look(self, _: object) -> None:
         """Time alone has changed something."""
 
-    def residents(self) -> list[LoadedModel]:
+    def loaded_models(self) -> list[LoadedModel]:
         return [
             LoadedModel(
                 model_id,
@@ -106,7 +106,7 @@ class World:
         ]
 
     def _settle(self) -> None:
-        self._plan = plan(self._queue.waiters(), self.residents(), self.limits, self.now_s)
+        self._plan = plan(self._queue.waiters(), self.loaded_models(), self.limits, self.now_s)
         assert not self._plan.refused
         for model_id in self._plan.evictions:
             assert self._running[model_id] == 0, "a busy model is never evicted"
@@ -120,7 +120,7 @@ class World:
         self._check_that_residents_fit()
 
     def _check_that_residents_fit(self) -> None:
-        present = self.residents()
+        present = self.loaded_models()
         assert not self.limits.max_models or len(present) <= self.limits.max_models
         assert len(present) == 1 or self.limits.together.holds(resident.memory for resident in present)
         pairs = combinations((resident.model_id for resident in present), 2)

@@ -34,8 +34,8 @@ F = 30.0
 ONE = Limits(1, F)
 
 
-def load(target: int, residents: Sequence[LoadedModel], places: int) -> Decision:
-    return may_load(Waiter(target, 0.0), residents, Limits(places, F))
+def load(target: int, loaded_models: Sequence[LoadedModel], places: int) -> Decision:
+    return may_load(Waiter(target, 0.0), loaded_models, Limits(places, F))
 
 
 # --- places -------------------------------------------------------------------------------------
@@ -93,14 +93,14 @@ RESIDENTS = st.lists(
 
 
 @given(RESIDENTS, st.integers(0, 10))
-def test_only_idle_unpinned_models_leave_and_just_enough_of_them(residents: list[LoadedModel], limit: int) -> None:
-    decision = load(99, residents, limit)
+def test_only_idle_unpinned_models_leave_and_just_enough_of_them(loaded_models: list[LoadedModel], limit: int) -> None:
+    decision = load(99, loaded_models, limit)
     if not isinstance(decision, Admission):
         return
-    by_id = {resident.model_id: resident for resident in residents}
+    by_id = {resident.model_id: resident for resident in loaded_models}
     left = [by_id[model_id] for model_id in decision.evictions]
     assert not any(resident.busy or resident.pinned or resident.leaving for resident in left)
-    staying = len(residents) - len(left) - sum(resident.leaving for resident in residents)
+    staying = len(loaded_models) - len(left) - sum(resident.leaving for resident in loaded_models)
     if limit:
         assert staying + 1 <= limit
         assert not left or staying + 1 == limit
@@ -170,15 +170,15 @@ def test_nobody_has_to_yield_while_nobody_waits() -> None:
 
 
 def test_a_pinned_model_a_loading_one_and_one_that_leaves_are_not_closed() -> None:
-    residents = [serving(1, 0.0, pinned=True), LoadedModel(2, 0.0, None, busy=True), serving(3, 0.0, leaving=True)]
-    assert closing_times(residents, [Waiter(9, 0.0)], ONE) == {}
+    loaded_models = [serving(1, 0.0, pinned=True), LoadedModel(2, 0.0, None, busy=True), serving(3, 0.0, leaving=True)]
+    assert closing_times(loaded_models, [Waiter(9, 0.0)], ONE) == {}
 
 
 def test_newcomers_to_a_closed_model_wait_and_the_next_change_is_known() -> None:
-    waiters, residents, limits = [Waiter(2, 0.0), Waiter(1, 5.0)], [serving(1, 0.0)], Limits(1, F)
-    before = plan(waiters, residents, limits, 29.0)
+    waiters, loaded_models, limits = [Waiter(2, 0.0), Waiter(1, 5.0)], [serving(1, 0.0)], Limits(1, F)
+    before = plan(waiters, loaded_models, limits, 29.0)
     assert (before.closed, before.next_s, before.admitted) == (frozenset(), 30.0, (1,))
-    after = plan(waiters, residents, limits, 30.0)
+    after = plan(waiters, loaded_models, limits, 30.0)
     assert (after.closed, after.next_s, after.admitted) == (frozenset({1}), None, ())
     assert after.waits == {2: Wait.FOR_PLACE, 1: Wait.FOR_TURN}
 
@@ -194,8 +194,8 @@ def test_a_closed_model_opens_again_when_the_others_have_gone() -> None:
 
 
 def test_nobody_is_closed_for_a_model_whose_place_is_being_made_free() -> None:
-    residents = [serving(1, 0.0), LoadedModel(3, 0.0, 0.0, leaving=True)]
-    decided = plan([Waiter(2, 0.0)], residents, Limits(2, F), 100.0)
+    loaded_models = [serving(1, 0.0), LoadedModel(3, 0.0, 0.0, leaving=True)]
+    decided = plan([Waiter(2, 0.0)], loaded_models, Limits(2, F), 100.0)
     assert (decided.closed, decided.waits) == (frozenset(), {2: Wait.FOR_UNLOAD})
 
 
@@ -231,8 +231,8 @@ def test_models_stay_together_as_long_as_memory_holds_them() -> None:
 
 
 def test_idle_models_leave_until_memory_is_enough_on_every_device() -> None:
-    residents = [sized(OLD, 3), sized(MIDDLE, 3), sized(NEW, 3)]
-    assert may_load(wanting(5), residents, MEMORY) == Admission((1, 2))
+    loaded_models = [sized(OLD, 3), sized(MIDDLE, 3), sized(NEW, 3)]
+    assert may_load(wanting(5), loaded_models, MEMORY) == Admission((1, 2))
     assert may_load(wanting(1, 8), [sized(OLD, 3), sized(NEW, 3, 5)], MEMORY) == Admission((3,))
 
 
@@ -281,15 +281,15 @@ SIZED_RESIDENTS = st.lists(
 
 
 @given(SIZED_RESIDENTS, st.integers(1, 20), st.integers(0, 12), st.integers(0, 4))
-def test_whoever_leaves_for_memory_had_to(residents: list[LoadedModel], host: int, gpu: int, places: int) -> None:
+def test_whoever_leaves_for_memory_had_to(loaded_models: list[LoadedModel], host: int, gpu: int, places: int) -> None:
     limits = replace(MEMORY, max_models=places)
     target = wanting(host, gpu)
-    decision = may_load(target, residents, limits)
+    decision = may_load(target, loaded_models, limits)
     if not isinstance(decision, Admission):
         return
-    left = [resident for resident in residents if resident.model_id in decision.evictions]
+    left = [resident for resident in loaded_models if resident.model_id in decision.evictions]
     assert not any(resident.busy or resident.pinned or resident.leaving for resident in left)
-    staying = [r for r in residents if r not in left and not r.leaving]
+    staying = [r for r in loaded_models if r not in left and not r.leaving]
     assert obstacle(target, staying, limits) is None
     for spared in left:
         assert obstacle(target, [*staying, spared], limits) is not None
@@ -315,8 +315,8 @@ def test_models_of_a_group_that_runs_together_drive_out_all_others() -> None:
 
 
 def test_only_those_a_group_keeps_apart_have_to_yield() -> None:
-    residents = [serving(1, 0.0), serving(3, 0.0)]
-    assert closing_times(residents, [Waiter(9, 0.0)], APART) == {1: 30.0}
+    loaded_models = [serving(1, 0.0), serving(3, 0.0)]
+    assert closing_times(loaded_models, [Waiter(9, 0.0)], APART) == {1: 30.0}
 
 
 def test_waiting_models_that_fit_together_share_a_turn() -> None:

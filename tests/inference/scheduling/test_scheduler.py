@@ -20,7 +20,7 @@ from support.upstream import RunningEngine, make_model, make_settings, make_spec
 
 
 class ServiceHarness:
-    """Models 1 to 4, their engine and residency, with the watching task running."""
+    """Models 1 to 4, their engine and scheduler, with the watching task running."""
 
     def __init__(self, **settings: Any) -> None:
         self.settings = make_settings(**settings)
@@ -33,8 +33,8 @@ class ServiceHarness:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[ServiceHarness]:
         self.engine = RunningEngine(self.bus, {m.id: Endpoint("127.0.0.1", 10_000 + m.id) for m in self.models})
-        self.residency = self.build()
-        background = [asyncio.create_task(self.residency.run()), asyncio.create_task(self._collect())]
+        self.scheduler = self.build()
+        background = [asyncio.create_task(self.scheduler.run()), asyncio.create_task(self._collect())]
         await asyncio.sleep(0)  # they listen before anything happens
         yield self
         for task in background:
@@ -72,7 +72,7 @@ class ServiceHarness:
         return self.engine.runtime(model_id).status
 
     async def use(self, model_id: int) -> None:
-        async with self.residency.lease(self.model(model_id)):
+        async with self.scheduler.lease(self.model(model_id)):
             pass
 
     def holding(self, model_id: int) -> Holder:
@@ -89,7 +89,7 @@ class Holder:
         self.task = asyncio.create_task(self._hold(house, model_id))
 
     async def _hold(self, house: ServiceHarness, model_id: int) -> None:
-        async with house.residency.lease(house.model(model_id), self._revoke):
+        async with house.scheduler.lease(house.model(model_id), self._revoke):
             self._running.set()
             await self._may_end.wait()
 
@@ -118,19 +118,19 @@ async def settle() -> None:
 
 
 async def test_a_request_loads_its_model_and_learns_where_it_answers() -> None:
-    async with ServiceHarness().running() as house, house.residency.lease(house.model(1)) as lease:
+    async with ServiceHarness().running() as house, house.scheduler.lease(house.model(1)) as lease:
         assert lease.endpoint == Endpoint("127.0.0.1", 10_001)
         assert lease.load_s is not None
         assert house.used == [1]
-        assert house.residency.in_flight(1) == 1
-        assert house.residency.loaded() == (1,)
-    assert house.residency.in_flight(1) == 0
+        assert house.scheduler.in_flight(1) == 1
+        assert house.scheduler.loaded() == (1,)
+    assert house.scheduler.in_flight(1) == 0
 
 
 async def test_a_ready_model_is_leased_at_once() -> None:
     async with ServiceHarness().running() as house:
         await house.use(1)
-        async with house.residency.lease(house.model(1)) as lease:
+        async with house.scheduler.lease(house.model(1)) as lease:
             assert (lease.queued_s, lease.load_s) == (None, None)
         assert house.engine.calls == [("load", 1)]
 
@@ -208,7 +208,7 @@ async def test_a_client_that_left_the_queue_starts_no_load() -> None:
         await first.end()
         await third.started()
         assert ("load", 2) not in house.engine.calls
-        assert house.residency.in_flight(2) == 0
+        assert house.scheduler.in_flight(2) == 0
         await third.end()
 
 
@@ -220,7 +220,7 @@ async def test_a_load_goes_on_when_the_client_that_began_it_leaves() -> None:
         began.task.cancel()
         house.engine.gate.set()
         await joined.started()
-        assert house.residency.in_flight(1) == 1
+        assert house.scheduler.in_flight(1) == 1
         await joined.end()
 
 
@@ -238,7 +238,7 @@ async def test_a_model_that_just_came_up_is_not_evicted_before_its_request_began
 
 async def test_a_place_that_a_crash_frees_is_noticed() -> None:
     async with ServiceHarness(max_models=1).running() as house:
-        await house.residency.load(house.model(1))
+        await house.scheduler.load(house.model(1))
         house.engine.gate.clear()
         house.engine._set(1, ModelStatus.LOADING)  # the engine restarts it by itself
         waiting = house.holding(2)
@@ -277,14 +277,14 @@ async def test_loading_on_request_can_be_off() -> None:
     async with ServiceHarness(load_on_request=False).running() as house:
         with pytest.raises(InvalidInput, match="'m1' is not loaded"):
             await house.use(1)
-        await house.residency.load(house.model(1))
+        await house.scheduler.load(house.model(1))
         await house.use(1)
 
 
 async def test_a_request_joins_an_explicit_load_even_then() -> None:
     async with ServiceHarness(load_on_request=False).running() as house:
         house.engine.gate.clear()
-        loading = asyncio.create_task(house.residency.load(house.model(1)))
+        loading = asyncio.create_task(house.scheduler.load(house.model(1)))
         await settle()
         request = house.holding(1)
         house.engine.gate.set()
@@ -295,10 +295,10 @@ async def test_a_request_joins_an_explicit_load_even_then() -> None:
 async def test_unloading_waits_for_running_requests() -> None:
     async with ServiceHarness(drain_s=5.0).running() as house:
         request = await house.holding(1).started()
-        unloading = asyncio.create_task(house.residency.unload(house.model(1)))
+        unloading = asyncio.create_task(house.scheduler.unload(house.model(1)))
         await settle()
         assert not unloading.done()
-        assert not house.residency.is_ready(house.model(1))
+        assert not house.scheduler.is_ready(house.model(1))
         await request.end()
         assert (await unloading).status is ModelStatus.UNLOADED
 
@@ -306,7 +306,7 @@ async def test_unloading_waits_for_running_requests() -> None:
 async def test_unloading_breaks_requests_off_after_the_drain_time() -> None:
     async with ServiceHarness(drain_s=0.05).running() as house:
         request = await house.holding(1).started()
-        await house.residency.unload(house.model(1))
+        await house.scheduler.unload(house.model(1))
         assert request.task.done()
         assert "'m1' was unloaded" in str(request.revoked)
         assert house.status(1) is ModelStatus.UNLOADED
@@ -315,7 +315,7 @@ async def test_unloading_breaks_requests_off_after_the_drain_time() -> None:
 async def test_a_request_during_an_unload_waits_and_loads_anew() -> None:
     async with ServiceHarness(drain_s=5.0).running() as house:
         old = await house.holding(1).started()
-        unloading = asyncio.create_task(house.residency.unload(house.model(1)))
+        unloading = asyncio.create_task(house.scheduler.unload(house.model(1)))
         await settle()
         new = house.holding(1)
         await settle()
@@ -331,7 +331,7 @@ async def test_breaking_off_ends_requests_that_run_and_those_that_wait() -> None
         running = [await house.holding(model_id).started() for model_id in (1, 1, 2)]
         waiting = house.holding(3)
         await settle()
-        house.residency.break_off()
+        house.scheduler.break_off()
         assert all(holder.revoked for holder in (*running, waiting))
         await asyncio.gather(*(holder.task for holder in (*running, waiting)))
 
@@ -339,7 +339,7 @@ async def test_breaking_off_ends_requests_that_run_and_those_that_wait() -> None
 async def test_draining_lasts_as_long_as_requests_do() -> None:
     async with ServiceHarness().running() as house:
         request = await house.holding(1).started()
-        draining = asyncio.create_task(house.residency.drain(600.0, lambda: False))
+        draining = asyncio.create_task(house.scheduler.drain(600.0, lambda: False))
         await settle()
         assert not draining.done()
         await request.end()
@@ -351,8 +351,8 @@ async def test_draining_is_bounded_and_can_be_hurried() -> None:
     async with ServiceHarness().running() as house:
         request = await house.holding(1).started()
         async with asyncio.timeout(30):
-            await house.residency.drain(0.01, lambda: False)
-            await house.residency.drain(60.0, lambda: True)
+            await house.scheduler.drain(0.01, lambda: False)
+            await house.scheduler.drain(60.0, lambda: True)
         await request.end()
 
 
@@ -390,8 +390,8 @@ async def test_many_clients_many_models_one_place_each_gets_an_answer() -> None:
     async with ServiceHarness(max_models=2).running() as house:
         async with asyncio.timeout(30):
             await asyncio.gather(*(house.use(n % 4 + 1) for n in range(200)))
-        assert len(house.residency.loaded()) <= 2
-        assert all(house.residency.in_flight(n) == 0 for n in range(1, 5))
+        assert len(house.scheduler.loaded()) <= 2
+        assert all(house.scheduler.in_flight(n) == 0 for n in range(1, 5))
 
 
 # --- the queue ----------------------------------------------------------------------------------
@@ -404,7 +404,7 @@ async def test_a_waiting_model_is_overtaken_for_the_bound_and_not_longer() -> No
         await settle()
         overtaking = await house.holding(1).started()
         async with asyncio.timeout(30):
-            while house.residency.is_ready(house.model(1)):
+            while house.scheduler.is_ready(house.model(1)):
                 await asyncio.sleep(0.01)
         late = house.holding(1)
         await settle()
@@ -421,7 +421,7 @@ async def test_endless_overlapping_requests_do_not_keep_another_model_out() -> N
 
         async def overlapping() -> None:
             while True:
-                async with house.residency.lease(house.model(1)):
+                async with house.scheduler.lease(house.model(1)):
                     await asyncio.sleep(0.02)
 
         endless = [asyncio.create_task(overlapping())]
@@ -439,13 +439,13 @@ async def test_a_closed_model_opens_again_when_the_waiting_client_has_left() -> 
         running = await house.holding(1).started()
         waiting = house.holding(2)
         await settle()
-        assert not house.residency.is_ready(house.model(1))
+        assert not house.scheduler.is_ready(house.model(1))
         late = house.holding(1)
         await settle()
         assert not late.is_running
         waiting.task.cancel()
         await (await late.started()).end()
-        assert house.residency.is_ready(house.model(1))
+        assert house.scheduler.is_ready(house.model(1))
         await running.end()
         assert house.engine.calls == [("load", 1)]
 
@@ -482,7 +482,7 @@ async def test_an_explicit_load_goes_before_requests() -> None:
         running = await house.holding(1).started()
         request = house.holding(2)
         await settle()
-        loading = asyncio.create_task(house.residency.load(house.model(3)))
+        loading = asyncio.create_task(house.scheduler.load(house.model(3)))
         await settle()
         await running.end()
         assert (await loading).status is ModelStatus.READY
@@ -495,7 +495,7 @@ async def test_loading_a_ready_model_does_not_wait_for_others_turns() -> None:
         running = await house.holding(1).started()
         waiting = house.holding(2)
         await settle()
-        assert (await house.residency.load(house.model(1))).status is ModelStatus.READY
+        assert (await house.scheduler.load(house.model(1))).status is ModelStatus.READY
         await running.end()
         await (await waiting.started()).end()
 
@@ -503,10 +503,10 @@ async def test_loading_a_ready_model_does_not_wait_for_others_turns() -> None:
 async def test_a_waiting_request_knows_its_position_and_leaves_no_trace() -> None:
     async with ServiceHarness(max_models=1).running() as house:
         running = await house.holding(1).started()
-        assert house.residency.runtime(1).queue is None
+        assert house.scheduler.runtime(1).queue is None
         waiting = [house.holding(2), house.holding(2), house.holding(3)]
         await settle()
-        second, third = house.residency.runtime(2), house.residency.runtime(3)
+        second, third = house.scheduler.runtime(2), house.scheduler.runtime(3)
         assert (second.status, third.status) == (ModelStatus.QUEUED, ModelStatus.QUEUED)
         assert second.queue is not None
         assert third.queue is not None
@@ -514,12 +514,12 @@ async def test_a_waiting_request_knows_its_position_and_leaves_no_trace() -> Non
         assert (third.queue.position, third.queue.requests) == (2, 1)
         assert "all places are taken" in second.queue.reason
         assert abs(second.queue.since_ms - time.time() * 1000) < 5000
-        assert {runtime.model_id for runtime in house.residency.runtimes()} == {1, 2, 3}
+        assert {runtime.model_id for runtime in house.scheduler.runtimes()} == {1, 2, 3}
         for holder in waiting:
             holder.task.cancel()
         await asyncio.gather(*(holder.task for holder in waiting), return_exceptions=True)
-        assert house.residency.runtime(2) == ModelRuntime(2)
-        assert {runtime.model_id for runtime in house.residency.runtimes()} == {1}
+        assert house.scheduler.runtime(2) == ModelRuntime(2)
+        assert {runtime.model_id for runtime in house.scheduler.runtimes()} == {1}
         await running.end()
         assert house.engine.calls == [("load", 1)]
 
@@ -534,7 +534,7 @@ async def test_waiting_is_announced_and_so_is_its_end() -> None:
         await settle()
         statuses = [change.runtime.status for change in house.changes if change.runtime.model_id == 2]
         assert list(dict.fromkeys(statuses)) == [ModelStatus.QUEUED, ModelStatus.LOADING, ModelStatus.READY]
-        assert house.residency.runtime(2).queue is None
+        assert house.scheduler.runtime(2).queue is None
 
 
 async def test_a_model_whose_last_client_left_the_queue_is_announced_as_unloaded() -> None:
@@ -574,7 +574,7 @@ async def test_unloading_a_queued_model_takes_it_out_of_the_queue() -> None:
         running = await house.holding(1).started()
         waiting = house.holding(2)
         await settle()
-        assert (await house.residency.unload(house.model(2))).status is ModelStatus.UNLOADED
+        assert (await house.scheduler.unload(house.model(2))).status is ModelStatus.UNLOADED
         with pytest.raises(Unavailable, match="'m2' was unloaded while it waited"):
             await waiting.task
         await running.end()
@@ -606,7 +606,7 @@ async def test_a_raised_limit_holds_at_once() -> None:
 async def test_breaking_off_says_why() -> None:
     async with ServiceHarness().running() as house:
         request = await house.holding(1).started()
-        house.residency.break_off("The engine was stopped.")
+        house.scheduler.break_off("The engine was stopped.")
         await request.task
         assert str(request.revoked) == "The engine was stopped."
 
@@ -616,7 +616,7 @@ async def test_clients_that_come_and_go_at_random_leave_nothing_behind() -> None
     async with ServiceHarness(max_models=2, fairness_s=0.01).running() as house:
 
         async def use(model_id: int, for_s: float) -> None:
-            async with house.residency.lease(house.model(model_id)):
+            async with house.scheduler.lease(house.model(model_id)):
                 await asyncio.sleep(for_s)
 
         tasks = []
@@ -628,9 +628,9 @@ async def test_clients_that_come_and_go_at_random_leave_nothing_behind() -> None
             results = await asyncio.gather(*tasks, return_exceptions=True)
         assert {type(result) for result in results} == {type(None), asyncio.CancelledError}
         await settle()
-        assert all(house.residency.in_flight(n) == 0 and house.residency.runtime(n).queue is None for n in range(1, 5))
-        assert all(house.residency.is_ready(house.model(n)) for n in house.residency.loaded())
-        assert len(house.residency.loaded()) == 2
+        assert all(house.scheduler.in_flight(n) == 0 and house.scheduler.runtime(n).queue is None for n in range(1, 5))
+        assert all(house.scheduler.is_ready(house.model(n)) for n in house.scheduler.loaded())
+        assert len(house.scheduler.loaded()) == 2
 
 
 async def test_who_waited_too_long_leaves_no_trace() -> None:
@@ -638,6 +638,6 @@ async def test_who_waited_too_long_leaves_no_trace() -> None:
         running = await house.holding(1).started()
         with pytest.raises(DeadlineExceeded):
             await house.use(2)
-        assert house.residency.runtime(2) == ModelRuntime(2)
-        assert house.residency.is_ready(house.model(1))
+        assert house.scheduler.runtime(2) == ModelRuntime(2)
+        assert house.scheduler.is_ready(house.model(1))
         await running.end()

@@ -63,7 +63,7 @@ async def test_memory_of_a_busy_model_is_waited_for() -> None:
         second = house.holding(2)
         await settle()
         assert not second.is_running
-        assert house.residency.runtime(2).status is ModelStatus.QUEUED
+        assert house.scheduler.runtime(2).status is ModelStatus.QUEUED
         await first.end()
         await (await second.started()).end()
         assert house.status(1) is ModelStatus.UNLOADED
@@ -88,7 +88,7 @@ async def test_a_refusal_knows_what_pinned_models_hold() -> None:
 async def test_a_forced_load_is_tried_whatever_it_takes() -> None:
     async with house_with(Ledger(m2=11)).running() as house:
         await house.use(1)
-        runtime = await house.residency.load(house.model(2), force=True)
+        runtime = await house.scheduler.load(house.model(2), force=True)
         assert runtime.status is ModelStatus.READY
         assert house.status(1) is ModelStatus.UNLOADED
 
@@ -98,13 +98,13 @@ async def test_a_load_that_ran_out_of_memory_is_tried_once_more_if_the_user_allo
     async with house_with(ledger, memory_retry=True).running() as house:
         house.engine.failure = LoadFailed("out of memory")
         with pytest.raises(LoadFailed):
-            await house.residency.load(house.model(1))
+            await house.scheduler.load(house.model(1))
         assert house.engine.calls == [("load", 1), ("load", 1)]
     unasked = Ledger()
     async with house_with(unasked).running() as house:
         house.engine.failure = LoadFailed("out of memory")
         with pytest.raises(LoadFailed):
-            await house.residency.load(house.model(1))
+            await house.scheduler.load(house.model(1))
         assert (house.engine.calls, unasked.tried) == ([("load", 1)], [])
 
 
@@ -138,13 +138,13 @@ async def test_urgent_requests_are_before_others_of_their_model_and_know_their_p
         served: list[int] = []
 
         async def ask(priority: int) -> None:
-            async with house.residency.lease(house.model(2), revokes[priority], priority):
+            async with house.scheduler.lease(house.model(2), revokes[priority], priority):
                 served.append(priority)
 
         waiting = [asyncio.create_task(ask(priority)) for priority in (0, -9, 9)]
         await settle()
-        assert house.residency.positions() == {revokes[9]: 1, revokes[0]: 2, revokes[-9]: 3}
+        assert house.scheduler.positions() == {revokes[9]: 1, revokes[0]: 2, revokes[-9]: 3}
         await running.end()
         await asyncio.gather(*waiting)
         assert served == [9, 0, -9]
-        assert house.residency.positions() == {}
+        assert house.scheduler.positions() == {}

@@ -34,12 +34,12 @@ class Street:
         self.engine, self.leases = Engine(), Leases()
         self.models = tuple(make_model(n, f"m{n}") for n in (1, 2))
         self.settings = make_settings(idle_ttl_s=60.0)
-        self.residents = LoadedModels(
+        self.loaded_models = LoadedModels(
             self.engine, self.leases, settings=lambda: self.settings, models=lambda: self.models
         )
 
     def at(self, now_s: float) -> dict[int, LoadedModel]:
-        return {resident.model_id: resident for resident in self.residents.at(now_s)}
+        return {resident.model_id: resident for resident in self.loaded_models.at(now_s)}
 
 
 def test_who_has_a_process_or_is_about_to_is_a_resident() -> None:
@@ -48,7 +48,7 @@ def test_who_has_a_process_or_is_about_to_is_a_resident() -> None:
     street.engine.set(2, ModelStatus.FAILED, error="out of memory")
     street.leases.hold(Lease(make_model(3)))
     assert street.at(1.0).keys() == {1, 3}
-    assert [model_id in street.residents for model_id in (1, 2, 3, 4)] == [True, False, True, False]
+    assert [model_id in street.loaded_models for model_id in (1, 2, 3, 4)] == [True, False, True, False]
 
 
 def test_a_turn_begins_when_a_model_first_answers_and_a_restart_begins_another() -> None:
@@ -80,13 +80,13 @@ def test_a_model_is_busy_while_it_loads_or_somebody_uses_it() -> None:
 
 def test_what_is_foretold_counts_until_the_model_is_measured_and_nothing_is_kept_of_who_left() -> None:
     street = Street()
-    street.residents.foretold[1] = MemoryUse(7)
-    street.residents.leaving.add(1)
+    street.loaded_models.foretold[1] = MemoryUse(7)
+    street.loaded_models.leaving.add(1)
     street.engine.set(1, ModelStatus.LOADING)
     assert (street.at(1.0)[1].memory, street.at(1.0)[1].leaving) == (MemoryUse(7), True)
     street.engine.set(1, ModelStatus.READY, endpoint=AT, memory=MemoryUse(5))
     assert street.at(2.0)[1].memory == MemoryUse(5)
-    street.residents.forget(1)
+    street.loaded_models.forget(1)
     street.engine.set(1, ModelStatus.LOADING)
     assert street.at(3.0)[1] == LoadedModel(1, last_used_s=3.0, busy=True, memory=NO_MEMORY, idle_ttl_s=60.0)
 

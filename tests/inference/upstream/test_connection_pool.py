@@ -45,8 +45,8 @@ async def test_connections_of_streams_are_not(pool: ConnectionPool, upstream: Up
 
 
 async def test_both_ways_of_a_request_share_them() -> None:
-    async with UpstreamSite(short_way=True).running() as site:
-        await site.residency.load(site.models[0])
+    async with UpstreamSite(fast_path=True).running() as site:
+        await site.scheduler.load(site.models[0])
         whole = json.dumps({"model": "tiny", "n": 2}).encode()
 
         async def in_chunks() -> AsyncIterator[bytes]:

@@ -48,7 +48,7 @@ _STATUS_LINES = {status.value: f"{status.value} {status.phrase}".encode() for st
 class ShortWay:
     """What the switch needs of the service."""
 
-    splicer: FastPath
+    fast_path: FastPath
     meter: RequestMeter
     heads: RequestHeaderCache = field(default_factory=RequestHeaderCache)
 
@@ -174,7 +174,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _take(self, data: bytes) -> None:
         """Look at what begins a request."""
-        settings = self._way.splicer.pool.settings()
+        settings = self._way.fast_path.pool.settings()
         last = self._last_head
         lengths = last.lengths(data) if last is not None and last.settings is settings else None
         if last is not None and lengths is not None:
@@ -240,7 +240,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._received()
         self._status = 0
         self._closes = self._closes or closes
-        passage = self._passage = self._way.splicer.begin(head, data[end:whole], self)
+        passage = self._passage = self._way.fast_path.begin(head, data[end:whole], self)
         if passage is None:
             self._pass_on(data)
             return

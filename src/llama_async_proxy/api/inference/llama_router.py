@@ -46,8 +46,8 @@ class _Body(msgspec.Struct):
 class LlamaRouterApp:
     """An ASGI application for the requests it `handles`. `run` carries out loads and unloads; `close` ends streams."""
 
-    def __init__(self, services: Callable[[], Context]) -> None:
-        self._services = services
+    def __init__(self, context: Callable[[], Context]) -> None:
+        self._context = context
         self._jobs: asyncio.Queue[Awaitable[object]] = asyncio.Queue()
         self._closing = asyncio.Event()
 
@@ -91,20 +91,20 @@ class LlamaRouterApp:
             return JSONResponse(self._props(), headers=_VARY)
         if path == _EVENTS:
             return StreamingResponse(self._events(), media_type="text/event-stream", headers=_VARY)
-        model = find(self._services(), await _model_name(request))
+        model = find(self._context(), await _model_name(request))
         await (self._load(model) if path == _LOAD else self._unload(model))
         return JSONResponse({"success": True})
 
     async def _list(self, query: QueryParams) -> Response:
-        services = self._services()
+        context = self._context()
         if query.get("reload") not in (None, "0", "false"):
-            await table.MODELS_SCAN.run(services, ScanModels())
-        entries = [router_entry(services, model) for model in services.store.models.all()]
+            await table.MODELS_SCAN.run(context, ScanModels())
+        entries = [router_entry(context, model) for model in context.store.models.all()]
         return JSONResponse({"object": "list", "data": entries}, headers=_VARY)
 
     def _props(self) -> dict[str, object]:
-        services = self._services()
-        settings = services.configuration.settings
+        context = self._context()
+        settings = context.configuration.settings
         return {
             "role": "router",
             "max_instances": settings.max_models,
@@ -113,25 +113,25 @@ class LlamaRouterApp:
             "model_path": "none",
             "default_generation_settings": {"params": None, "n_ctx": 0},
             "ui_settings": {},
-            "build_info": services.engine.state.version or "unknown",
+            "build_info": context.engine.state.version or "unknown",
             "cors_proxy_enabled": False,
         }
 
     async def _load(self, model: Model) -> None:
-        services = self._services()
-        if services.residency.runtime(model.id).status.in_use:
+        context = self._context()
+        if context.scheduler.runtime(model.id).status.in_use:
             raise InvalidInput("", "model is already running")
-        await self._begin(model, table.MODELS_LOAD.run(services, LoadModel(model.id)))
+        await self._begin(model, table.MODELS_LOAD.run(context, LoadModel(model.id)))
 
     async def _unload(self, model: Model) -> None:
-        services = self._services()
-        if not services.residency.runtime(model.id).status.in_use:
+        context = self._context()
+        if not context.scheduler.runtime(model.id).status.in_use:
             raise InvalidInput("", "model is not running")
-        await self._begin(model, table.MODELS_UNLOAD.run(services, UnloadModel(model.id)))
+        await self._begin(model, table.MODELS_UNLOAD.run(context, UnloadModel(model.id)))
 
     async def _begin(self, model: Model, job: Awaitable[object]) -> None:
         """Who asks for the list next must see that it has begun."""
-        with self._services().bus.subscribe(ModelRuntimeChanged) as changes, suppress(TimeoutError):
+        with self._context().bus.subscribe(ModelRuntimeChanged) as changes, suppress(TimeoutError):
             self._jobs.put_nowait(job)
             async with asyncio.timeout(_BEGUN_S):
                 async for change in changes:
@@ -139,9 +139,9 @@ class LlamaRouterApp:
                         return
 
     async def _events(self) -> AsyncIterator[bytes]:
-        services = self._services()
+        context = self._context()
         kinds = (ModelRuntimeChanged, ModelCreated, ModelUpdated, ModelDeleted, ScanFinished)
-        with services.bus.subscribe(*kinds) as changes:
+        with context.bus.subscribe(*kinds) as changes:
             yield b":\n\n"  # the head leaves with it
             upcoming = aiter(changes)
             following = asyncio.ensure_future(anext(upcoming))
@@ -150,7 +150,7 @@ class LlamaRouterApp:
                 while not closing.done():
                     await asyncio.wait({following, closing}, timeout=_KEEP_ALIVE_S, return_when=asyncio.FIRST_COMPLETED)
                     if following.done():
-                        event = event_of(services, following.result())
+                        event = event_of(context, following.result())
                         following = asyncio.ensure_future(anext(upcoming))
                         if event is not None:
                             yield sse(event)

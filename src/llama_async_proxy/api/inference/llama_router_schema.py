@@ -33,11 +33,11 @@ def sse(event: RouterEvent) -> bytes:
     return b"data: %b\n\n" % msgspec.json.encode(event)
 
 
-def router_entry(services: Context, model: Model) -> dict[str, object]:
+def router_entry(context: Context, model: Model) -> dict[str, object]:
     """One model of the list: what /v1/models says of it, and what only a router says."""
-    runtime = services.residency.runtime(model.id)
+    runtime = context.scheduler.runtime(model.id)
     shown = entry(model, runtime)
-    status: dict[str, object] = {"value": "unloaded", **_mapping(shown["status"]), **_launch(services, model, runtime)}
+    status: dict[str, object] = {"value": "unloaded", **_mapping(shown["status"]), **_launch(context, model, runtime)}
     if status.get("failed"):
         status["exit_code"] = _code(runtime)
     meta = shown.pop("meta")
@@ -55,31 +55,31 @@ def router_entry(services: Context, model: Model) -> dict[str, object]:
     }
 
 
-def _launch(services: Context, model: Model, runtime: ModelRuntime) -> dict[str, object]:
+def _launch(context: Context, model: Model, runtime: ModelRuntime) -> dict[str, object]:
     """The command line and the preset section it amounts to; of a model that cannot be launched as it is, nothing."""
     try:
-        spec = services.planner.spec(model)
+        spec = context.planner.spec(model)
         if spec.command is not None:
             return {"args": list(spec.command.start)}
         endpoint = runtime.endpoint or Endpoint(LOOPBACK, 0)
-        binary = services.engine.state.binary or "llama-server"
+        binary = context.engine.state.binary or "llama-server"
         return {"args": [binary, *arguments(spec, endpoint)], "preset": section(spec)}
     except ServiceError:
         return {"args": []}
 
 
-def event_of(services: Context, event: Event) -> RouterEvent | None:
+def event_of(context: Context, event: Event) -> RouterEvent | None:
     """What a router would tell of this; None when nothing."""
     if isinstance(event, ModelRuntimeChanged):
-        return _change(services, event.runtime, event.previous)
+        return _change(context, event.runtime, event.previous)
     if isinstance(event, ModelDeleted):
         return {"model": event.model.slug, "event": "model_remove", "data": {}}
     return {"model": EVERY_MODEL, "event": "models_reload", "data": {}}
 
 
-def _change(services: Context, runtime: ModelRuntime, previous: ModelRuntime) -> RouterEvent | None:
+def _change(context: Context, runtime: ModelRuntime, previous: ModelRuntime) -> RouterEvent | None:
     try:
-        model = services.store.models.get(runtime.model_id)
+        model = context.store.models.get(runtime.model_id)
     except NotFound:
         return None
     if runtime.status in _LOADING and previous.status not in _LOADING:

@@ -44,8 +44,8 @@ _RESOURCES: tuple[Callable[[], APIRouter], ...] = (
 )
 
 
-def create_rest(services: Callable[[], Context]) -> FastAPI:
-    """The application for /api. `services` is asked for at every request, so it may be built later."""
+def create_rest(context: Callable[[], Context]) -> FastAPI:
+    """The application for /api. `context` is asked for at every request, so it may be built later."""
     app = _Rest(
         title="Llama Async Proxy",
         version=__version__,
@@ -56,7 +56,7 @@ def create_rest(services: Callable[[], Context]) -> FastAPI:
         redirect_slashes=False,
         swagger_ui_oauth2_redirect_url=None,
     )
-    app.state.services = services
+    app.state.context = context
     routers = [routes_of() for routes_of in _RESOURCES]
     for router in routers:
         app.include_router(router)

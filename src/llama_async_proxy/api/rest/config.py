@@ -10,15 +10,15 @@ from llama_async_proxy.operations import table
 from llama_async_proxy.operations.config import GetConfig, UpdateConfig
 
 
-async def get_config(services: Live) -> wire.ConfigAnswer:
+async def get_config(context: Live) -> wire.ConfigAnswer:
     """The configuration in force."""
-    view = await table.CONFIG_GET.run(services, GetConfig())
+    view = await table.CONFIG_GET.run(context, GetConfig())
     return wire.config_answer(view.settings)
 
 
-async def update_config(services: Live, body: wire.ConfigBody) -> wire.ConfigUpdatedAnswer:
+async def update_config(context: Live, body: wire.ConfigBody) -> wire.ConfigUpdatedAnswer:
     """Change any part of the configuration: all of it or, when a value is wrong, nothing."""
-    return wire.config_updated_answer(await table.CONFIG_UPDATE.run(services, UpdateConfig(body.changes)))
+    return wire.config_updated_answer(await table.CONFIG_UPDATE.run(context, UpdateConfig(body.changes)))
 
 
 _ROUTES: tuple[Route, ...] = (

@@ -102,36 +102,36 @@ class _Missing(InvalidInput):
 
 
 async def list_conversations(
-    services: Live,
+    context: Live,
     limit: Annotated[int | None, Query(description="Default: all.")] = None,
     offset: int = 0,
     archived: Annotated[bool, Query(description="Those put away instead of the others.")] = False,
 ) -> wire.ConversationsAnswer:
     """Conversations, last updated first."""
-    listed = await table.CHATS_LIST.run(services, ListConversations(limit, offset, archived))
+    listed = await table.CHATS_LIST.run(context, ListConversations(limit, offset, archived))
     return wire.conversations_answer(listed)
 
 
-async def create_conversation(services: Live, body: wire.NewConversationBody) -> wire.ConversationCreated:
+async def create_conversation(context: Live, body: wire.NewConversationBody) -> wire.ConversationCreated:
     """Begin a conversation."""
     request = CreateConversation(body.model, body.title, body.system_prompt, body.options.record)
-    created = await table.CHATS_CREATE.run(services, request)
+    created = await table.CHATS_CREATE.run(context, request)
     return wire.ConversationCreated(conversation_id=created.conversation.id)
 
 
 async def get_conversation(
-    services: Live,
+    context: Live,
     conversation_id: Id,
     branches: Annotated[bool, Query(description="All messages, not only those of the active branch.")] = False,
 ) -> wire.ConversationAnswer:
     """A conversation with its messages, oldest first."""
     return wire.conversation_answer(
-        await table.CHATS_GET.run(services, GetConversation(conversation_id, every_branch=branches))
+        await table.CHATS_GET.run(context, GetConversation(conversation_id, every_branch=branches))
     )
 
 
 async def update_conversation(
-    services: Live, conversation_id: Id, body: wire.ConversationChangesBody
+    context: Live, conversation_id: Id, body: wire.ConversationChangesBody
 ) -> wire.ConversationUpdated:
     """Rename, pin or archive a conversation, or change its model, system prompt or options."""
     given = body.model_fields_set
@@ -145,53 +145,53 @@ async def update_conversation(
         is_pinned=body.pinned if "pinned" in given else None,
         is_archived=body.archived if "archived" in given else None,
     )
-    changed = await table.CHATS_UPDATE.run(services, request)
+    changed = await table.CHATS_UPDATE.run(context, request)
     return wire.ConversationUpdated(title=changed.conversation.title)
 
 
-async def delete_conversation(services: Live, conversation_id: Id) -> wire.Done:
+async def delete_conversation(context: Live, conversation_id: Id) -> wire.Done:
     """Delete a conversation and all its messages; an answer that is being generated ends."""
-    await table.CHATS_DELETE.run(services, DeleteConversation(conversation_id))
+    await table.CHATS_DELETE.run(context, DeleteConversation(conversation_id))
     return wire.Done()
 
 
-async def choose_branch(services: Live, conversation_id: Id, message_id: Id) -> wire.ConversationAnswer:
+async def choose_branch(context: Live, conversation_id: Id, message_id: Id) -> wire.ConversationAnswer:
     """Make the branch through a message the one that is read and continued."""
-    return wire.conversation_answer(await table.CHATS_CHOOSE.run(services, ChooseBranch(conversation_id, message_id)))
+    return wire.conversation_answer(await table.CHATS_CHOOSE.run(context, ChooseBranch(conversation_id, message_id)))
 
 
 async def export_conversation(
-    services: Live,
+    context: Live,
     conversation_id: Id,
     file_format: Annotated[FileFormat, Query(alias="format", description="json can be imported again.")] = (
         FileFormat.JSON
     ),
 ) -> Response:
     """A conversation as a file."""
-    return await _file(services, (conversation_id,), file_format)
+    return await _file(context, (conversation_id,), file_format)
 
 
-async def export_conversations(services: Live) -> Response:
+async def export_conversations(context: Live) -> Response:
     """All conversations as one file, which can be imported again."""
-    return await _file(services, (), FileFormat.JSON)
+    return await _file(context, (), FileFormat.JSON)
 
 
-async def _file(services: Context, ids: tuple[int, ...], file_format: FileFormat) -> Response:
-    export = await table.CHATS_EXPORT.run(services, ExportConversations(ids, file_format))
+async def _file(context: Context, ids: tuple[int, ...], file_format: FileFormat) -> Response:
+    export = await table.CHATS_EXPORT.run(context, ExportConversations(ids, file_format))
     name = f"conversation-{ids[0]}" if ids else "conversations"
     extension, media_type = _FILE_TYPES[file_format]
     headers = {"content-disposition": f'attachment; filename="{name}.{extension}"'}
     return Response(export.text, media_type=media_type, headers=headers)
 
 
-async def import_conversations(services: Live, body: wire.ImportBody) -> wire.ImportedAnswer:
+async def import_conversations(context: Live, body: wire.ImportBody) -> wire.ImportedAnswer:
     """Add the conversations of a file of this service, of llama.cpp's web UI or of Open WebUI: all or none."""
-    return wire.imported_answer(await table.CHATS_IMPORT.run(services, ImportConversations(body)))
+    return wire.imported_answer(await table.CHATS_IMPORT.run(context, ImportConversations(body)))
 
 
-async def get_attachment(services: Live, attachment_id: Id) -> Response:
+async def get_attachment(context: Live, attachment_id: Id) -> Response:
     """An image of a message."""
-    image = await table.CHATS_IMAGE.run(services, GetImage(attachment_id))
+    image = await table.CHATS_IMAGE.run(context, GetImage(attachment_id))
     headers = {"cache-control": "private, max-age=31536000, immutable", "x-content-type-options": "nosniff"}
     return Response(image.data, media_type=image.media_type, headers=headers)
 
@@ -199,23 +199,23 @@ async def get_attachment(services: Live, attachment_id: Id) -> Response:
 # --- answers ----------------------------------------------------------------------------------------------------------
 
 
-async def chat(request: Request, services: Live, body: wire.ChatBody) -> wire.ChatAnswer | Response:
+async def chat(request: Request, context: Live, body: wire.ChatBody) -> wire.ChatAnswer | Response:
     """Send something and get the answer. It is generated to its end and stored, whether or not its reader stays."""
     asked = SendMessage(body.conversation_id, body.message, body.model, body.image_records, _client(request))
-    return await _answered(await start_answer(services, asked), streamed=body.stream)
+    return await _answered(await start_answer(context, asked), streamed=body.stream)
 
 
 async def edit_message(
-    request: Request, services: Live, conversation_id: Id, message_id: Id, body: wire.EditBody
+    request: Request, context: Live, conversation_id: Id, message_id: Id, body: wire.EditBody
 ) -> wire.ChatAnswer | Response:
     """Send something else in place of an earlier message, in a branch of its own."""
     asked = EditMessage(conversation_id, message_id, body.message, body.model, _client(request))
-    return await _answered(await start_answer(services, asked), streamed=body.stream)
+    return await _answered(await start_answer(context, asked), streamed=body.stream)
 
 
 async def regenerate_answer(
     request: Request,
-    services: Live,
+    context: Live,
     conversation_id: Id,
     message_id: Id,
     body: wire.RegenerateBody | None = None,
@@ -223,22 +223,22 @@ async def regenerate_answer(
     """Answer again, beside the earlier answer."""
     body = body or wire.RegenerateBody()
     asked = RegenerateAnswer(conversation_id, message_id, body.model, _client(request))
-    return await _answered(await start_answer(services, asked), streamed=body.stream)
+    return await _answered(await start_answer(context, asked), streamed=body.stream)
 
 
-async def stop_answer(services: Live, conversation_id: Id) -> wire.Stopped:
+async def stop_answer(context: Live, conversation_id: Id) -> wire.Stopped:
     """End the answer that is being generated; what there is of it is kept."""
-    return wire.stopped_answer(await table.CHATS_STOP.run(services, StopAnswer(conversation_id)))
+    return wire.stopped_answer(await table.CHATS_STOP.run(context, StopAnswer(conversation_id)))
 
 
 async def resume_stream(
-    services: Live,
+    context: Live,
     conversation_id: Id,
     last_event_id: Annotated[str | None, Header(description="Of the last event that was received.")] = None,
 ) -> Response:
     """The answer that is being generated, or the rest of the one that was being read; 204 when there is no more."""
-    view = await table.CHATS_GET.run(services, GetConversation(conversation_id, every_branch=True))
-    running = services.answers.running(conversation_id)
+    view = await table.CHATS_GET.run(context, GetConversation(conversation_id, every_branch=True))
+    running = context.answers.running(conversation_id)
     if last_event_id is None:
         return Response(status_code=204) if running is None else _stream(running, Position())
     message_id, has = parse_event_id(last_event_id)
@@ -307,21 +307,21 @@ def _event(data: BaseModel, number: str = "") -> bytes:
 # --- statistics and search --------------------------------------------------------------------------------------------
 
 
-async def get_conversation_stats(services: Live, conversation_id: Id) -> usage_wire.ConversationStats:
+async def get_conversation_stats(context: Live, conversation_id: Id) -> usage_wire.ConversationStats:
     """Messages, lengths, tokens and response times of one conversation."""
-    return usage_wire.conversation_stats(await table.CHATS_GET.run(services, GetConversation(conversation_id)))
+    return usage_wire.conversation_stats(await table.CHATS_GET.run(context, GetConversation(conversation_id)))
 
 
 async def get_usage(
-    services: Live, days: Annotated[int, Query(description="Up to today, in UTC; 1 to 366.")] = 30
+    context: Live, days: Annotated[int, Query(description="Up to today, in UTC; 1 to 366.")] = 30
 ) -> usage_wire.UsageAnswer:
     """Requests, tokens and speed by model and by day, of all inference and not only of chats."""
-    return usage_wire.usage_answer(await table.USAGE_GET.run(services, GetUsage(days)))
+    return usage_wire.usage_answer(await table.USAGE_GET.run(context, GetUsage(days)))
 
 
 async def search(
     request: Request,
-    services: Live,
+    context: Live,
     q: Annotated[str, Query(description='Words; "several words" stand together; a trailing * finds beginnings.')],
     limit: int = 50,
     sort: Annotated[Literal["rank", "newest"], Query()] = "rank",
@@ -330,7 +330,7 @@ async def search(
 ) -> search_wire.SearchAnswer | Response:
     """Find messages, and conversations by their title."""
     asked = Search(q, limit, newest_first=sort == "newest", is_typing=typing, client=client)
-    searching = asyncio.ensure_future(table.CHATS_SEARCH.run(services, asked))
+    searching = asyncio.ensure_future(table.CHATS_SEARCH.run(context, asked))
     leaving = asyncio.create_task(_left(request))
     try:
         await asyncio.wait({searching, leaving}, return_when=asyncio.FIRST_COMPLETED)
@@ -406,7 +406,7 @@ _ROUTES: tuple[_Chat, ...] = (
 
 
 def chat_routes() -> APIRouter:
-    """For the application of /api, whose state has `services`."""
+    """For the application of /api, whose state has `context`."""
     router = APIRouter(route_class=_ChatRoute, tags=["chats"])
     for route in _ROUTES:
         failures: dict[int | str, dict[str, Any]] = {

@@ -31,16 +31,16 @@ class LoggerBody(CamelWire):
     max_files: int = Field(default_factory=int, ge=0, le=1000)
 
 
-async def get_logger(services: Live) -> Answer[LoggerData]:
+async def get_logger(context: Live) -> Answer[LoggerData]:
     """What is logged, and where to."""
-    view = await table.CONFIG_GET.run(services, GetConfig())
+    view = await table.CONFIG_GET.run(context, GetConfig())
     return Answer(data=_logger_data(view.settings))
 
 
-async def update_logger(services: Live, body: LoggerBody) -> Answer[LoggerData]:
+async def update_logger(context: Live, body: LoggerBody) -> Answer[LoggerData]:
     """Change what is logged and where to, at once and for later starts."""
     changes = body.model_dump(exclude_unset=True, by_alias=True)
-    updated = await table.CONFIG_UPDATE.run(services, UpdateConfig({"logging": changes}))
+    updated = await table.CONFIG_UPDATE.run(context, UpdateConfig({"logging": changes}))
     return Answer(data=_logger_data(updated.settings), message="Logger updated successfully")
 
 

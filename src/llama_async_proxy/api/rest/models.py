@@ -29,56 +29,56 @@ from llama_async_proxy.operations.models import (
 from llama_async_proxy.records.models import Variant
 
 
-async def list_models(services: Live) -> wire.ModelsAnswer:
+async def list_models(context: Live) -> wire.ModelsAnswer:
     """Registered models and how they are doing."""
-    listed = await table.MODELS_LIST.run(services, ListModels())
-    return wire.models_answer(listed, await table.ENGINE_GET.run(services, GetEngine()))
+    listed = await table.MODELS_LIST.run(context, ListModels())
+    return wire.models_answer(listed, await table.ENGINE_GET.run(context, GetEngine()))
 
 
-async def create_models(services: Live, body: wire.NewModelsBody) -> Answer[wire.Registered]:
+async def create_models(context: Live, body: wire.NewModelsBody) -> Answer[wire.Registered]:
     """Register model files: all of them or none."""
     models = tuple(NewModel(**model.model_dump()) for model in body.models)
-    created = await table.MODELS_CREATE.run(services, CreateModels(models))
+    created = await table.MODELS_CREATE.run(context, CreateModels(models))
     return Answer(data=wire.registered(created), message="Models registered successfully")
 
 
-async def discover_models(services: Live, body: wire.DiscoverBody | None = None) -> Answer[wire.Discovered]:
+async def discover_models(context: Live, body: wire.DiscoverBody | None = None) -> Answer[wire.Discovered]:
     """Look for model files without registering them."""
     asked = body or wire.DiscoverBody()
     request = DiscoverModels(
         tuple(asked.paths), asked.recursive, tuple(asked.include_patterns), tuple(asked.exclude_patterns)
     )
-    return Answer(data=wire.discovered(await table.MODELS_DISCOVER.run(services, request)))
+    return Answer(data=wire.discovered(await table.MODELS_DISCOVER.run(context, request)))
 
 
-async def get_model(services: Live, model_id: str) -> Answer[wire.RegisteredModel]:
+async def get_model(context: Live, model_id: str) -> Answer[wire.RegisteredModel]:
     """One model, by its id or any other name of it."""
-    return _model(await table.MODELS_GET.run(services, GetModel(model_id)))
+    return _model(await table.MODELS_GET.run(context, GetModel(model_id)))
 
 
-async def update_model(services: Live, model_id: str, body: wire.ModelChangesBody) -> Answer[wire.RegisteredModel]:
+async def update_model(context: Live, model_id: str, body: wire.ModelChangesBody) -> Answer[wire.RegisteredModel]:
     """Change what is stored of a model. Its id never changes."""
     changes = body.model_dump(exclude={"aliases", "variants"})
     aliases = None if body.aliases is None else tuple(body.aliases)
     variants = None if body.variants is None else tuple(Variant(**variant.model_dump()) for variant in body.variants)
     request = UpdateModel(model_id, **changes, aliases=aliases, variants=variants)
-    return _model(await table.MODELS_UPDATE.run(services, request), "Model updated successfully")
+    return _model(await table.MODELS_UPDATE.run(context, request), "Model updated successfully")
 
 
-async def delete_model(services: Live, model_id: str) -> Answer[wire.Removed]:
+async def delete_model(context: Live, model_id: str) -> Answer[wire.Removed]:
     """Forget a model. Its file stays."""
-    deleted = await table.MODELS_DELETE.run(services, DeleteModel(model_id))
+    deleted = await table.MODELS_DELETE.run(context, DeleteModel(model_id))
     return Answer(data=wire.removed(deleted), message="Model removed successfully")
 
 
-async def load_model(services: Live, model_id: str, body: wire.LoadBody | None = None) -> Answer[wire.RegisteredModel]:
+async def load_model(context: Live, model_id: str, body: wire.LoadBody | None = None) -> Answer[wire.RegisteredModel]:
     """Run a model; answers when it is ready."""
     request = LoadModel(model_id, body.options, body.force) if body else LoadModel(model_id)
-    return _model(await table.MODELS_LOAD.run(services, request), "Model loaded successfully")
+    return _model(await table.MODELS_LOAD.run(context, request), "Model loaded successfully")
 
 
 async def get_model_memory(
-    services: Live,
+    context: Live,
     model_id: str,
     ctx_size: Annotated[int | None, Query(ge=0, description="Tokens of all slots; 0: as trained.")] = None,
     slots: Annotated[int | None, Query(ge=1, le=1024)] = None,
@@ -94,28 +94,28 @@ async def get_model_memory(
         "cache-type-v": cache_type,
     }
     options = {name: value for name, value in asked.items() if value is not None}
-    report = await table.MODELS_ESTIMATE.run(services, EstimateMemory(model_id, options))
+    report = await table.MODELS_ESTIMATE.run(context, EstimateMemory(model_id, options))
     return Answer(data=wire.model_memory(report))
 
 
-async def unload_model(services: Live, model_id: str) -> Answer[wire.RegisteredModel]:
+async def unload_model(context: Live, model_id: str) -> Answer[wire.RegisteredModel]:
     """Stop a model once its requests have ended."""
-    return _model(await table.MODELS_UNLOAD.run(services, UnloadModel(model_id)), "Model unloaded successfully")
+    return _model(await table.MODELS_UNLOAD.run(context, UnloadModel(model_id)), "Model unloaded successfully")
 
 
 def _model(view: ModelView, message: str | None = None) -> Answer[wire.RegisteredModel]:
     return Answer(data=wire.registered_model(view), message=message)
 
 
-async def scan_models(services: Live) -> Answer[wire.Scanned]:
+async def scan_models(context: Live) -> Answer[wire.Scanned]:
     """Register the new files of the models directory and refresh the changed ones."""
-    report = await table.MODELS_SCAN.run(services, ScanModels())
+    report = await table.MODELS_SCAN.run(context, ScanModels())
     return Answer(data=wire.scanned(report), message="Models directory scanned")
 
 
-async def clean_up_models(services: Live) -> Answer[wire.CleanedUp]:
+async def clean_up_models(context: Live) -> Answer[wire.CleanedUp]:
     """Forget the models whose file is gone."""
-    report = await table.MODELS_CLEANUP.run(services, CleanUpModels())
+    report = await table.MODELS_CLEANUP.run(context, CleanUpModels())
     return Answer(data=wire.cleaned_up(report), message="Missing models removed")
 
 

@@ -62,18 +62,18 @@ class Cancelled(CamelWire):
 
 
 async def list_requests(
-    services: Live,
+    context: Live,
     limit: Annotated[int, Query(description="Of those that have ended; 0 to 1000.")] = 100,
     model: Annotated[str | None, Query(description="Only requests to the model of this id.")] = None,
 ) -> Answer[Requests]:
     """Inference requests, running and ended, newest first."""
-    listed = await table.REQUESTS_LIST.run(services, ListRequests(limit, model))
+    listed = await table.REQUESTS_LIST.run(context, ListRequests(limit, model))
     return Answer(data=Requests(live=[*map(_running, listed.live)], recent=[*map(_ended, listed.recent)]))
 
 
-async def cancel_request(services: Live, request_id: str) -> Answer[Cancelled]:
+async def cancel_request(context: Live, request_id: str) -> Answer[Cancelled]:
     """Break off a running request. Its client gets an error, its slot is free after the token then computed."""
-    cancelled = await table.REQUESTS_CANCEL.run(services, CancelRequest(request_id))
+    cancelled = await table.REQUESTS_CANCEL.run(context, CancelRequest(request_id))
     return Answer(data=Cancelled(cancelled=[*map(_running, cancelled.requests)]), message="Request cancelled")
 
 

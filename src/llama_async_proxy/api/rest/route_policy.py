@@ -20,12 +20,12 @@ BODY = (400, 413, 415)
 """Statuses of every route that reads a body."""
 
 
-async def _services(request: Request) -> Context:
-    services: Context = request.app.state.services()
-    return services
+async def _context(request: Request) -> Context:
+    context: Context = request.app.state.context()
+    return context
 
 
-Live = Annotated[Context, Depends(_services)]
+Live = Annotated[Context, Depends(_context)]
 
 
 def failure(error: ServiceError) -> JSONResponse:

@@ -15,33 +15,33 @@ from llama_async_proxy.operations.health import GetHealth, GetStatus
 from llama_async_proxy.operations.metrics import GetHistory, GetMetrics
 
 
-async def get_health(services: Live) -> Answer[wire.HealthData] | JSONResponse:
+async def get_health(context: Live) -> Answer[wire.HealthData] | JSONResponse:
     """200 when all is well, 503 saying what is not."""
-    health = await table.HEALTH_GET.run(services, GetHealth())
+    health = await table.HEALTH_GET.run(context, GetHealth())
     if health.healthy:
         return Answer(data=wire.health_data(health))
     return JSONResponse(wire.unhealthy(health).model_dump(by_alias=True, exclude_none=True), 503)
 
 
-async def get_status(services: Live) -> Answer[wire.StatusData]:
+async def get_status(context: Live) -> Answer[wire.StatusData]:
     """The service itself: versions, clients, models, requests."""
-    return Answer(data=wire.status_data(await table.STATUS_GET.run(services, GetStatus())))
+    return Answer(data=wire.status_data(await table.STATUS_GET.run(context, GetStatus())))
 
 
-async def get_metrics(services: Live) -> Answer[wire.MonitoringData]:
+async def get_metrics(context: Live) -> Answer[wire.MonitoringData]:
     """The machine now."""
-    metrics = await table.METRICS_GET.run(services, GetMetrics())
-    status = await table.STATUS_GET.run(services, GetStatus())
+    metrics = await table.METRICS_GET.run(context, GetMetrics())
+    status = await table.STATUS_GET.run(context, GetStatus())
     return Answer(data=wire.monitoring_data(metrics, status.models_registered))
 
 
 async def get_history(
-    services: Live,
+    context: Live,
     hours: Annotated[float, Query(description="1 to 168.")] = 24,
     resolution: Annotated[str, Query(description="1m, 5m, 15m or 1h.")] = "5m",
 ) -> Answer[wire.HistoryData]:
     """The machine before: means over equal pieces of time, oldest first."""
-    history = await table.METRICS_HISTORY.run(services, GetHistory(hours, resolution))
+    history = await table.METRICS_HISTORY.run(context, GetHistory(hours, resolution))
     return Answer(data=wire.history_data(history))
 
 

@@ -55,8 +55,8 @@ class Call(Generic[Payload, Input, Output]):
         found: type[msgspec.Struct] = get_type_hints(self.render)["return"]
         return found
 
-    async def run(self, services: Context, request: Input) -> msgspec.Struct:
-        return self.render(await self.operation.run(services, request))
+    async def run(self, context: Context, request: Input) -> msgspec.Struct:
+        return self.render(await self.operation.run(context, request))
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,9 +45,9 @@ Local = Callable[[str, ConnectionCall, Any], Awaitable[msgspec.Struct]]
 class Calls:
     """The requests of one dialect. Never raises for what a client sent or an operation did."""
 
-    def __init__(self, dialect: Dialect, services: Callable[[], Context], local: Local) -> None:
+    def __init__(self, dialect: Dialect, context: Callable[[], Context], local: Local) -> None:
         self._dialect = dialect
-        self._services = services
+        self._context = context
         self._local = local
         self._running: Counter[str] = Counter()
 
@@ -77,7 +77,7 @@ class Calls:
         try:
             if isinstance(call, ConnectionCall):
                 return _success(await self._local(client, call, request))
-            return _success(await call.run(self._services(), request))
+            return _success(await call.run(self._context(), request))
         except ServiceError as error:
             if isinstance(call, ConnectionCall):
                 return Failure(INVALID_REQUEST, error.message)

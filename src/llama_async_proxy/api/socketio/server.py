@@ -53,15 +53,15 @@ class Namespace(Protocol):
 
 
 class Sockets:
-    """Built before the services are, used after: `services` is asked when a client is there."""
+    """Built before the services are, used after: `context` is asked when a client is there."""
 
-    def __init__(self, services: Callable[[], Context]) -> None:
-        self.server = _Server(services)
-        self._v1 = V1Namespace(services, Emitter(self.server, V1.namespace))
+    def __init__(self, context: Callable[[], Context]) -> None:
+        self.server = _Server(context)
+        self._v1 = V1Namespace(context, Emitter(self.server, V1.namespace))
         self._namespaces: Mapping[str, Namespace] = {
             V1.namespace: self._v1,
-            ACK.namespace: AckNamespace(services, Emitter(self.server, ACK.namespace)),
-            "/ui": UiNamespace(services, Emitter(self.server, "/ui")),
+            ACK.namespace: AckNamespace(context, Emitter(self.server, ACK.namespace)),
+            "/ui": UiNamespace(context, Emitter(self.server, "/ui")),
         }
         for name, namespace in self._namespaces.items():
             self.server.attach(name, namespace)
@@ -109,7 +109,7 @@ class _Server(socketio.AsyncServer):  # type: ignore[misc]
     the range of versions in pyproject.toml and the tests hold them in place.
     """
 
-    def __init__(self, services: Callable[[], Context]) -> None:
+    def __init__(self, context: Callable[[], Context]) -> None:
         quiet = logging.getLogger(f"{__name__}.library")
         quiet.setLevel(logging.WARNING)  # below, the libraries log every packet
         super().__init__(
@@ -122,12 +122,12 @@ class _Server(socketio.AsyncServer):  # type: ignore[misc]
             ping_timeout=_PING_TIMEOUT_S,
             max_http_buffer_size=_TRANSPORT_LIMIT,
             cors_allowed_origins=lambda _, environ: accepts_origin(
-                environ["asgi.scope"], services().configuration.settings
+                environ["asgi.scope"], context().configuration.settings
             ),
             cors_credentials=False,
         )
         Payload.max_decode_packets = _PACKETS_PER_POLL
-        self._live = services
+        self._live = context
         self._attached: dict[str, Namespace] = {}
         self._answering: set[asyncio.Task[Any]] = set()
         self._turns = asyncio.Lock()

@@ -76,8 +76,8 @@ class _Call(msgspec.Struct):
 
 
 class UiNamespace:
-    def __init__(self, services: Callable[[], Context], outlet: Emitter) -> None:
-        self._services = services
+    def __init__(self, context: Callable[[], Context], outlet: Emitter) -> None:
+        self._context = context
         self._clients: set[str] = set()
         self._samples: deque[object] = deque(maxlen=_MOST_SAMPLES)
         self._requests: deque[RequestRecord] = deque(maxlen=_MOST_REQUESTS)
@@ -102,7 +102,7 @@ class UiNamespace:
         self._live = Topic(
             "live",
             outlet,
-            lambda: {"live": _shown_live(services().live.all()[:MOST_PUBLISHED])},
+            lambda: {"live": _shown_live(context().live.all()[:MOST_PUBLISHED])},
             interval_s=0.1,
             lossy=False,
             first_seq=first_seq,
@@ -110,7 +110,7 @@ class UiNamespace:
             keeps=1,
         )
         self._topics = {t.name: t for t in (self._models, self._engine, self._metrics, self._log, self._live)}
-        self._chats = ChatTopics(lambda: services().answers, topic)
+        self._chats = ChatTopics(lambda: context().answers, topic)
         self._metrics_watch, self._live_watch = _Watch(), _Watch()
         """Of the sampler and of the requests in flight, who have more to do while somebody looks."""
 
@@ -170,18 +170,18 @@ class UiNamespace:
         if operation is None:
             raise NotFound("operation", call.operation, f"There is no operation {call.operation[:100]!r}.")
         request = decode(call.input, operation.input)
-        output = await operation.run(self._services(), request)
+        output = await operation.run(self._context(), request)
         return msgspec.to_builtins(output, enc_hook=_plain)
 
     def _set_pace(self) -> None:
-        services = self._services()
-        self._metrics_watch.turn(services.sampler.watch, on=self._metrics.is_watched)
-        self._live_watch.turn(services.live.watch, on=self._live.is_watched)
+        context = self._context()
+        self._metrics_watch.turn(context.sampler.watch, on=self._metrics.is_watched)
+        self._live_watch.turn(context.live.watch, on=self._live.is_watched)
 
     # --- feeds --------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        with self._services().bus.subscribe(*_EVENTS, limit=_MOST_WAITING) as events:
+        with self._context().bus.subscribe(*_EVENTS, limit=_MOST_WAITING) as events:
             await self._remember()
             async with asyncio.TaskGroup() as tasks:
                 for topic in self._topics.values():
@@ -192,11 +192,11 @@ class UiNamespace:
 
     async def _remember(self) -> None:
         """What was stored before this start, so that a page does not begin empty."""
-        services = self._services()
-        start_ms = services.now_ms() - _SAMPLES_MS
+        context = self._context()
+        start_ms = context.now_ms() - _SAMPLES_MS
         try:
-            samples = await services.store.metrics.recent(limit=_MOST_SAMPLES, start_ms=start_ms)
-            records = await services.store.requests.recent(limit=_MOST_REQUESTS)
+            samples = await context.store.metrics.recent(limit=_MOST_SAMPLES, start_ms=start_ms)
+            records = await context.store.requests.recent(limit=_MOST_REQUESTS)
         except StoreUnavailable as exc:
             logger.warning("The UI begins without what was stored before: %s", exc.message)
             return
@@ -227,18 +227,18 @@ class UiNamespace:
 
     def _publish_model(self, model_id: int) -> None:
         with contextlib.suppress(NotFound):  # deleted in between; that event follows
-            view = model_operations.view(self._services(), self._services().store.models.get(model_id))
+            view = model_operations.view(self._context(), self._context().store.models.get(model_id))
             self._models.publish(msgspec.to_builtins(wire.Upsert(wire.ui_model(view))), key=model_id)
 
     def _all_models(self) -> object:
-        services = self._services()
-        views = (model_operations.view(services, model) for model in services.store.models.all())
+        context = self._context()
+        views = (model_operations.view(context, model) for model in context.store.models.all())
         return {"models": [msgspec.to_builtins(wire.ui_model(view)) for view in views]}
 
     def _engine_now(self) -> object:
-        services = self._services()
-        view = engine_operations.view(services)
-        return msgspec.to_builtins(wire.ui_engine(view, services.configuration.settings))
+        context = self._context()
+        view = engine_operations.view(context)
+        return msgspec.to_builtins(wire.ui_engine(view, context.configuration.settings))
 
 
 class _Watch:

@@ -1,4 +1,4 @@
-"""What residency asks about memory, and what it makes of the settings and of what the engine tells."""
+"""What scheduler asks about memory, and what it makes of the settings and of what the engine tells."""
 
 from __future__ import annotations
 

@@ -176,12 +176,12 @@ def obstacle(target: Waiter, others: Sequence[LoadedModel], limits: Limits) -> O
     return None if is_alone and (target.forced or limits.alone.holds(uses)) else Obstacle.MEMORY
 
 
-def may_load(target: Waiter, residents: Iterable[LoadedModel], limits: Limits) -> Decision:
+def may_load(target: Waiter, loaded_models: Iterable[LoadedModel], limits: Limits) -> Decision:
     """Whether `target` may be loaded, and what has to leave for it: of the idle models, those unused for longest.
 
     A resident target needs no place: nothing leaves for it, even while there are too many.
     """
-    present = tuple(residents)
+    present = tuple(loaded_models)
     own = next((resident for resident in present if resident.model_id == target.model_id), None)
     if own is not None and not own.leaving:
         return Admission()
@@ -221,12 +221,12 @@ def in_line(waiters: Iterable[Waiter], now_s: float, fairness_s: float) -> tuple
     return tuple(sorted(waiters, key=key))
 
 
-def closing_times(residents: Iterable[LoadedModel], blocked: Sequence[Waiter], limits: Limits) -> dict[int, float]:
+def closing_times(loaded_models: Iterable[LoadedModel], blocked: Sequence[Waiter], limits: Limits) -> dict[int, float]:
     """Until when each model that answers may admit newcomers, given who waits for a place, next in line first.
 
     The time a waiter has left is shared evenly between the turns before its own.
     """
-    present = tuple(residents)
+    present = tuple(loaded_models)
     times: dict[int, float] = {}
     for waiter, turn in _turns(blocked, [resident for resident in present if resident.pinned], limits):
         for resident in _in_the_way(waiter, present, limits):
@@ -247,11 +247,11 @@ def _turns(blocked: Iterable[Waiter], pinned: Sequence[LoadedModel], limits: Lim
         yield waiter, turn
 
 
-def _in_the_way(waiter: Waiter, residents: Sequence[LoadedModel], limits: Limits) -> Sequence[LoadedModel]:
+def _in_the_way(waiter: Waiter, loaded_models: Sequence[LoadedModel], limits: Limits) -> Sequence[LoadedModel]:
     """Whose end would help: those a group keeps apart from it, where that is all; else every one."""
-    movable = [resident for resident in residents if not resident.pinned]
+    movable = [resident for resident in loaded_models if not resident.pinned]
     rivals = [resident for resident in movable if limits.parts(waiter.model_id, resident.model_id)]
-    rest = [resident for resident in residents if resident not in rivals]
+    rest = [resident for resident in loaded_models if resident not in rivals]
     return rivals if rivals and obstacle(waiter, rest, limits) is None else movable
 
 
@@ -267,9 +267,9 @@ def _share(waiter: Waiter, turn_s: float, fairness_s: float) -> float:
     return max(0.0, min(fairness_s, waiter.since_s + fairness_s - turn_s))
 
 
-def plan(waiters: Iterable[Waiter], residents: Iterable[LoadedModel], limits: Limits, now_s: float) -> Plan:
+def plan(waiters: Iterable[Waiter], loaded_models: Iterable[LoadedModel], limits: Limits, now_s: float) -> Plan:
     """What to do now. Asked again after every change, and at `next_s`."""
-    present = tuple(residents)
+    present = tuple(loaded_models)
     settled = {resident.model_id for resident in present if not resident.leaving}
     line = in_line(waiters, now_s, limits.fairness_s)
     decisions, evictions = _decisions([w for w in line if w.model_id not in settled], present, limits)
@@ -291,10 +291,10 @@ def plan(waiters: Iterable[Waiter], residents: Iterable[LoadedModel], limits: Li
 
 
 def _decisions(
-    line: Iterable[Waiter], residents: Iterable[LoadedModel], limits: Limits
+    line: Iterable[Waiter], loaded_models: Iterable[LoadedModel], limits: Limits
 ) -> tuple[dict[int, Decision], tuple[int, ...]]:
     """One for each model that needs a place, and who leaves. Who comes first has its place reserved before the rest."""
-    projected = list(residents)
+    projected = list(loaded_models)
     decisions: dict[int, Decision] = {}
     evictions: list[int] = []
     for waiter in line:
@@ -309,10 +309,10 @@ def _decisions(
     return decisions, tuple(evictions)
 
 
-def expired(residents: Iterable[LoadedModel], now_s: float) -> tuple[int, ...]:
+def expired(loaded_models: Iterable[LoadedModel], now_s: float) -> tuple[int, ...]:
     """Ids of the models unused for as long as each may be, to be unloaded."""
     return tuple(
         r.model_id
-        for r in residents
+        for r in loaded_models
         if r.idle_ttl_s and not (r.busy or r.pinned or r.leaving) and now_s - r.last_used_s >= r.idle_ttl_s
     )

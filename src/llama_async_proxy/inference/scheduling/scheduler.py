@@ -39,7 +39,7 @@ _LOAD_PRIORITY = HIGHEST_PRIORITY + 1
 
 
 class Engine(Running, Protocol):
-    """What residency needs of an engine."""
+    """What scheduler needs of an engine."""
 
     async def load(self, spec: LaunchSpec) -> ModelRuntime: ...
     async def unload(self, model_id: int, *, drain_s: float = 10.0) -> ModelRuntime: ...
@@ -270,8 +270,8 @@ class ModelScheduler:
 
     def _explained(self, model: Model, obstacle: policy.Obstacle, need: MemoryUse) -> ServiceError:
         if obstacle is policy.Obstacle.MEMORY:
-            residents = self._residents.at(time.monotonic())
-            pinned = (each for each in residents if each.pinned and each.model_id != model.id)
+            loaded_models = self._residents.at(time.monotonic())
+            pinned = (each for each in loaded_models if each.pinned and each.model_id != model.id)
             return self._memory.refusal(model, need, together(each.memory for each in pinned))
         if obstacle is policy.Obstacle.GROUP:
             return Overloaded(

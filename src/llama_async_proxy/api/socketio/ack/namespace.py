@@ -34,10 +34,10 @@ _NOTICES_PER_SECOND = 20
 
 
 class AckNamespace:
-    def __init__(self, services: Callable[[], Context], outlet: Emitter) -> None:
-        self._services = services
+    def __init__(self, context: Callable[[], Context], outlet: Emitter) -> None:
+        self._context = context
         self._outlet = outlet
-        self._calls = Calls(ACK, services, self._local)
+        self._calls = Calls(ACK, context, self._local)
         self._statuses = DeduplicatedStatus()
         self._clients: set[str] = set()
         self._without_metrics: set[str] = set()
@@ -63,7 +63,7 @@ class AckNamespace:
     async def answer(self, client: str, event: object, payload: object, *, acknowledged: bool) -> object:  # noqa: ARG002
         """{"success": true, "data": ...} or {"success": false, "error": ...}."""
         outcome = await self._calls.run(client, event, payload)
-        now = timestamp(self._services().now_ms())
+        now = timestamp(self._context().now_ms())
         if isinstance(outcome, Failure):
             details = {"details": outcome.details} if outcome.details else {}
             error = {"message": outcome.message, "code": outcome.code, **details}
@@ -81,15 +81,15 @@ class AckNamespace:
     # --- events -------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        services = self._services()
+        context = self._context()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._announce_models())
             tasks.create_task(self._send_notices())
             tasks.create_task(self._send_metrics())
-            tasks.create_task(follow_log(services.bus, services.now_ms, self._show_line))
+            tasks.create_task(follow_log(context.bus, context.now_ms, self._show_line))
 
     async def _announce_models(self) -> None:
-        with self._services().bus.subscribe(ModelRuntimeChanged, ModelDeleted) as events:
+        with self._context().bus.subscribe(ModelRuntimeChanged, ModelDeleted) as events:
             async for event in events:
                 if isinstance(event, ModelDeleted):
                     self._statuses.forget(event.model.id)
@@ -101,7 +101,7 @@ class AckNamespace:
         status = self._statuses.new_status(runtime)
         if status is None:
             return
-        model = self._services().store.models.get(runtime.model_id)
+        model = self._context().store.models.get(runtime.model_id)
         await self._broadcast("models:status", wire.model_status(model, status, runtime.error))
         if status in ("loaded", "unloaded"):
             await self._broadcast(f"models:{status}", wire.AckModelNotice(model.slug))
@@ -118,10 +118,10 @@ class AckNamespace:
 
     async def _send_metrics(self) -> None:
         while True:
-            services = self._services()
-            await asyncio.sleep(services.configuration.settings.metrics_broadcast_s)
+            context = self._context()
+            await asyncio.sleep(context.configuration.settings.metrics_broadcast_s)
             if clients := self._clients - self._without_metrics:
-                metrics = await table.METRICS_GET.run(services, GetMetrics())
+                metrics = await table.METRICS_GET.run(context, GetMetrics())
                 self._show("metrics:update", wire.metrics(metrics), clients)
 
     def _show_line(self, line: LogLine) -> None:

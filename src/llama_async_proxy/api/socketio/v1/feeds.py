@@ -27,8 +27,8 @@ _RETRY_MS = 1000
 
 
 class Feeds:
-    def __init__(self, services: Callable[[], Context], outlet: Emitter) -> None:
-        self._services = services
+    def __init__(self, context: Callable[[], Context], outlet: Emitter) -> None:
+        self._context = context
         self._outlet = outlet
         self._subscribers: dict[str, set[str]] = {feed: set() for feed in wire.FEEDS}
         self._models_changed = asyncio.Event()
@@ -53,7 +53,7 @@ class Feeds:
             await self._tell(client, data)
 
     async def _tell(self, client: str, data: wire.FeedErrorData) -> None:
-        error = wire.feed_error(data, self._services().now_ms())
+        error = wire.feed_error(data, self._context().now_ms())
         await self._outlet.send(client, "error", msgspec.to_builtins(error))
 
     async def run(self) -> None:
@@ -66,47 +66,47 @@ class Feeds:
 
     async def _send_metrics(self) -> None:
         while True:
-            services = self._services()
+            context = self._context()
             if clients := self._subscribers["metrics"]:
-                metrics = await table.METRICS_GET.run(services, GetMetrics())
-                registered = len(services.store.models.all())
+                metrics = await table.METRICS_GET.run(context, GetMetrics())
+                registered = len(context.store.models.all())
                 self._show(wire.metrics_update(metrics, registered), clients)
-            await asyncio.sleep(services.configuration.settings.metrics_broadcast_s)
+            await asyncio.sleep(context.configuration.settings.metrics_broadcast_s)
 
     async def _send_models(self) -> None:
         while True:
-            services = self._services()
+            context = self._context()
             self._models_changed.clear()
             if clients := self._subscribers["models"]:
-                listed = await table.MODELS_LIST.run(services, ListModels())
-                self._show(wire.models_update(listed.models, services.now_ms()), clients)
+                listed = await table.MODELS_LIST.run(context, ListModels())
+                self._show(wire.models_update(listed.models, context.now_ms()), clients)
             await asyncio.sleep(_SETTLE_S)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(services.configuration.settings.models_feed_s):
+                async with asyncio.timeout(context.configuration.settings.models_feed_s):
                     await self._models_changed.wait()
 
     async def _watch_models(self) -> None:
         kinds = (ModelCreated, ModelUpdated, ModelDeleted, ModelRuntimeChanged)
-        with self._services().bus.subscribe(*kinds) as changes:
+        with self._context().bus.subscribe(*kinds) as changes:
             async for change in changes:
                 if not isinstance(change, ModelRuntimeChanged) or change.runtime.status != change.previous.status:
                     self._models_changed.set()
 
     async def _keep_lines(self) -> None:
         numbers = count(1)
-        with self._services().bus.subscribe(LogWritten) as events:
+        with self._context().bus.subscribe(LogWritten) as events:
             async for event in events:
                 if isinstance(event, LogWritten):
                     self._lines.append((next(numbers), event.line))
 
     async def _send_lines(self) -> None:
         while True:
-            services = self._services()
-            await asyncio.sleep(services.configuration.settings.logs_feed_s)
+            context = self._context()
+            await asyncio.sleep(context.configuration.settings.logs_feed_s)
             lines = tuple(self._lines)
             self._lines.clear()
             if lines and (clients := self._subscribers["logs"]):
-                self._show(wire.logs_update(lines, services.now_ms()), clients)
+                self._show(wire.logs_update(lines, context.now_ms()), clients)
 
     def _show(self, message: wire.MetricsUpdate | wire.ModelsUpdate | wire.LogsUpdate, clients: set[str]) -> None:
         self._outlet.show(message.type, msgspec.to_builtins(message), clients)

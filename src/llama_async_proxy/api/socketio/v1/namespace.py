@@ -64,11 +64,11 @@ _ANNOUNCED = (
 
 
 class V1Namespace:
-    def __init__(self, services: Callable[[], Context], outlet: Emitter) -> None:
-        self._services = services
+    def __init__(self, context: Callable[[], Context], outlet: Emitter) -> None:
+        self._context = context
         self._outlet = outlet
-        self._calls = Calls(V1, services, self._local)
-        self._feeds = Feeds(services, outlet)
+        self._calls = Calls(V1, context, self._local)
+        self._feeds = Feeds(context, outlet)
         self._statuses = DeduplicatedStatus()
         self._clients: set[str] = set()
         self._first_client = asyncio.Event()
@@ -116,13 +116,13 @@ class V1Namespace:
             "data": outcome.data if isinstance(outcome, Success) else None,
             "error": _error(outcome) if isinstance(outcome, Failure) else None,
             "requestId": request_id,
-            "timestamp": self._services().now_ms(),
+            "timestamp": self._context().now_ms(),
             "version": _VERSION,
         }
 
     async def _local(self, client: str, call: ConnectionCall, payload: Any) -> msgspec.Struct:
         if call.event == "connection:ack":
-            established = Established(client, self._services().now_ms())
+            established = Established(client, self._context().now_ms())
             await self._outlet.send(client, "connection:established", self._told("connection:established", established))
             return Acknowledged(client)
         feed: str = payload.feed
@@ -133,16 +133,16 @@ class V1Namespace:
     # --- broadcasts ---------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        services = self._services()
+        context = self._context()
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._announce())
             tasks.create_task(self._send_metrics())
             tasks.create_task(self._send_activity())
-            tasks.create_task(follow_log(services.bus, services.now_ms, self._show_line))
+            tasks.create_task(follow_log(context.bus, context.now_ms, self._show_line))
             tasks.create_task(self._feeds.run())
 
     async def _announce(self) -> None:
-        with self._services().bus.subscribe(*_ANNOUNCED, limit=_MOST_WAITING) as events:
+        with self._context().bus.subscribe(*_ANNOUNCED, limit=_MOST_WAITING) as events:
             async for event in events:
                 if isinstance(event, ScanProgressed) and not self._progress_due():
                     continue
@@ -150,7 +150,7 @@ class V1Namespace:
                     await self._outlet.broadcast(name, self._told(name, data))
 
     def _progress_due(self) -> bool:
-        now_ms = self._services().now_ms()
+        now_ms = self._context().now_ms()
         due = now_ms >= self._next_progress_ms
         if due:
             self._next_progress_ms = now_ms + _PROGRESS_MS
@@ -163,12 +163,12 @@ class V1Namespace:
         while True:
             await self._metrics_due()
             if self._clients:
-                metrics = await table.METRICS_GET.run(self._services(), GetMetrics())
+                metrics = await table.METRICS_GET.run(self._context(), GetMetrics())
                 self._show("metrics:update", wire.current_metrics(metrics))
 
     async def _metrics_due(self) -> None:
         """Without clients the pause is longer, but it ends for the first one that comes."""
-        settings = self._services().configuration.settings
+        settings = self._context().configuration.settings
         self._first_client.clear()
         if not self._clients:
             with contextlib.suppress(TimeoutError):
@@ -179,10 +179,10 @@ class V1Namespace:
 
     async def _send_activity(self) -> None:
         while True:
-            services = self._services()
-            await asyncio.sleep(services.configuration.settings.engine_broadcast_s)
-            if self._clients and services.engine.state.status is EngineStatus.RUNNING:
-                activity = await table.ENGINE_ACTIVITY.run(services, GetEngineActivity())
+            context = self._context()
+            await asyncio.sleep(context.configuration.settings.engine_broadcast_s)
+            if self._clients and context.engine.state.status is EngineStatus.RUNNING:
+                activity = await table.ENGINE_ACTIVITY.run(context, GetEngineActivity())
                 self._show("llama-server:status", logs_wire.engine_activity(activity))
 
     def _show(self, event: str, data: msgspec.Struct) -> None:
@@ -194,17 +194,17 @@ class V1Namespace:
             "type": "broadcast",
             "event": event,
             "data": msgspec.to_builtins(data),
-            "timestamp": self._services().now_ms(),
+            "timestamp": self._context().now_ms(),
         }
 
     def _announcements(self, event: Event) -> Iterator[tuple[str, msgspec.Struct]]:
         """What clients are told of an event: (name, data)."""
-        services = self._services()
+        context = self._context()
         match event:
             case ModelCreated(model):
-                yield "models:created", wire.one_model(model_operations.view(services, model))
+                yield "models:created", wire.one_model(model_operations.view(context, model))
             case ModelUpdated(model):
-                yield "models:updated", wire.one_model(model_operations.view(services, model))
+                yield "models:updated", wire.one_model(model_operations.view(context, model))
             case ModelDeleted(model):
                 self._statuses.forget(model.id)
                 yield "models:deleted", wire.DeletionNotice(model.id, model.name)
@@ -212,18 +212,18 @@ class V1Namespace:
                 status = self._statuses.new_status(runtime)
                 with contextlib.suppress(NotFound):  # deleted in between
                     if status is not None:
-                        name = services.store.models.get(runtime.model_id).name
+                        name = context.store.models.get(runtime.model_id).name
                         yield "models:status", wire.ModelState(name, status, runtime.error)
             case ScanFinished(scanned, updated, total, failed):
                 yield "models:scanned", wire.ScanCounts(scanned, updated, total, failed)
             case ScanProgressed(done, total):
                 yield "models:scan-progress", wire.ScanProgress(done, total)
             case EngineChanged():
-                yield from _engine_announcements(services, event)
+                yield from _engine_announcements(context, event)
 
 
-def _engine_announcements(services: Context, event: EngineChanged) -> Iterator[tuple[str, msgspec.Struct]]:
-    state = wire.engine(dataclasses.replace(engine_operations.view(services), state=event.state))
+def _engine_announcements(context: Context, event: EngineChanged) -> Iterator[tuple[str, msgspec.Struct]]:
+    state = wire.engine(dataclasses.replace(engine_operations.view(context), state=event.state))
     shown = msgspec.structs.replace(state, error=event.error or state.error)
     yield "llama:server-event", wire.EngineNotice(event.type, shown)
     if event.model_id is None and event.type is not EngineEventType.CLOSED:
