@@ -9,6 +9,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 UV := $(BIN)/uv
 PORT ?= 3000
+# Least share of the package's lines and branches, in percent, that all tests together reach.
+COVERED := 90
 export VIRTUAL_ENV := $(abspath $(VENV))
 export UV_LINK_MODE := copy
 # tests/setup.sh puts a Node.js there on machines that have none.
@@ -46,11 +48,14 @@ run: $(VENV)/run.stamp ## Install, make a demo model when there is none, serve o
 
 test: $(VENV)/dev.stamp ## Install everything the tests need, then run every test
 	@tests/setup.sh
-	@$(MAKE) --no-print-directory lint test-fast
-	$(BIN)/python -m pytest -m "engine or browser or node"
+	@$(MAKE) --no-print-directory lint
+	@$(BIN)/coverage erase
+	@$(MAKE) --no-print-directory test-fast COVERAGE="--cov --cov-report="
+	$(BIN)/python -m pytest -m "engine or browser or node" --cov --cov-report= --cov-append
+	$(BIN)/coverage report --fail-under=$(COVERED)
 
 test-fast: $(VENV)/dev.stamp ## Tests without engine, browser and Node
-	$(BIN)/python -m pytest --numprocesses=4 --dist=worksteal -m "not engine and not browser and not node"
+	$(BIN)/python -m pytest --numprocesses=4 --dist=worksteal $(COVERAGE) -m "not engine and not browser and not node"
 
 lint: $(VENV)/dev.stamp ## ruff and mypy strict
 	$(BIN)/ruff check .
