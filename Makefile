@@ -18,7 +18,7 @@ export PATH := $(PATH):$(abspath .cache/node/bin)
 # Each of many processes would compile the tests anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help run test test-fast lint format bench ui lock docs clean
+.PHONY: help run test test-fast lint format bench soak ui lock docs release clean
 
 help: ## Show what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/ -/'
@@ -67,7 +67,10 @@ format: $(VENV)/dev.stamp ## Let ruff format and fix
 	$(BIN)/ruff format .
 
 bench: $(VENV)/dev.stamp ## Run every benchmark script
-	@for script in bench/*.py; do echo "== $$script"; $(BIN)/python $$script; done
+	@for script in $(filter-out bench/soak.py,$(wildcard bench/*.py)); do echo "== $$script"; $(BIN)/python $$script; done
+
+soak: $(VENV)/dev.stamp ## Run the service under load for minutes and show that nothing is left behind
+	$(BIN)/python bench/soak.py
 
 ui: $(VENV)/run.stamp ## Development server of the web UI on http://127.0.0.1:5173, against a service on port 3000
 	cd frontend && npm ci --ignore-scripts --no-audit --no-fund && npm run dev
@@ -79,6 +82,9 @@ lock: $(UV) ## Re-make the locked requirements from pyproject.toml
 docs: $(VENV)/dev.stamp ## Rewrite what follows from the code: pages of docs/, shapes of the clients
 	$(BIN)/python docs/generate.py
 	$(BIN)/python clients/generate.py
+
+release: $(VENV)/dev.stamp ## Check, test and build a release; says each step, publishes nothing
+	packaging/release.sh
 
 clean: ## Remove what the other targets made, except .data
 	rm -rf $(VENV) .cache src/llama_async_proxy/web frontend/node_modules
