@@ -1,8 +1,8 @@
-"""What happened, as typed events, and a bounded fan-out to whoever listens.
+"""Events of the service and the bus that carries them from their publishers to their subscribers.
 
-Publishing never blocks and never fails because of a listener: each subscription owns a bounded queue
-and, when it is full, loses its oldest event and counts the loss. Events that state a fact ("this model
-is ready now") are self-contained, so a listener that lost one is corrected by the next.
+Publishing neither blocks nor fails because of a subscriber: each subscription owns a bounded queue, and a full queue
+drops its oldest event and counts the loss. An event carries the whole new state ("this model is ready now"), so a
+subscriber that lost one is corrected by the next.
 """
 
 from __future__ import annotations
@@ -20,23 +20,28 @@ from llama_async_proxy.records.engine import EngineEventType, EngineState
 from llama_async_proxy.records.logs import LogLine
 from llama_async_proxy.records.machine import Sample
 from llama_async_proxy.records.models import Model
-from llama_async_proxy.records.options import PresetChange
 from llama_async_proxy.records.requests import LiveRequest, RequestRecord
 from llama_async_proxy.records.runtime import ModelRuntime
 
 
 @dataclass(frozen=True, slots=True)
 class ModelCreated:
+    """A model was registered."""
+
     model: Model
 
 
 @dataclass(frozen=True, slots=True)
 class ModelUpdated:
+    """A model's stored record changed."""
+
     model: Model
 
 
 @dataclass(frozen=True, slots=True)
 class ModelDeleted:
+    """A model's record was deleted; its file stays."""
+
     model: Model
 
 
@@ -50,21 +55,27 @@ class ModelRuntimeChanged:
 
 @dataclass(frozen=True, slots=True)
 class EngineChanged:
+    """The engine started or stopped, or one of its processes ended or failed."""
+
     type: EngineEventType
     state: EngineState
     error: str | None = None
     model_id: int | None = None
-    """The model whose process it concerns, for CLOSED and ERROR."""
+    """Model whose process a CLOSED or ERROR event concerns; None: the engine itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class ScanProgressed:
+    """A running scan of the models directory has read `done` of `total` files."""
+
     done: int
     total: int
 
 
 @dataclass(frozen=True, slots=True)
 class ScanFinished:
+    """Counts of a finished scan: new models, changed models, models registered now, unreadable files."""
+
     scanned: int
     updated: int
     total: int
@@ -73,66 +84,64 @@ class ScanFinished:
 
 @dataclass(frozen=True, slots=True)
 class SampleTaken:
+    """The sampler read the machine."""
+
     sample: Sample
 
 
 @dataclass(frozen=True, slots=True)
 class LogWritten:
+    """The service or a model's process logged a line."""
+
     line: LogLine
 
 
 @dataclass(frozen=True, slots=True)
 class RequestsProgressed:
-    """Those in flight now, newest first; of very many only the newest."""
+    """Inference requests in flight now, newest first; a long list is cut to the newest."""
 
     requests: tuple[LiveRequest, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class RequestsFinished:
-    """Within the same moment, in that order."""
+    """Inference requests that ended within the same moment, in the order of their ends."""
 
     records: tuple[RequestRecord, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class SettingsChanged:
+    """Settings got new values."""
+
     names: tuple[str, ...]
-    """Dotted names of the settings that have a new value."""
-
-
-@dataclass(frozen=True, slots=True)
-class PresetChanged:
-    """A preset's file was written, removed, or begun or ceased to be what the engine runs with."""
-
-    name: str
-    change: PresetChange
-    previous_name: str | None = None
-    """Of a RENAMED one."""
+    """Dotted names of the settings."""
 
 
 @dataclass(frozen=True, slots=True)
 class ConversationChanged:
-    """Created or updated."""
+    """A conversation was created or updated."""
 
     conversation: Conversation
 
 
 @dataclass(frozen=True, slots=True)
 class ConversationDeleted:
+    """A conversation and its messages were deleted."""
+
     conversation_id: int
 
 
 @dataclass(frozen=True, slots=True)
 class MessageChanged:
-    """Begun or ended; a message that was generated grows in between. The conversation's branches may have changed."""
+    """A message was begun or ended; a generated one grows in between. The conversation's branches may have changed."""
 
     message: Message
 
 
 @dataclass(frozen=True, slots=True)
 class MessageDelta:
-    """More of an answer, at the given lengths of what there was before."""
+    """Text that an answer gained. `content_at` and `reasoning_at` are the lengths, in characters, it had before."""
 
     conversation_id: int
     message_id: int
@@ -144,7 +153,7 @@ class MessageDelta:
 
 @dataclass(frozen=True, slots=True)
 class MessageDeleted:
-    """An answer failed before it began."""
+    """A message was removed, because its answer failed before the first token."""
 
     conversation_id: int
     message_id: int
@@ -152,7 +161,7 @@ class MessageDeleted:
 
 @dataclass(frozen=True, slots=True)
 class AnswerFailed:
-    """There is no whole answer, or none at all; why."""
+    """An answer ended incomplete, or never began, because of `error`."""
 
     conversation_id: int
     error: ServiceError
@@ -160,6 +169,8 @@ class AnswerFailed:
 
 @dataclass(frozen=True, slots=True)
 class BranchChosen:
+    """Another branch of a conversation became the active one."""
+
     conversation_id: int
 
 
@@ -176,7 +187,6 @@ Event: TypeAlias = (
     | RequestsProgressed
     | RequestsFinished
     | SettingsChanged
-    | PresetChanged
     | ConversationChanged
     | ConversationDeleted
     | MessageChanged
@@ -188,16 +198,17 @@ Event: TypeAlias = (
 
 
 class Subscription:
-    """An ordered, bounded view of the events of some types; iterate it in one task."""
+    """An ordered, bounded queue of the events of some types; one task iterates it."""
 
     def __init__(self, types: tuple[type, ...], limit: int) -> None:
         self.types = types
         self.dropped = 0
-        """Events lost because this listener was slow."""
+        """Events lost because the subscriber was slow."""
         self._queue: deque[Event] = deque(maxlen=limit)
         self._ready = asyncio.Event()
 
     def put(self, event: Event) -> None:
+        """Append `event`; a full queue drops its oldest event first."""
         if len(self._queue) == self._queue.maxlen:
             self.dropped += 1
         self._queue.append(event)
@@ -212,19 +223,20 @@ class Subscription:
 
 
 class EventBus:
-    """Owned by the event loop's thread; other threads go through `loop.call_soon_threadsafe`."""
+    """Belongs to the event loop's thread; other threads publish through `loop.call_soon_threadsafe`."""
 
     def __init__(self) -> None:
         self._subscriptions: set[Subscription] = set()
 
     def publish(self, event: Event) -> None:
+        """Queue `event` for every subscription to its type; returns at once."""
         for subscription in self._subscriptions:
             if isinstance(event, subscription.types):
                 subscription.put(event)
 
     @contextmanager
     def subscribe(self, *types: type, limit: int = 1024) -> Iterator[Subscription]:
-        """Events published from now on, of the given classes; at most `limit` waiting."""
+        """Receive events of `types` published from now on; at most `limit` of them wait in the queue."""
         subscription = Subscription(types, limit)
         self._subscriptions.add(subscription)
         try:

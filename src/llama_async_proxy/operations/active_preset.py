@@ -16,7 +16,7 @@ from pathlib import Path
 from llama_async_proxy.engines.catalogue import CatalogueCache
 from llama_async_proxy.engines.contract import Engine
 from llama_async_proxy.errors import EngineMissing, EngineStopped, NotFound, PresetInvalid, ServiceError
-from llama_async_proxy.events import EngineChanged, EventBus, ModelCreated, PresetChanged, SettingsChanged
+from llama_async_proxy.events import EngineChanged, EventBus, ModelCreated, SettingsChanged
 from llama_async_proxy.gguf.reader import GgufError
 from llama_async_proxy.inference.scheduling.scheduler import ModelScheduler
 from llama_async_proxy.operations.configuration import Configuration
@@ -28,7 +28,7 @@ from llama_async_proxy.presets.ini import Document
 from llama_async_proxy.presets.validation import check_text
 from llama_async_proxy.records.engine import EngineEventType, EngineStatus
 from llama_async_proxy.records.models import Model, ModelDraft, ModelOrigin
-from llama_async_proxy.records.options import NO_OPTIONS, OptionValue, PresetChange
+from llama_async_proxy.records.options import NO_OPTIONS, OptionValue
 from llama_async_proxy.records.runtime import ModelRuntime
 from llama_async_proxy.store.presets import PresetFile
 from llama_async_proxy.store.store import Store
@@ -112,7 +112,6 @@ class ActivePreset:
             await self._apply(preset)
             self.problem = None
             self._load_at_startup()
-        self._bus.publish(PresetChanged(name, PresetChange.STARTED))
 
     async def check(self, name: str) -> None:
         """Raises what `choose` would raise."""
@@ -121,13 +120,11 @@ class ActivePreset:
     async def leave(self) -> None:
         """Run without a preset. A no-op when none is in force."""
         async with self._turn:
-            name = self.name or self._configuration.settings.preset
-            if not name:
+            if not (self.name or self._configuration.settings.preset):
                 return
             await self._configuration.update({PRESET_KEY: ""})
             await self._apply(None)
             self.problem = None
-        self._bus.publish(PresetChanged(name, PresetChange.STOPPED))
 
     async def changed(self, name: str) -> None:
         """The preset's file was written: apply it when it is the one in force, or was to be."""

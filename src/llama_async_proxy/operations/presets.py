@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from llama_async_proxy.errors import Conflict, InvalidInput, NotFound, PresetInvalid, ServiceError
-from llama_async_proxy.events import PresetChanged
 from llama_async_proxy.operations.context import Context
 from llama_async_proxy.presets.catalogue import Catalogue
 from llama_async_proxy.presets.difference import ValueChange, text_difference, value_changes
@@ -16,7 +15,7 @@ from llama_async_proxy.presets.inheritance import flattened
 from llama_async_proxy.presets.ini import Document, IniError
 from llama_async_proxy.presets.templates import DEFAULT_NAME, DEFAULT_TEXT, TEMPLATES
 from llama_async_proxy.presets.validation import Problem, Verdict, check, check_text, checked_name
-from llama_async_proxy.records.options import OptionValue, PresetChange
+from llama_async_proxy.records.options import OptionValue
 from llama_async_proxy.store.presets import PresetFile, PresetVersion
 
 
@@ -336,14 +335,12 @@ async def delete_preset(context: Context, request: DeletePreset) -> DeletedPrese
     if name == context.active_preset.name:
         raise Conflict(f"The engine runs with preset {name!r}; start another one, or none, first.")
     await asyncio.to_thread(context.store.presets.delete, name)
-    context.bus.publish(PresetChanged(name, PresetChange.DELETED))
     return DeletedPreset(name)
 
 
 async def rename_preset(context: Context, request: RenamePreset) -> PresetView:
     name, new_name = checked_name(request.name), checked_name(request.new_name, "newName")
     await asyncio.to_thread(context.store.presets.rename, name, new_name)
-    context.bus.publish(PresetChanged(new_name, PresetChange.RENAMED, name))
     await context.active_preset.renamed(name, new_name)
     return await view(context, new_name)
 
@@ -359,14 +356,11 @@ async def make_default_preset(context: Context) -> None:
     """At the first start: when there is no preset at all, and never was the default one."""
     files = context.store.presets
 
-    def make() -> bool:
-        if files.all() or files.versions(DEFAULT_NAME):
-            return False
-        files.create(DEFAULT_NAME, DEFAULT_TEXT)
-        return True
+    def make() -> None:
+        if not files.all() and not files.versions(DEFAULT_NAME):
+            files.create(DEFAULT_NAME, DEFAULT_TEXT)
 
-    if await asyncio.to_thread(make):
-        context.bus.publish(PresetChanged(DEFAULT_NAME, PresetChange.CREATED))
+    await asyncio.to_thread(make)
 
 
 # --- shared with operations on a preset's parts ---------------------------------------------------
@@ -378,11 +372,8 @@ async def write(context: Context, name: str, new_text: Callable[[str | None], st
     Raises PresetInvalid and whatever `new_text` raises, an IniError as PresetInvalid; then nothing has changed.
     """
     catalogue = await context.active_preset.catalogue()
-    is_new = False
 
     def checked(old: str | None) -> str:
-        nonlocal is_new
-        is_new = old is None
         try:
             new = new_text(old)
         except IniError as exc:
@@ -391,7 +382,6 @@ async def write(context: Context, name: str, new_text: Callable[[str | None], st
         return new
 
     await asyncio.to_thread(context.store.presets.change, name, checked)
-    context.bus.publish(PresetChanged(name, PresetChange.CREATED if is_new else PresetChange.SAVED))
     await context.active_preset.changed(name)
     return await view(context, name)
 
@@ -451,7 +441,6 @@ def require_valid(name: str, text: str, catalogue: Catalogue) -> None:
 async def _create(context: Context, name: str, text: str) -> PresetView:
     require_valid(name, text, await context.active_preset.catalogue())
     await asyncio.to_thread(context.store.presets.create, name, text)
-    context.bus.publish(PresetChanged(name, PresetChange.CREATED))
     await context.active_preset.changed(name)
     return await view(context, name)
 

@@ -56,14 +56,3 @@ class EngineOption:
     """The service's own business: ignored where a person sets it."""
     is_preset_only: bool = False
     """Read by llama-server's router from presets; no flag of the command line."""
-
-
-class PresetChange(StrEnum):
-    CREATED = "created"
-    SAVED = "saved"
-    DELETED = "deleted"
-    RENAMED = "renamed"
-    STARTED = "started"
-    """The engine runs with it from now on."""
-    STOPPED = "stopped"
-    """The engine runs without a preset from now on."""
