@@ -25,7 +25,7 @@ from llama_async_proxy.api.inference.llama_router import LlamaRouterApp
 from llama_async_proxy.api.prometheus import PrometheusApp
 from llama_async_proxy.api.rest.app import create_rest
 from llama_async_proxy.api.socketio.server import Sockets
-from llama_async_proxy.api.ui.static import static_app
+from llama_async_proxy.api.ui.static import is_page, static_app
 from llama_async_proxy.chats.answers import Answers
 from llama_async_proxy.engines.catalogue import CatalogueCache
 from llama_async_proxy.engines.contract import Engine
@@ -384,7 +384,7 @@ def _asgi(context: Context, sockets: Sockets, doors: Sequence[Door]) -> ASGIApp:
 
     inner = socketio.ASGIApp(sockets.server, by_path, socketio_path="socket.io")
     with_sockets = socketio.ASGIApp(sockets.server, inner, socketio_path="llamaproxws")
-    return SecurityMiddleware(MeteringMiddleware(with_sockets, context.requests), live)
+    return SecurityMiddleware(MeteringMiddleware(with_sockets, context.requests), live, is_page)
 
 
 def _url(listener: socket.socket) -> str:

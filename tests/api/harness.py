@@ -21,6 +21,7 @@ from llama_async_proxy.api.http.access import SecurityMiddleware
 from llama_async_proxy.api.http.metering import MeteringMiddleware
 from llama_async_proxy.api.rest.app import create_rest
 from llama_async_proxy.api.socketio.server import Sockets
+from llama_async_proxy.api.ui.static import is_page
 from llama_async_proxy.chats.answers import Answers
 from llama_async_proxy.engines.catalogue import CatalogueCache
 from llama_async_proxy.engines.fleet import EngineHooks
@@ -196,7 +197,9 @@ def _asgi(context: Context, sockets: Sockets) -> ASGIApp:
 
     inner = socketio.ASGIApp(sockets.server, by_path, socketio_path="socket.io")
     with_sockets = socketio.ASGIApp(sockets.server, inner, socketio_path="llamaproxws")
-    return SecurityMiddleware(MeteringMiddleware(with_sockets, context.requests), context.configuration.getter())
+    return SecurityMiddleware(
+        MeteringMiddleware(with_sockets, context.requests), context.configuration.getter(), is_page
+    )
 
 
 def answers(request_id: str) -> Callable[[Any], bool]:

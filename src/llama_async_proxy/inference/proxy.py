@@ -114,8 +114,8 @@ class Proxy:
         account.model = asked.model or ""
         model = choose(self._names.index, asked.model, () if asked.model else self._scheduler.loaded())
         account.resolved(model)
-        if forbids_loading(request.query) and not self._scheduler.is_ready(model):
-            raise InvalidInput("model", f"{model.slug!r} is not loaded, and autoload=false forbids loading it")
+        if not self._scheduler.is_ready(model) and forbids_loading(request.method, request.query, request.headers):
+            raise InvalidInput("model", f"{model.slug!r} is not loaded, and this request may not load it")
         if variant := self._names.index.variant(asked.model):
             request = replace(request, body=with_defaults(variant, request.route, request.body))
             asked = parameters(request.route, request.query, request.headers, request.body)

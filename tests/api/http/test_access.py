@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from starlette.types import Receive, Scope, Send
 
-from llama_async_proxy.api.http.access import Authority, SecurityMiddleware, host_allowed
+from llama_async_proxy.api.http.access import Authority, SecurityMiddleware, host_allowed, no_page
 from llama_async_proxy.settings import Settings, resolve
 from support.asgi import serving
 
@@ -63,7 +63,7 @@ class Site:
 @pytest.fixture
 async def site() -> AsyncIterator[Site]:
     site = Site()
-    async with serving(SecurityMiddleware(hello, site.get_settings)) as site.port:
+    async with serving(SecurityMiddleware(hello, site.get_settings, lambda path: path == "/")) as site.port:
         yield site
 
 
@@ -222,7 +222,14 @@ async def test_several_origins_are_refused(site: Site) -> None:
         ("POST", ("Sec-Fetch-Site: same-site",), 403),
         ("POST", ("Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate"), 403),
         ("GET", ("Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: no-cors"), 403),
-        ("GET", ("Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate"), 200),
+        ("GET", ("Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document"), 200),
+        ("HEAD", ("Sec-Fetch-Site: same-site", "Sec-Fetch-Mode: navigate", "Sec-Fetch-Dest: document"), 200),
+        ("GET", ("Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate"), 403),
+        *(
+            ("GET", ("Sec-Fetch-Site: cross-site", "Sec-Fetch-Mode: navigate", f"Sec-Fetch-Dest: {frame}"), 403)
+            for frame in ("iframe", "frame", "embed", "object", "fencedframe")
+        ),
+        ("GET", ("Sec-Fetch-Site: cross-site", "Sec-Fetch-Site: none"), 403),
         ("POST", ("Sec-Fetch-Site: same-origin",), 200),
         ("GET", ("Sec-Fetch-Site: none", "Sec-Fetch-Mode: navigate"), 200),
         ("POST", (), 200),
@@ -268,7 +275,7 @@ async def test_a_server_that_cannot_refuse_with_an_answer_closes_the_websocket()
         raise AssertionError("nothing is read of a refused request")
 
     scope = {"type": "websocket", "scheme": "ws", "path": "/", "headers": [(b"host", b"evil.example")]}
-    await SecurityMiddleware(hello, lambda: SETTINGS)(scope, receive, send)
+    await SecurityMiddleware(hello, lambda: SETTINGS, no_page)(scope, receive, send)
     assert [(message["type"], message["code"]) for message in sent] == [("websocket.close", 1008)]
 
 

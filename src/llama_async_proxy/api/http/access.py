@@ -24,6 +24,8 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 _WEB_SCHEMES = {"ws": "http", "wss": "https"}
 _LOOPBACK_NAMES = ("localhost", "*.localhost")
 _PREFLIGHT_MAX_AGE = b"600"
+_OWN_SITES = (b"same-origin", b"none")
+"""`Sec-Fetch-Site` of requests that our own pages make, or a person by the address bar or a bookmark."""
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -113,16 +115,18 @@ class SecurityMiddleware:
     `settings` is asked for every request, so that a change holds at once.
     """
 
-    def __init__(self, app: ASGIApp, settings: Callable[[], Settings]) -> None:
+    def __init__(self, app: ASGIApp, settings: Callable[[], Settings], is_page: Callable[[str], bool]) -> None:
+        """`is_page` tells whether a path is a page of the web UI, which a link on another site may open."""
         self._app = app
         self._settings = settings
+        self._is_page = is_page
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
         try:
-            cross_origin = judge(scope, self._settings())
+            cross_origin = judge(scope, self._settings(), self._is_page)
         except ServiceError as refusal:
             await _refuse(refusal, scope, send)
             return
@@ -132,7 +136,12 @@ class SecurityMiddleware:
         await self._app(scope, receive, _with_cors(send, cross_origin) if scope["type"] == "http" else send)
 
 
-def judge(scope: Scope, settings: Settings) -> bytes | None:
+def no_page(path: str) -> bool:  # noqa: ARG001 - the shape of a predicate
+    """The predicate of ways in that serve no pages: no link of another site leads there."""
+    return False
+
+
+def judge(scope: Scope, settings: Settings, is_page: Callable[[str], bool] = no_page) -> bytes | None:
     """The origin of a request from another site that is allowed to make it; None for any other request.
 
     Raises InvalidInput for a Host header that is none, PermissionDenied for a stranger's request.
@@ -146,7 +155,7 @@ def judge(scope: Scope, settings: Settings) -> bytes | None:
         )
     origins = _values(scope, b"origin")
     if not origins:
-        _check_without_origin(scope)
+        _check_without_origin(scope, is_page)
         return None
     origin = origins[0].decode("latin-1")
     if len(origins) == 1 and is_own_origin(origin, scope["scheme"], host):
@@ -178,14 +187,25 @@ def _host(scope: Scope) -> Authority:
     return host
 
 
-def _check_without_origin(scope: Scope) -> None:
-    """Browsers leave Origin out of navigations and of what a page embeds; only following a link is harmless."""
+def _check_without_origin(scope: Scope, is_page: Callable[[str], bool]) -> None:
+    """Browsers leave Origin out of navigations and of what a page embeds (Fetch standard, "origin" header).
+
+    Of these only a link that opens a page of the web UI in a tab of its own is harmless: the page does nothing before
+    its person acts, and the other site cannot read it. A frame, an image or a link to an address of the API is refused,
+    for a GET of llama-server's router API can load a model.
+    """
     site = _values(scope, b"sec-fetch-site")
-    if not site or site[0] in (b"same-origin", b"none"):
+    if not site or (len(site) == 1 and site[0] in _OWN_SITES):
         return
-    navigates = _values(scope, b"sec-fetch-mode") == [b"navigate"]
-    if scope["type"] != "http" or scope["method"] not in ("GET", "HEAD") or not navigates:
-        raise PermissionDenied("A page of another site sent this request without saying whose it is.")
+    opens_tab = _values(scope, b"sec-fetch-mode") == [b"navigate"] and _values(scope, b"sec-fetch-dest") == [
+        b"document"
+    ]
+    is_read = scope["type"] == "http" and scope["method"] in ("GET", "HEAD")
+    if not (is_read and opens_tab and is_page(scope.get("path", ""))):
+        raise PermissionDenied(
+            "A page of another site sent this request. Open the address yourself, or add the site to "
+            "server.allowedOrigins (--allowed-origin) if its pages may use this service."
+        )
 
 
 def _values(scope: Scope, name: bytes) -> list[bytes]:

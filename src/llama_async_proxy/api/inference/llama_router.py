@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 
 import msgspec
-from starlette.datastructures import Headers, QueryParams
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
@@ -22,7 +22,7 @@ from llama_async_proxy.api.inference.llama_router_schema import event_of, router
 from llama_async_proxy.api.ui.static import is_navigation
 from llama_async_proxy.errors import InvalidInput, ServiceError
 from llama_async_proxy.events import ModelCreated, ModelDeleted, ModelRuntimeChanged, ModelUpdated, ScanFinished
-from llama_async_proxy.inference.requests.routes import model_in_query
+from llama_async_proxy.inference.requests.routes import may_be_a_foreign_page, model_in_query
 from llama_async_proxy.operations import table
 from llama_async_proxy.operations.context import Context
 from llama_async_proxy.operations.models import LoadModel, ScanModels, UnloadModel, find
@@ -86,7 +86,7 @@ class LlamaRouterApp:
             message = f"{path} answers {allowed} only; models are registered and removed at /api/models"
             return JSONResponse(_error(405, message, "invalid_request_error"), 405, headers={"Allow": allowed, **_VARY})
         if path == _LIST:
-            return await self._list(request.query_params)
+            return await self._list(request)
         if path == _PROPS:
             return JSONResponse(self._props(), headers=_VARY)
         if path == _EVENTS:
@@ -95,9 +95,10 @@ class LlamaRouterApp:
         await (self._load(model) if path == _LOAD else self._unload(model))
         return JSONResponse({"success": True})
 
-    async def _list(self, query: QueryParams) -> Response:
+    async def _list(self, request: Request) -> Response:
         context = self._context()
-        if query.get("reload") not in (None, "0", "false"):
+        asks_for_scan = request.query_params.get("reload") not in (None, "0", "false")
+        if asks_for_scan and not may_be_a_foreign_page(request.headers.raw):
             await table.MODELS_SCAN.run(context, ScanModels())
         entries = [router_entry(context, model) for model in context.store.models.all()]
         return JSONResponse({"object": "list", "data": entries}, headers=_VARY)

@@ -61,6 +61,11 @@ def static_app(web_dir: Path, base_path: str = "/") -> ASGIApp:
     return _Site(files, index.body if index else None, base_path)
 
 
+def is_page(path: str) -> bool:
+    """True for the address of a page of the web UI."""
+    return _PAGE.fullmatch(path) is not None
+
+
 def is_navigation(headers: Headers) -> bool:
     """True when a browser wants a page to show, not a program data: for addresses that offer both."""
     mode = headers.get("sec-fetch-mode")

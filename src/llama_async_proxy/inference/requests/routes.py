@@ -138,11 +138,27 @@ def parameters(route: Route, query: bytes, headers: Headers, body: bytes) -> Par
     return Parameters(model, reassembles=stream in _NO_STREAM and asked.allow_reassembly)
 
 
-def forbids_loading(query: bytes) -> bool:
-    """Whether the request is only for a model that is loaded already, as clients of llama-server's router say it."""
+def forbids_loading(method: str, query: bytes, headers: Headers) -> bool:
+    """Whether the request is only for a model that is loaded already.
+
+    Clients of llama-server's router say so with `autoload=false`. A GET that may come from a page of another site is
+    treated the same: over plain HTTP to an address other than loopback browsers send neither Origin nor Sec-Fetch
+    headers, and would let any page choose the model that is loaded.
+    """
+    if method in ("GET", "HEAD") and may_be_a_foreign_page(headers):
+        return True
     if b"autoload" not in query:
         return False
     return parse_qs(query.decode("utf-8", "replace")).get("autoload", [""])[-1] in ("false", "0")
+
+
+def may_be_a_foreign_page(headers: Headers) -> bool:
+    """True for a browser (each names itself `Mozilla/...`) that does not say that the page is ours."""
+    named = dict(headers)
+    site = named.get(b"sec-fetch-site")
+    if site is not None:
+        return site not in (b"same-origin", b"none")
+    return named.get(b"user-agent", b"").startswith(b"Mozilla/")
 
 
 def model_in_query(query: bytes) -> str | None:
