@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import os
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
@@ -30,6 +31,7 @@ from llama_async_proxy.chats.answers import Answers
 from llama_async_proxy.engines.catalogue import CatalogueCache
 from llama_async_proxy.engines.contract import Engine
 from llama_async_proxy.engines.discovery import find_launcher
+from llama_async_proxy.engines.environment import passed_environment
 from llama_async_proxy.engines.fleet import EngineHooks
 from llama_async_proxy.engines.process import private_bytes_of
 from llama_async_proxy.engines.router import RouterEngine
@@ -269,8 +271,11 @@ def _engine(
         return registered_specs(planner, store.models.all())
 
     settings = live()
+    environment = passed_environment(os.environ, settings.engine_environment)
     if settings.engine != "router":
-        return WorkersEngine(outlets, lambda: find_launcher(live().engine, live().llama_server))
+        return WorkersEngine(
+            outlets, lambda: find_launcher(live().engine, live().llama_server), environment=environment
+        )
     if settings.router_url:
         elsewhere = RemoteRouter(settings.router_url, settings.router_api_key_file)
         return RouterEngine(
@@ -281,6 +286,7 @@ def _engine(
         options=lambda: router_options(live()),
         registered=registered,
         preset_path=settings.data_dir / "router-models.ini",
+        environment=environment,
     )
     return RouterEngine(own, outlets, registered=registered)
 

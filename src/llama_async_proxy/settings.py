@@ -142,6 +142,9 @@ SETTINGS: tuple[Setting, ...] = (
             "--gpu-layers", minimum=-1, maximum=100000),
     Setting("engine_options", tuple, (), "An engine option for every model, as NAME=VALUE, such as temp=0.7.",
             "llama.options", "--option"),
+    Setting("engine_environment", tuple, (), "Further environment variable that models' processes get, as NAME or "
+            "PREFIX*. They get what finds libraries, GPU and home, and nothing else of the service's environment.",
+            "llama.environment", "--engine-environment", restart=True, by_hand=True),
     Setting("preset", str, "", "Preset the engine runs with. Default: none.", "llama.preset", "--preset"),
     # The data path.
     Setting("connect_timeout_s", float, 5.0, "Longest to wait for a model's process to accept a connection.",
@@ -242,6 +245,7 @@ class Settings:
     threads: int
     gpu_layers: int
     engine_options: tuple[str, ...]
+    engine_environment: tuple[str, ...]
     preset: str
     connect_timeout_s: float
     first_token_timeout_s: float

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import string
 
 import pytest
@@ -16,7 +15,6 @@ from llama_async_proxy.engines.options import (
     StateLine,
     arguments,
     check_options,
-    child_environment,
     parse_log_line,
     parse_memory_line,
     parse_state_line,
@@ -114,25 +112,6 @@ def test_no_options_can_bring_in_a_reserved_flag(options: dict[str, OptionValue]
     except InvalidInput:
         return
     assert not {item.removeprefix("--") for item in items if item.startswith("--")} & RESERVED
-
-
-def test_environment_is_ours_without_what_would_undo_reserved_options() -> None:
-    ours = {
-        "PATH": "/bin",
-        "LLAMA_ARG_THREADS": "3",
-        "LLAMA_ARG_PORT": "1",
-        "LLAMA_API_KEY": "x",
-        "LLAMA_ARG_MODELS_DIR": "/",
-    }
-    environment = child_environment(ours)
-    assert environment["LLAMA_SERVER_ROUTER_PORT"]
-    assert {"PATH", "LLAMA_ARG_THREADS"} <= environment.keys()
-    assert not environment.keys() & {"LLAMA_ARG_PORT", "LLAMA_API_KEY", "LLAMA_ARG_MODELS_DIR"}
-
-
-def test_the_users_choice_of_origins_wins_over_ours() -> None:
-    assert child_environment(os.environ)["LLAMA_ARG_CORS_ORIGINS"] == "http://127.0.0.1"
-    assert child_environment({"LLAMA_ARG_CORS_ORIGINS": "*"})["LLAMA_ARG_CORS_ORIGINS"] == "*"
 
 
 # --- the log ----------------------------------------------------------------------------------------------

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from llama_async_proxy.engines import parent_guard
 from llama_async_proxy.engines.embedded import WHEEL_VERSION
+from llama_async_proxy.engines.environment import passed_environment
 from llama_async_proxy.engines.process import describe_exit
 from llama_async_proxy.errors import EngineMissing
 
@@ -161,6 +162,7 @@ def _output(command: list[str], *, stderr: int) -> tuple[int | None, str]:
     try:
         process = subprocess.Popen(  # noqa: S603 - the program the user chose
             command,
+            env=passed_environment(os.environ),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=stderr,

@@ -15,16 +15,8 @@ from typing import Protocol, TypeAlias
 from llama_async_proxy.engines import parent_guard, probe
 from llama_async_proxy.engines.custom import filled
 from llama_async_proxy.engines.discovery import Launcher
-from llama_async_proxy.engines.options import (
-    API_KEY_VARIABLE,
-    LOG_ENVIRONMENT,
-    StateLine,
-    arguments,
-    child_environment,
-    parse_log_line,
-    parse_memory_line,
-    parse_state_line,
-)
+from llama_async_proxy.engines.environment import API_KEY_VARIABLE, LOG_ENVIRONMENT, child_environment
+from llama_async_proxy.engines.options import StateLine, arguments, parse_log_line, parse_memory_line, parse_state_line
 from llama_async_proxy.engines.process import LOOPBACK, STDOUT, Child, free_port
 from llama_async_proxy.errors import LoadFailed
 from llama_async_proxy.records.logs import LogLevel

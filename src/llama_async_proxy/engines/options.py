@@ -33,7 +33,7 @@ RESERVED = frozenset(
         *("help", "usage", "version", "list-devices", "cache-list", "completion-bash"),
     }
 )
-"""Options that are the engine's own business; refused from callers and kept out of a child's environment."""
+"""Options that are the engine's own business; refused from callers."""
 
 SYNONYMS = MappingProxyType({"embedding": "embeddings", "rerank": "reranking"})
 KIND_OPTIONS: Mapping[ModelKind, Mapping[str, OptionValue]] = MappingProxyType(
@@ -44,15 +44,6 @@ NO_NEGATIVE_FORM = frozenset({"metrics", "embeddings", "reranking"})
 
 _KEY = re.compile(r"[a-z0-9][a-z0-9-]*")
 _FLAG_LIKE = re.compile(r"--?[A-Za-z]")
-
-CHILD_ENVIRONMENT = MappingProxyType(
-    {
-        # Makes a llama-server child report its state on stdout and end when its stdin does. Any number will do.
-        "LLAMA_SERVER_ROUTER_PORT": "1",
-        # By default any web page may read a llama-server's answers. A variable, as older builds refuse the flag.
-        "LLAMA_ARG_CORS_ORIGINS": "http://127.0.0.1",
-    }
-)
 
 
 def check_options(options: Mapping[str, OptionValue]) -> None:
@@ -92,18 +83,6 @@ def _flag(key: str, value: OptionValue) -> Iterator[str]:
     yield f"--{key}"
     if value is not True:
         yield f"{value:.0f}" if isinstance(value, float) and value.is_integer() else str(value)
-
-
-def child_environment(ours: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a model's process: ours, less what would undo RESERVED."""
-    hidden = {f"LLAMA_ARG_{key.upper().replace('-', '_')}" for key in RESERVED} | {API_KEY_VARIABLE}
-    return {**CHILD_ENVIRONMENT, **{name: text for name, text in ours.items() if name not in hidden}}
-
-
-API_KEY_VARIABLE = "LLAMA_API_KEY"
-"""Of the key it asks for; on the command line every user of the machine could read it."""
-LOG_ENVIRONMENT = MappingProxyType({"LLAMA_ARG_LOG_JSONL": "1"})
-"""Makes it log JSON, with the memory it counts. A variable, as older builds refuse the flag; they log text then."""
 
 
 # --- what it prints -----------------------------------------------------------------------------------

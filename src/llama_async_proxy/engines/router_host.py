@@ -13,8 +13,8 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from llama_async_proxy.engines.discovery import Launcher
+from llama_async_proxy.engines.environment import child_environment, passed_environment
 from llama_async_proxy.engines.instance import family_argv
-from llama_async_proxy.engines.options import child_environment
 from llama_async_proxy.engines.process import Child, describe_exit
 from llama_async_proxy.engines.router_api import RouterApi, RouterError, RouterRefused
 from llama_async_proxy.engines.router_log import RouterLog, Say
@@ -95,12 +95,12 @@ class OwnRouter:
         preset_path: Path,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        """`find_launcher` may block and raises EngineMissing; `environment` is what it inherits (default: ours)."""
+        """`find_launcher` may block and raises EngineMissing; `environment` is what the router gets."""
         self._find_launcher = find_launcher
         self._options = options
         self._registered = registered
         self._preset_path = preset_path
-        self._environment = environment
+        self._environment = passed_environment(os.environ) if environment is None else environment
         self._preset = _Preset()
         self._log = RouterLog()
         self._child: Child | None = None
@@ -128,7 +128,7 @@ class OwnRouter:
             self._child = child = await Child.spawn(
                 family_argv((binary, *_arguments(options, self._preset_path))),
                 lambda _, line: log.line(line),
-                router_environment(os.environ if self._environment is None else self._environment),
+                router_environment(self._environment),
             )
         except OSError as exc:
             raise EngineMissing(f"{binary} cannot be run: {exc.strerror}") from exc

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from llama_async_proxy.engines.discovery import Launcher
+from llama_async_proxy.engines.environment import passed_environment
 from llama_async_proxy.engines.fleet import EngineHooks, Fleet
 from llama_async_proxy.engines.instance import Start, process_start
 from llama_async_proxy.errors import EngineMissing
@@ -19,7 +20,7 @@ class WorkersEngine(Fleet):
     """Keeps the promises of `contract.Engine` with a child per model.
 
     `find_launcher` may block, it is called in a thread at each `start`; it raises EngineMissing. `environment` is what
-    the children inherit (default: ours).
+    the children get beside what the engine itself sets (default: `passed_environment` of ours).
     """
 
     def __init__(
@@ -31,7 +32,7 @@ class WorkersEngine(Fleet):
     ) -> None:
         super().__init__(outlets, "workers")
         self._find_launcher = find_launcher
-        self._environment = environment
+        self._environment = passed_environment(os.environ) if environment is None else environment
         self._launcher: Launcher
 
     async def start(self) -> EngineState:
@@ -66,4 +67,4 @@ class WorkersEngine(Fleet):
                     self._outlets.bus.publish(EngineChanged(EngineEventType.STOPPED, self._state))
 
     def _start(self) -> Start:
-        return process_start(self._launcher, os.environ if self._environment is None else self._environment)
+        return process_start(self._launcher, self._environment)
