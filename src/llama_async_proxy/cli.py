@@ -35,6 +35,7 @@ from llama_async_proxy.settings import (
     resolve,
 )
 from llama_async_proxy.store import config_file
+from llama_async_proxy.store.private_files import UMASK
 
 _USAGE_ERROR = 2
 _PARTLY = 3
@@ -55,6 +56,7 @@ the data directory; the command line wins over the environment, the environment 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status: 0 fine, 1 it failed, 2 it was asked wrongly."""
+    os.umask(UMASK)
     arguments = build_parser().parse_args(argv)
     command: Callable[[argparse.Namespace], int] = arguments.command
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager, suppress
@@ -18,6 +19,7 @@ from llama_async_proxy.store.metrics import MetricsTable
 from llama_async_proxy.store.models import ModelTable
 from llama_async_proxy.store.preferences import Preferences
 from llama_async_proxy.store.presets import PresetFiles
+from llama_async_proxy.store.private_files import make_private
 from llama_async_proxy.store.requests import RequestTable
 from llama_async_proxy.store.schema import settings
 from llama_async_proxy.store.search import SearchIndex
@@ -27,6 +29,9 @@ from llama_async_proxy.store.writer import Writer
 
 _CATCH_UP_S = 0.5
 """Readers wait no longer for what is being written; a locked file may take seconds."""
+
+
+logger = logging.getLogger(__name__)
 
 
 def _now_ms() -> int:
@@ -95,6 +100,8 @@ def _open(path: Path, stack: ExitStack) -> Database:
             f"Cannot create the data directory {directory}: {exc.strerror or exc}. Choose another with --data-dir."
         ) from exc
     stack.enter_context(service_lock(directory))
+    for problem in make_private(directory):
+        logger.warning("%s", problem)
     database = Database(path)
     stack.callback(database.close)
     return database
