@@ -25,6 +25,7 @@ from llama_async_proxy.engines import parent_guard
 from llama_async_proxy.engines.embedded import WHEEL_VERSION
 from llama_async_proxy.engines.environment import passed_environment
 from llama_async_proxy.engines.process import describe_exit
+from llama_async_proxy.engines.program_trust import advice, safe_directory, untrusted
 from llama_async_proxy.errors import EngineMissing
 
 BINARY_NAME = "llama-server"
@@ -106,6 +107,11 @@ def binary_launcher(path: Path) -> Launcher:
     return Launcher("workers", argv, version, str(path))
 
 
+def found_binaries() -> tuple[Path, ...]:
+    """Files that `find_launcher` tries by itself, best first. They were not run, and may be unfit."""
+    return tuple(_candidates())
+
+
 def _candidates() -> Iterator[Path]:
     """Existing files of the right name, PATH first, each once."""
     seen: set[Path] = set()
@@ -126,6 +132,12 @@ def _check_file(path: Path) -> None:
         raise EngineMissing(f"{path} is not a file. {SETTING_HINT}")
     if not os.access(path, os.X_OK):
         raise EngineMissing(f"{path} is not executable: run chmod +x {path}, or {SETTING_HINT}")
+    _check_trust(path)
+
+
+def _check_trust(path: Path) -> None:
+    if reason := untrusted(path):
+        raise EngineMissing(f"{path} is not run, because {reason}. {advice(path)}")
 
 
 def _version(path: Path) -> str:
@@ -145,6 +157,8 @@ def _version(path: Path) -> str:
 
 def help_text(binary: str | None) -> str:
     """What `--help` prints of the llama-server at `binary`, or of the built-in worker. Raises EngineMissing."""
+    if binary:
+        _check_trust(Path(binary))
     command = [binary] if binary else [sys.executable, "-m", "llama_async_proxy.engines.embedded"]
     code, output = _output([*command, "--help"], stderr=subprocess.DEVNULL)
     if code != 0:
@@ -167,6 +181,7 @@ def _output(command: list[str], *, stderr: int) -> tuple[int | None, str]:
             stdout=subprocess.PIPE,
             stderr=stderr,
             start_new_session=True,
+            cwd=safe_directory(),
         )
     except OSError as exc:
         raise EngineMissing(f"{command[0]} cannot be run: {_why_not(exc)}. {SETTING_HINT}") from exc

@@ -18,6 +18,7 @@ from llama_async_proxy.engines.discovery import Launcher
 from llama_async_proxy.engines.environment import API_KEY_VARIABLE, LOG_ENVIRONMENT, child_environment
 from llama_async_proxy.engines.options import StateLine, arguments, parse_log_line, parse_memory_line, parse_state_line
 from llama_async_proxy.engines.process import LOOPBACK, STDOUT, Child, free_port
+from llama_async_proxy.engines.program_trust import advice, safe_directory, untrusted
 from llama_async_proxy.errors import LoadFailed
 from llama_async_proxy.records.logs import LogLevel
 from llama_async_proxy.records.runtime import CustomCommand, Endpoint, LaunchSpec, MemoryUse
@@ -87,10 +88,22 @@ class Program:
 
 
 def llama_program(launcher: Launcher, spec: LaunchSpec, endpoint: Endpoint, ours: Mapping[str, str]) -> Program:
-    """llama-server, or what stands in for it, in our environment. Raises InvalidInput for an unfit option."""
+    """llama-server, or what stands in for it, in our environment.
+
+    Raises InvalidInput for an unfit option, LoadFailed for a program that others can write to.
+    """
     key = {API_KEY_VARIABLE: endpoint.api_key} if endpoint.api_key is not None else {}
     environment = {**child_environment(ours), **LOG_ENVIRONMENT, **key}
-    return Program((*launcher.argv, *arguments(spec, endpoint)), environment)
+    program = Program((*launcher.argv, *arguments(spec, endpoint)), environment, directory=safe_directory())
+    if launcher.binary is not None:
+        _check_trust(launcher.binary)
+    return program
+
+
+def _check_trust(path: str) -> None:
+    """Raises LoadFailed for what others can write to: it may have been changed since the engine was started."""
+    if reason := untrusted(Path(path)):
+        raise LoadFailed(f"{path} is not run, because {reason}. {advice(Path(path))}")
 
 
 def custom_program(command: CustomCommand, spec: LaunchSpec, endpoint: Endpoint, ours: Mapping[str, str]) -> Program:
@@ -98,6 +111,8 @@ def custom_program(command: CustomCommand, spec: LaunchSpec, endpoint: Endpoint,
     environment = {**ours, **{name: filled(text, spec, endpoint) for name, text in command.environment.items()}}
     if command.directory is not None and not Path(command.directory).is_dir():
         raise LoadFailed(f"The command's directory {command.directory} does not exist")
+    if command.directory is not None:
+        _check_trust(command.directory)
 
     def argv(template: tuple[str, ...]) -> tuple[str, ...]:
         program, *rest = (filled(argument, spec, endpoint) for argument in template)
@@ -105,6 +120,7 @@ def custom_program(command: CustomCommand, spec: LaunchSpec, endpoint: Endpoint,
         found = shutil.which(place, path=environment.get("PATH"))
         if found is None:
             raise LoadFailed(f"The command's program {program!r} is not on PATH, or is no program")
+        _check_trust(found)
         return (found, *rest)
 
     return Program(
@@ -226,7 +242,7 @@ def process_start(launcher: Launcher, environment: Mapping[str, str]) -> Start:
         if spec.command is None:
             # Any program here could use its port else, and any page in a browser, though it could not read the answers.
             endpoint = replace(endpoint, api_key=secrets.token_urlsafe(_KEY_BYTES))
-            program = llama_program(launcher, spec, endpoint, environment)
+            program = await asyncio.to_thread(llama_program, launcher, spec, endpoint, environment)
         else:
             program = await asyncio.to_thread(custom_program, spec.command, spec, endpoint, environment)
         instance = ProcessInstance(spec, program, endpoint, listener)

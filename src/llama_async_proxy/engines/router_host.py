@@ -16,6 +16,7 @@ from llama_async_proxy.engines.discovery import Launcher
 from llama_async_proxy.engines.environment import child_environment, passed_environment
 from llama_async_proxy.engines.instance import family_argv
 from llama_async_proxy.engines.process import Child, describe_exit
+from llama_async_proxy.engines.program_trust import safe_directory
 from llama_async_proxy.engines.router_api import RouterApi, RouterError, RouterRefused
 from llama_async_proxy.engines.router_log import RouterLog, Say
 from llama_async_proxy.engines.router_schema import RouterModel, bare, is_writable, preset_ini, section
@@ -129,6 +130,7 @@ class OwnRouter:
                 family_argv((binary, *_arguments(options, self._preset_path))),
                 lambda _, line: log.line(line),
                 router_environment(self._environment),
+                safe_directory(),
             )
         except OSError as exc:
             raise EngineMissing(f"{binary} cannot be run: {exc.strerror}") from exc

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+import grp
+import os
+from pathlib import Path
+
+import pytest
+
+from llama_async_proxy.engines.discovery import binary_launcher, find_launcher, help_text
+from llama_async_proxy.engines.instance import custom_program, process_start
+from llama_async_proxy.engines.program_trust import safe_directory, untrusted
+from llama_async_proxy.errors import EngineMissing, LoadFailed
+from llama_async_proxy.records.logs import LogLevel
+from llama_async_proxy.records.runtime import CustomCommand, Endpoint
+from support.rig import FAKE_LAUNCHER, fake_spec
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+STRANGER = 54321
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    """A program that writes down that it ran."""
+    directory = tmp_path / "bin"
+    directory.mkdir(mode=0o755)
+    path = directory / "llama-server"
+    path.write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\necho 'version: 1 (abc)'\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_a_program_of_our_own_is_trusted(program: Path) -> None:
+    assert untrusted(program) is None
+    assert binary_launcher(program).version == "1 (abc)"
+
+
+@pytest.mark.parametrize("mode", [0o757, 0o777])
+def test_a_program_that_everybody_can_write_to_is_not_run(program: Path, mode: int) -> None:
+    program.chmod(mode)
+    with pytest.raises(EngineMissing, match=r"every user of this machine can write to .*llama-server.*chmod go-w"):
+        find_launcher("auto", str(program))
+    with pytest.raises(EngineMissing, match="every user"):
+        help_text(str(program))
+    assert not (program.parents[1] / "ran").exists()
+
+
+def test_a_program_in_a_directory_that_everybody_can_write_to_is_not_run(program: Path) -> None:
+    program.parent.chmod(0o777)
+    with pytest.raises(EngineMissing, match=f"can write to {program.parent}\\b"):
+        binary_launcher(program)
+    program.parent.chmod(0o1777)  # like /tmp: nobody can replace what is ours
+    assert binary_launcher(program).version == "1 (abc)"
+
+
+@as_root
+@pytest.mark.parametrize("what", ["program", "directory", "link"])
+def test_a_program_that_belongs_to_somebody_else_is_not_run(program: Path, tmp_path: Path, what: str) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(program)
+    assert untrusted(link) is None
+    os.chown({"program": program, "directory": program.parent, "link": link}[what], STRANGER, -1, follow_symlinks=False)
+    with pytest.raises(EngineMissing, match=f"belongs to another user .{STRANGER}."):
+        binary_launcher(link)
+
+
+def test_a_link_leads_no_way_around(program: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(program)
+    program.parent.chmod(0o777)
+    assert "can write to" in (untrusted(link) or "")
+
+
+@as_root
+def test_a_group_may_write_when_nobody_else_is_in_it(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program.chmod(0o775)
+    assert untrusted(program) is None, "root's own group"
+    os.chown(program, -1, STRANGER)
+    assert f"the group {STRANGER} can write to" in (untrusted(program) or "")
+    found = {"name": "root", "members": ["root"]}
+    monkeypatch.setattr(grp, "getgrgid", lambda gid: grp.struct_group((found["name"], "x", gid, found["members"])))
+    assert untrusted(program) is None, "a private group"
+    found["members"] = ["root", "alice"]
+    assert "the group root can write to" in (untrusted(program) or "")
+    found.update(name="users", members=[])
+    assert "the group users can write to" in (untrusted(program) or "")
+
+
+async def test_a_program_changed_since_the_start_is_not_run(program: Path) -> None:
+    launcher = binary_launcher(program)
+    program.parent.chmod(0o777)
+
+    class Listener:
+        def said(self, level: LogLevel, message: str) -> None: ...
+        def reported(self, state: object) -> None: ...
+        def counted(self, memory: object) -> None: ...
+
+    with pytest.raises(LoadFailed, match="is not run, because every user"):
+        await process_start(launcher, {})(fake_spec(), Listener())
+
+
+def test_a_command_of_its_own_is_trusted_no_more(program: Path) -> None:
+    def prepared(directory: Path | None = None) -> object:
+        command = CustomCommand(
+            (str(program), "{port}"), "/health", (), {}, None if directory is None else str(directory)
+        )
+        return custom_program(command, fake_spec(), Endpoint("127.0.0.1", 1), {})
+
+    assert prepared(program.parent)
+    program.parent.chmod(0o777)
+    with pytest.raises(LoadFailed, match="every user of this machine can write to"):
+        prepared()
+
+
+def test_the_program_that_stands_in_for_llama_server_is_trusted() -> None:
+    assert FAKE_LAUNCHER.binary is not None
+    assert untrusted(Path(FAKE_LAUNCHER.binary)) is None
+
+
+def test_the_engine_does_not_run_where_others_could_leave_libraries(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert safe_directory() is None
+    tmp_path.chmod(0o1777)
+    assert safe_directory() == "/"
