@@ -63,6 +63,7 @@ from llama_async_proxy.operations.engine import describe_engine
 from llama_async_proxy.operations.launch import LaunchPlanner
 from llama_async_proxy.operations.memory import MemoryPlanner
 from llama_async_proxy.operations.models import ScanModels, scan_models
+from llama_async_proxy.operations.option_policy import OptionPolicy
 from llama_async_proxy.operations.presets import make_default_preset
 from llama_async_proxy.operations.routers import register_found, registered_specs, router_options
 from llama_async_proxy.records.logs import LogLevel
@@ -157,7 +158,7 @@ async def build(settings: Settings) -> AsyncIterator[Application]:
             Store.open(settings.database_path, log_max_rows=lambda: live().log_max_rows)
         )
         logs = await stack.enter_async_context(_log_pipeline(settings, bus, store))
-        planner = LaunchPlanner(live)
+        planner = LaunchPlanner(live, OptionPolicy(live, store.models.all))
         engine = await stack.enter_async_context(_engine(live, EngineHooks(bus, logs.write), planner, store))
         names = Names(store.models.all, planner.preset_paths)
         requests = RequestMeter()

@@ -79,7 +79,7 @@ SETTINGS: tuple[Setting, ...] = (
             "server.allowedOrigins", "--allowed-origin", by_hand=True),
     # Places.
     Setting("data_dir", str, "", "Directory of everything the service stores. Default: the user's data directory.",
-            "server.dataDir", "--data-dir", restart=True, is_path=True),
+            "server.dataDir", "--data-dir", restart=True, by_hand=True, is_path=True),
     Setting("models_dir", str, "", "Directory scanned for GGUF models. Default: models/ in the data directory.",
             "basePath", "--models-dir", aliases=("baseModelsPath", "llama.modelsDir"), is_path=True),
     # The engine.
@@ -88,6 +88,8 @@ SETTINGS: tuple[Setting, ...] = (
             choices=("auto", "workers", "embedded", "router"), restart=True),
     Setting("llama_server", str, "", "Path of the llama-server binary. Default: search PATH and common places.",
             "serverPath", "--llama-server", aliases=("llama.serverPath",), is_path=True),
+    Setting("requested_llama_server", str, "", "A llama-server that a client asked for, at a path where there was "
+            "none. Clients are shown it as serverPath; it is never run.", "llama.requestedServerPath", is_path=True),
     Setting("engine_host", str, "localhost", "Host of the router engine; stored for other engines.", "host"),
     Setting("engine_port", int, 8134, "Port of the router engine; stored for other engines.", "port",
             aliases=("llama.port",), minimum=1, maximum=65535),
@@ -219,6 +221,7 @@ class Settings:
     models_dir: Path
     engine: str
     llama_server: str
+    requested_llama_server: str
     engine_host: str
     engine_port: int
     router_url: str
@@ -280,6 +283,11 @@ class Settings:
     def is_set(self, name: str) -> bool:
         """True when somebody set it, anywhere."""
         return self.sources[name] is not Source.DEFAULT
+
+    @property
+    def shown_llama_server(self) -> str:
+        """What clients are shown as `serverPath`: the one they asked for, though it is not run."""
+        return self.requested_llama_server or self.llama_server
 
     @property
     def database_path(self) -> Path:
@@ -402,6 +410,8 @@ def resolve(
     sources: dict[str, Source] = {}
     for setting in SETTINGS:
         values[setting.name], sources[setting.name] = _resolve_one(setting, command_line, environment, file)
+    if sources["llama_server"] in (Source.COMMAND_LINE, Source.ENVIRONMENT):
+        values["requested_llama_server"] = ""  # as with every update, these win again at the next start
     data_dir = Path(values["data_dir"] or default_data_dir)
     values["data_dir"] = data_dir
     values["models_dir"] = Path(values["models_dir"] or data_dir / "models")
@@ -461,11 +471,12 @@ def updated(current: Settings, changes: Mapping[str, Any]) -> Settings:
         if setting is None:
             raise InvalidInput(key, "is not a setting")
         checked = check(setting, value, key)
-        if setting.by_hand and checked != getattr(current, setting.name):
+        effective = _effective(current, setting, checked)
+        if setting.by_hand and effective != getattr(current, setting.name):
             raise PermissionDenied(
                 f"{key} can be changed only on the command line, in the environment or in {CONFIG_FILE_NAME} by hand."
             )
-        values[setting.name] = _effective(current, setting, checked)
+        values[setting.name] = effective
     sources = {**current.sources, **dict.fromkeys(values, Source.RUNTIME)}
     return dataclasses.replace(current, **values, sources=sources)
 

@@ -46,12 +46,13 @@ from llama_async_proxy.operations.context import Context
 from llama_async_proxy.operations.launch import LaunchPlanner
 from llama_async_proxy.operations.memory import MemoryPlanner
 from llama_async_proxy.operations.models import ScanModels, scan_models
+from llama_async_proxy.operations.option_policy import OptionPolicy
 from llama_async_proxy.records.logs import LogLevel, LogLine
 from llama_async_proxy.settings import resolve
 from llama_async_proxy.store.store import Store
 from support.asgi import serving
 from support.models import linked
-from support.rig import FAKE_LAUNCHER, QUICK
+from support.rig import FAKE_CLASSES, FAKE_LAUNCHER, QUICK
 from support.service import clean_environment
 
 
@@ -103,7 +104,7 @@ async def house(directory: Path, model_files: Path, **settings: Any) -> AsyncIte
         sampler = Sampler(
             machine, lambda: ServiceFacts(requests=requests.snapshot()), live, bus=bus, store=store.metrics.append
         )
-        planner = LaunchPlanner(live)
+        planner = LaunchPlanner(live, OptionPolicy(live, store.models.all, FAKE_CLASSES))
         names = Names(store.models.all, planner.preset_paths)
         memory = MemoryPlanner(live, lambda: engine.state, sampler)
         scheduler = ModelScheduler(

@@ -7,6 +7,7 @@ import pytest
 
 from llama_async_proxy.errors import InvalidInput
 from llama_async_proxy.operations.launch import LaunchPlanner, OptionSource, RunningPreset
+from llama_async_proxy.operations.option_policy import OptionPolicy
 from llama_async_proxy.presets.ini import Document
 from llama_async_proxy.records.models import Model, ModelFacts, ModelKind, ModelOrigin
 from llama_async_proxy.records.options import OptionValue
@@ -35,7 +36,7 @@ def model(**changes: Any) -> Model:
 
 
 def launch_spec(config: Settings, of: Model, options: dict[str, OptionValue]) -> LaunchSpec:
-    return LaunchPlanner(lambda: config).spec(of, options)
+    return LaunchPlanner(lambda: config, OptionPolicy(lambda: config, lambda: ())).spec(of, options)
 
 
 def test_what_nobody_set_is_not_passed() -> None:
@@ -59,7 +60,8 @@ def test_the_load_outranks_the_model_outranks_the_configuration() -> None:
 
 
 def planner(text: str = "", *engine_options: str) -> LaunchPlanner:
-    made = LaunchPlanner(lambda: settings(ctx_size=1, llama={"options": list(engine_options)}))
+    config = settings(ctx_size=1, llama={"options": list(engine_options)})
+    made = LaunchPlanner(lambda: config, OptionPolicy(lambda: config, lambda: ()))
     made.catalogue = CATALOGUE
     made.preset = RunningPreset("p", Document.parse(text))
     return made

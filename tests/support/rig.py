@@ -21,6 +21,7 @@ from llama_async_proxy.engines.router import RouterEngine
 from llama_async_proxy.engines.supervisor import Timing
 from llama_async_proxy.engines.workers import WorkersEngine
 from llama_async_proxy.events import EngineChanged, Event, EventBus, ModelRuntimeChanged
+from llama_async_proxy.presets.option_classes import OPTION_CLASSES, OptionClass
 from llama_async_proxy.records.engine import EngineEventType
 from llama_async_proxy.records.logs import LogLine
 from llama_async_proxy.records.models import ModelKind
@@ -30,6 +31,11 @@ from support.service import clean_environment
 
 FAKE_LLAMA = Path(__file__).with_name("fake_llama.py")
 FAKE_LAUNCHER = Launcher("workers", (sys.executable, "-I", "-S", str(FAKE_LLAMA)), "fake", str(FAKE_LLAMA))
+FAKE_CLASSES = {
+    **OPTION_CLASSES,
+    **dict.fromkeys(("fake-gate", "fake-fail", "fake-progress", "fake-note", "fake-option"), OptionClass.HARMLESS),
+}
+"""With the options of the program that stands in for llama-server."""
 QUICK = Timing(restart_delays_s=(0.01, 0.01, 0.01), healthy_s=60.0, stop_grace_s=2.0)
 
 

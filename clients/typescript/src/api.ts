@@ -333,6 +333,8 @@ export interface EngineOptionsBody {
 export interface Fault {
   column?: number | null;
   key?: string | null;
+  /** invalid: the engine would refuse it. owner: only the machine's owner may say it, in the file. */
+  kind?: ProblemKind;
   line?: number | null;
   message: string;
   section?: string | null;
@@ -774,6 +776,8 @@ export interface Presets {
   /** Why the chosen preset is not in force. */
   problem?: string | null;
 }
+
+export type ProblemKind = "invalid" | "owner";
 
 export interface ProxyHealth {
   status: "healthy" | "unhealthy";

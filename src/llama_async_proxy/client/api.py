@@ -344,6 +344,8 @@ class EngineOptionsBody(TypedDict):
 class Fault(TypedDict):
     column: NotRequired[int | None]
     key: NotRequired[str | None]
+    kind: NotRequired[ProblemKind]
+    """invalid: the engine would refuse it. owner: only the machine's owner may say it, in the file."""
     line: NotRequired[int | None]
     message: str
     section: NotRequired[str | None]
@@ -796,6 +798,9 @@ class Presets(TypedDict):
     presets: list[PresetInfo]
     problem: NotRequired[str | None]
     """Why the chosen preset is not in force."""
+
+
+ProblemKind = Literal["invalid", "owner"]
 
 
 class ProxyHealth(TypedDict):

@@ -25,7 +25,7 @@ from llama_async_proxy.operations.scan import read_model_file, stable_path
 from llama_async_proxy.presets.catalogue import Catalogue
 from llama_async_proxy.presets.inheritance import inheritance, model_sections
 from llama_async_proxy.presets.ini import Document
-from llama_async_proxy.presets.validation import check_text
+from llama_async_proxy.presets.validation import check_text, checked_name
 from llama_async_proxy.records.engine import EngineEventType, EngineStatus
 from llama_async_proxy.records.models import Model, ModelDraft, ModelOrigin
 from llama_async_proxy.records.options import NO_OPTIONS, OptionValue
@@ -145,6 +145,7 @@ class ActivePreset:
     # --- applying ---------------------------------------------------------------------------------
 
     async def _read(self, name: str) -> RunningPreset:
+        checked_name(name, PRESET_KEY)  # or a path would lead to a file outside the presets' directory
         catalogue = self._planner.catalogue = await self.catalogue()
         text = await asyncio.to_thread(self._store.presets.read, name)
         verdict = check_text(text, catalogue)

@@ -9,6 +9,7 @@ from typing import Any
 from llama_async_proxy.errors import InvalidInput
 from llama_async_proxy.operations.configuration import ConfigurationChange, flatten
 from llama_async_proxy.operations.context import Context
+from llama_async_proxy.operations.network_changes import permitted_settings
 from llama_async_proxy.settings import Settings
 
 
@@ -43,8 +44,9 @@ async def get_config(context: Context, _: GetConfig) -> ConfigView:
 
 
 async def update_config(context: Context, request: UpdateConfig) -> ConfigUpdated:
+    """Raises InvalidInput naming the key, PermissionDenied for what takes the owner's hand; nothing changes then."""
     changes = _without_path(request.changes, context.configuration.settings)
-    change = await context.configuration.update(flatten(changes))
+    change = await context.configuration.update(await permitted_settings(context, flatten(changes)))
     return ConfigUpdated(context.configuration.settings, change)
 
 

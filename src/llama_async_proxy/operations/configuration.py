@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -67,7 +67,7 @@ class Configuration:
             changed=changed,
             restart_required=any(s.restart for s in SETTINGS if s.name in changed),
             overridden=self._overridden(changed),
-            warnings=_warnings(new, changed),
+            warnings=_warnings(new, changed, {setting.name for setting, _ in settings}),
         )
 
     def _overridden(self, changed: tuple[str, ...]) -> tuple[str, ...]:
@@ -75,17 +75,23 @@ class Configuration:
         return tuple(name for name in changed if self._started_with.sources[name] in outranking)
 
 
-def _warnings(settings: Settings, changed: tuple[str, ...]) -> tuple[str, ...]:
+def _warnings(settings: Settings, changed: tuple[str, ...], named: Collection[str]) -> tuple[str, ...]:
     """A path that does not exist yet is saved, with a warning: it may be a disk that is mounted later."""
     found = []
     if "models_dir" in changed and not settings.models_dir.is_dir():
         found.append(f"basePath: {settings.models_dir} is not a directory (yet)")
     if "llama_server" in changed and settings.llama_server and not Path(settings.llama_server).is_file():
         found.append(f"serverPath: {settings.llama_server} does not exist (yet)")
+    if "requested_llama_server" in named and settings.requested_llama_server:
+        found.append(
+            f"serverPath: {settings.requested_llama_server} does not exist (yet). It is kept and shown, but not run. "
+            f"To have it run, the owner of this machine names it by hand: --llama-server, or serverPath in "
+            f"{settings.config_path}"
+        )
     return tuple(found)
 
 
-_UNLISTED = frozenset({"data_dir", "insecure_no_auth"})
+_UNLISTED = frozenset({"data_dir", "insecure_no_auth", "requested_llama_server"})
 """A client may send back all it was shown, and these, once in the file, would outlive the start they are meant for."""
 
 
@@ -94,7 +100,8 @@ def as_tree(settings: Settings, spellings: Mapping[str, str] = MappingProxyType(
     nested: dict[str, object] = {}
     for setting in SETTINGS:
         if setting.name not in _UNLISTED:
-            value = getattr(settings, setting.name)
+            name = "shown_llama_server" if setting.name == "llama_server" else setting.name
+            value = getattr(settings, name)
             _put(nested, spellings.get(setting.name, setting.file_key), _plain(value))
     return nested
 

@@ -1,4 +1,4 @@
-"""From settings, preset, model and a load's own wishes to what the engine is asked to run. Pure.
+"""From settings, preset, model and a load's own wishes to what the engine is asked to run.
 
 Later wins: engine default < configuration < engine options < preset's [*] < group < preset's model < model < this load.
 """
@@ -15,6 +15,7 @@ from llama_async_proxy.engines.custom import COMMAND_OPTIONS
 from llama_async_proxy.engines.options import NO_NEGATIVE_FORM
 from llama_async_proxy.errors import InvalidInput
 from llama_async_proxy.operations.commands import command_of
+from llama_async_proxy.operations.option_policy import OptionPolicy
 from llama_async_proxy.presets.catalogue import BadValue, Catalogue, default_value, typed
 from llama_async_proxy.presets.inheritance import Layers, layers, model_sections
 from llama_async_proxy.presets.ini import Document
@@ -81,8 +82,9 @@ class RunningPreset:
 class LaunchPlanner:
     """Knows everything that decides on a model's options. Whoever owns it sets `preset` and `catalogue`."""
 
-    def __init__(self, settings: Callable[[], Settings]) -> None:
+    def __init__(self, settings: Callable[[], Settings], policy: OptionPolicy) -> None:
         self._settings = settings
+        self.policy = policy
         self.preset: RunningPreset | None = None
         self.catalogue = NO_CATALOGUE
         """Of the installed engine; without one, options keep the names they were given."""
@@ -95,9 +97,11 @@ class LaunchPlanner:
         """What nobody set is not passed, so that the engine's own fitting to free memory stays in force.
 
         Raises InvalidInput for an engine option in the settings that is none, and PermissionDenied for a model with a
-        command of its own where those are not allowed.
+        command of its own where those are not allowed, or with options that may not come over the network: rows written
+        by earlier versions may hold them.
         """
         settings = self._settings()
+        self.policy.check({**_from_model(model), **options}, self.catalogue)
         chosen = {option.name: option.value for option in self._chosen(model, options)}
         return LaunchSpec(
             model_id=model.id,

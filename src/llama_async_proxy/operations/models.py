@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
 
-from llama_async_proxy.engines.custom import has_command
+from llama_async_proxy.engines.custom import COMMAND_OPTIONS, has_command
 from llama_async_proxy.errors import Conflict, InvalidInput, NotFound
 from llama_async_proxy.events import (
     ModelCreated,
@@ -20,6 +20,7 @@ from llama_async_proxy.events import (
 )
 from llama_async_proxy.gguf.reader import GgufError
 from llama_async_proxy.inference.requests.variants import RESERVED_PARAMETERS
+from llama_async_proxy.operations import network_changes
 from llama_async_proxy.operations.commands import check_change, check_options, command_file
 from llama_async_proxy.operations.context import Context
 from llama_async_proxy.operations.scan import read_model_file, scan_directories
@@ -197,11 +198,18 @@ async def create_models(context: Context, request: CreateModels) -> ModelList:
         if new.path is None and not has_command(new.options):
             raise InvalidInput(f"models[{i}].path", "is required, unless options.command says how to serve the model")
         check_options(settings, new.options, has_file=new.path is not None)
+        beside = [other.path for other in request.models if other.path is not None]
+        await network_changes.check_options(context, _without_command(new.options), beside=beside)
     drafts = [await asyncio.to_thread(_draft, new, f"models[{i}]") for i, new in enumerate(request.models)]
     created = await context.store.models.add_many(drafts)
     for model in created:
         context.bus.publish(ModelCreated(model))
     return ModelList(tuple(view(context, model) for model in created))
+
+
+def _without_command(options: Mapping[str, OptionValue]) -> dict[str, OptionValue]:
+    """Options of the engine: the model's command has a permission of its own."""
+    return {key: value for key, value in options.items() if key not in COMMAND_OPTIONS}
 
 
 def _draft(new: NewModel, field_name: str) -> ModelDraft:
@@ -245,6 +253,7 @@ async def update_model(context: Context, request: UpdateModel) -> ModelView:
     _check_variants(request.variants or ())
     if request.options is not None:
         check_change(context.configuration.settings, model, request.options)
+        await network_changes.check_options(context, _without_command(request.options), beside=(model.path,))
     model = await context.store.models.update(model.id, **changes)
     context.bus.publish(ModelUpdated(model))
     return view(context, model)
@@ -275,6 +284,7 @@ async def delete_model(context: Context, request: DeleteModel) -> DeletedModel:
 async def load_model(context: Context, request: LoadModel) -> ModelView:
     """Answers when the model is ready. Idempotent; callers of one model share one load."""
     model = find(context, request.id)
+    await network_changes.check_options(context, request.options)
     runtime = await context.scheduler.load(model, request.options, force=request.force)
     context.store.models.touch(model.id, context.now_ms())
     return ModelView(context.store.models.get(model.id), _with_gpu_bytes(context, runtime))

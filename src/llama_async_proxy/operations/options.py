@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -101,7 +102,9 @@ async def get_engine_options(context: Context, _: GetEngineOptions) -> EngineOpt
 
 
 async def configure_engine(context: Context, request: ConfigureEngine) -> EngineOptionsView:
-    """Remembered. Raises InvalidInput naming an option or value that the engine does not have; nothing changes then."""
+    """Remembered. Raises InvalidInput naming an option or value that the engine does not have, PermissionDenied for an
+    option that may not come over the network; nothing changes then.
+    """
     catalogue = await context.active_preset.catalogue()
     current = parse_engine_options(context.configuration.settings.engine_options, catalogue)
     changes: dict[str, object] = {}
@@ -109,7 +112,8 @@ async def configure_engine(context: Context, request: ConfigureEngine) -> Engine
         name, checked = _checked(key, value, catalogue)
         if checked is None:
             current.pop(name, None)
-        else:
+        elif current.get(name) != checked:
+            await asyncio.to_thread(context.planner.policy.check, {name: checked}, catalogue)
             current[name] = checked
     if request.options:
         changes[_OPTIONS_KEY] = [f"{name}={as_text(value)}" for name, value in current.items()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 from llama_async_proxy.errors import Conflict, InvalidInput, NotFound, PresetInvalid, ServiceError
 from llama_async_proxy.operations.context import Context
@@ -14,7 +15,7 @@ from llama_async_proxy.presets.editing import Config, typed_config, with_config
 from llama_async_proxy.presets.inheritance import flattened
 from llama_async_proxy.presets.ini import Document, IniError
 from llama_async_proxy.presets.templates import DEFAULT_NAME, DEFAULT_TEXT, TEMPLATES
-from llama_async_proxy.presets.validation import Problem, Verdict, check, check_text, checked_name
+from llama_async_proxy.presets.validation import MAX_PROBLEMS, Problem, Verdict, check, check_text, checked_name
 from llama_async_proxy.records.options import OptionValue
 from llama_async_proxy.store.presets import PresetFile, PresetVersion
 
@@ -229,17 +230,32 @@ async def export_preset(context: Context, request: ExportPreset) -> ExportedPres
 
 
 async def validate_preset(context: Context, request: ValidatePreset) -> Validation:
-    """Nothing is stored. Raises InvalidInput when there is not just one of config and content."""
+    """Nothing is stored. A line that may not come over the network is an error, though a file may hold it.
+
+    Raises InvalidInput when there is not just one of config and content.
+    """
     catalogue = await context.active_preset.catalogue()
     if (request.config is None) is (request.content is None):
         raise InvalidInput("config", "give either config or content")
     if request.content is not None:
-        return Validation(await asyncio.to_thread(check_text, request.content, catalogue))
-    try:
-        document = await asyncio.to_thread(with_config, Document(), request.config or {}, catalogue)
-    except IniError as exc:
-        return Validation(Verdict((Problem(str(exc)),)))
-    return Validation(await asyncio.to_thread(check, document, catalogue))
+        verdict = await asyncio.to_thread(check_text, request.content, catalogue)
+        try:
+            document = await asyncio.to_thread(Document.parse, request.content)
+        except IniError:
+            return Validation(verdict)  # The verdict says where it cannot be read.
+    else:
+        try:
+            document = await asyncio.to_thread(with_config, Document(), request.config or {}, catalogue)
+        except IniError as exc:
+            return Validation(Verdict((Problem(str(exc)),)))
+        verdict = await asyncio.to_thread(check, document, catalogue)
+    return Validation(await asyncio.to_thread(_with_owner_problems, context, document, verdict, catalogue))
+
+
+def _with_owner_problems(context: Context, document: Document, verdict: Verdict, catalogue: Catalogue) -> Verdict:
+    """The verdict with the lines that may not come over the network."""
+    found = islice(context.planner.policy.preset_problems(document, None, catalogue), MAX_PROBLEMS)
+    return Verdict((*verdict.errors, *found), verdict.warnings)
 
 
 async def list_preset_versions(context: Context, request: ListPresetVersions) -> PresetVersions:
@@ -279,7 +295,9 @@ def _template(name: str, text: str) -> Template:
 
 
 async def save_preset(context: Context, request: SavePreset) -> PresetView:
-    """Raises PresetInvalid with everything the engine would refuse; then nothing has changed."""
+    """Raises PresetInvalid with everything the engine would refuse, PermissionDenied with every line that may not come
+    over the network; then nothing has changed.
+    """
     if (request.config is None) is (request.content is None):
         raise InvalidInput("config", "give either config or content")
     name = checked_name(request.name)
@@ -369,7 +387,8 @@ async def make_default_preset(context: Context) -> None:
 async def write(context: Context, name: str, new_text: Callable[[str | None], str]) -> PresetView:
     """Replace a preset's text by what `new_text` makes of the present one (None: there is none), once it is valid.
 
-    Raises PresetInvalid and whatever `new_text` raises, an IniError as PresetInvalid; then nothing has changed.
+    Raises PresetInvalid, PermissionDenied for a line that may not come over the network, and whatever `new_text`
+    raises, an IniError as PresetInvalid; then nothing has changed.
     """
     catalogue = await context.active_preset.catalogue()
 
@@ -378,6 +397,7 @@ async def write(context: Context, name: str, new_text: Callable[[str | None], st
             new = new_text(old)
         except IniError as exc:
             raise PresetInvalid(name, (str(exc),)) from exc
+        _require_permitted(context, name, new, old, catalogue)
         require_valid(name, new, catalogue)
         return new
 
@@ -438,8 +458,25 @@ def require_valid(name: str, text: str, catalogue: Catalogue) -> None:
         raise PresetInvalid(name, tuple(map(str, errors)))
 
 
+def _require_permitted(context: Context, name: str, text: str, old: str | None, catalogue: Catalogue) -> None:
+    """Raises PermissionDenied with the lines of `text` that may not come over the network; those of the file on disk,
+    `old`, may stay. A text that is no preset has none: it is refused as such.
+    """
+    try:
+        document = Document.parse(text)
+    except IniError:
+        return
+    try:
+        present = None if old is None else Document.parse(old)
+    except IniError:
+        present = None
+    context.planner.policy.check_preset(name, document, present, catalogue)
+
+
 async def _create(context: Context, name: str, text: str) -> PresetView:
-    require_valid(name, text, await context.active_preset.catalogue())
+    catalogue = await context.active_preset.catalogue()
+    await asyncio.to_thread(_require_permitted, context, name, text, None, catalogue)
+    require_valid(name, text, catalogue)
     await asyncio.to_thread(context.store.presets.create, name, text)
     await context.active_preset.changed(name)
     return await view(context, name)

@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 from itertools import islice
 from pathlib import PurePath
 
@@ -25,6 +26,13 @@ _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._ -]{0,62}[A-Za-z0-9_-])?")
 _EXTENSION = ".ini"
 
 
+class ProblemKind(StrEnum):
+    INVALID = "invalid"
+    """The engine would refuse it."""
+    OWNER = "owner"
+    """Only the owner of the machine may say it, in the file on disk."""
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """`line` and `column` count from 1; 0 where the problem is not at one place."""
@@ -34,6 +42,7 @@ class Problem:
     key: str = ""
     line: int = 0
     column: int = 0
+    kind: ProblemKind = ProblemKind.INVALID
 
     def __str__(self) -> str:
         place = f"line {self.line}, column {self.column}: " if self.line else ""

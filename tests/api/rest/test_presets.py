@@ -11,6 +11,7 @@ import pytest
 
 from api.harness import ServiceHarness, house
 from llama_async_proxy.operations.active_preset import ActivePreset
+from llama_async_proxy.operations.launch import LaunchPlanner
 from llama_async_proxy.records.runtime import ModelStatus
 
 GROUPED = {
@@ -125,12 +126,21 @@ async def test_what_the_engine_would_refuse_changes_nothing(at: ServiceHarness) 
 
 
 async def test_validation_tells_everything_and_stores_nothing(at: ServiceHarness) -> None:
-    verdict = await data(at, "POST", "/api/preset-validation", {"config": {"*": {"c": 1}, "m": {"host": "x"}}})
+    verdict = await data(at, "POST", "/api/preset-validation", {"config": {"*": {"c": 1}, "m": {"usage": True}}})
     assert (verdict["valid"], verdict["errors"], len(verdict["warnings"])) == (True, [], 1)
+    verdict = await data(at, "POST", "/api/preset-validation", {"config": {"*": {"c": 1}, "m": {"host": "x"}}})
+    assert (verdict["valid"], [fault["kind"] for fault in verdict["errors"]]) == (False, ["owner"])
     verdict = await data(at, "POST", "/api/preset-validation", {"content": "[*]\nc = x\n"})
     assert verdict["valid"] is False
     assert verdict["errors"] == [
-        {"message": "c must be a whole number, not 'x'", "section": "*", "key": "c", "line": 2, "column": 5}
+        {
+            "message": "c must be a whole number, not 'x'",
+            "section": "*",
+            "key": "c",
+            "line": 2,
+            "column": 5,
+            "kind": "invalid",
+        }
     ]
     assert (await data(at, "POST", "/api/preset-validation", {"config": {"a]": {}}}))["valid"] is False
     assert (await data(at, "GET", "/api/presets"))["presets"] == []
@@ -360,7 +370,7 @@ def restarted(at: ServiceHarness) -> ActivePreset:
     """What a new start of the service would make of the same directory."""
     context = at.context
     return ActivePreset(
-        type(context.planner)(context.configuration.getter()),
+        LaunchPlanner(context.configuration.getter(), context.planner.policy),
         context.catalogue,
         configuration=context.configuration,
         store=context.store,

@@ -95,7 +95,7 @@ def engine_config(settings: Settings) -> EngineConfig:
         host=settings.engine_host,
         port=settings.engine_port,
         basePath=str(settings.models_dir),
-        serverPath=settings.llama_server,
+        serverPath=settings.shown_llama_server,
         ctx_size=settings.ctx_size,
         batch_size=settings.batch_size,
         threads=settings.threads,

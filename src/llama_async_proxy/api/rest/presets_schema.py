@@ -22,7 +22,7 @@ from llama_async_proxy.operations.presets import (
     Validation,
 )
 from llama_async_proxy.presets.inheritance import Inheritance
-from llama_async_proxy.presets.validation import Problem
+from llama_async_proxy.presets.validation import Problem, ProblemKind
 from llama_async_proxy.records.options import EngineOption
 
 Values = dict[str, Option]
@@ -104,6 +104,10 @@ class Fault(Wire):
     key: str | None = None
     line: int | None = None
     column: int | None = None
+    kind: ProblemKind = Field(
+        ProblemKind.INVALID,
+        description="invalid: the engine would refuse it. owner: only the machine's owner may say it, in the file.",
+    )
 
 
 class PresetDetails(PresetInfo):
@@ -288,6 +292,7 @@ def _fault(problem: Problem) -> Fault:
         key=problem.key or None,
         line=problem.line or None,
         column=problem.column or None,
+        kind=problem.kind,
     )
 
 

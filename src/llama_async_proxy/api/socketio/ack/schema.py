@@ -310,7 +310,7 @@ def config(view: ConfigView) -> AckConfig:
     settings = view.settings
     return AckConfig(
         AckServer(settings.port, settings.host),
-        AckLlama(settings.llama_server, str(settings.models_dir), settings.engine_port, settings.max_models),
+        AckLlama(settings.shown_llama_server, str(settings.models_dir), settings.engine_port, settings.max_models),
         AckLogging(settings.log_level, str(settings.logs_dir)),
     )
 
