@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from llama_async_proxy.errors import StoreUnavailable
 from llama_async_proxy.operations.context import Context
+from llama_async_proxy.operations.operation import Effect, operation
 from llama_async_proxy.records.engine import EngineStatus
 from llama_async_proxy.records.runtime import ModelStatus
 
@@ -31,6 +32,7 @@ class EngineActivity:
     """Of the engine; 0 while it is stopped."""
 
 
+@operation("engine.activity", Effect.READ)
 async def get_engine_activity(context: Context, _: GetEngineActivity) -> EngineActivity:
     runtimes = context.scheduler.runtimes()
     loaded = [runtime for runtime in runtimes if runtime.status in (ModelStatus.READY, ModelStatus.SLEEPING)]

@@ -10,6 +10,7 @@ from enum import StrEnum
 from llama_async_proxy.chats import archive, import_formats
 from llama_async_proxy.events import ConversationChanged
 from llama_async_proxy.operations.context import Context
+from llama_async_proxy.operations.operation import Effect, operation
 from llama_async_proxy.records.chats import Conversation, NewConversation
 
 
@@ -45,6 +46,7 @@ class Imported:
     conversations: tuple[Conversation, ...]
 
 
+@operation("chats.export", Effect.CHAT)
 async def export_conversations(context: Context, request: ExportConversations) -> Export:
     """Raises NotFound for an id that is none, and then nothing is exported."""
     ids = request.ids or [c.id for c in await context.store.chats.all(limit=None, archived=None)]
@@ -52,6 +54,7 @@ async def export_conversations(context: Context, request: ExportConversations) -
     return Export(await asyncio.to_thread(_written, kept, request.format))
 
 
+@operation("chats.import", Effect.CHAT)
 async def import_conversations(context: Context, request: ImportConversations) -> Imported:
     """All conversations of a file, or none when it is not as it should be. Raises InvalidInput."""
     found = await asyncio.to_thread(import_formats.conversations_of, request.document)

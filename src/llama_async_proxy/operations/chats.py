@@ -12,6 +12,7 @@ from llama_async_proxy.errors import Conflict, InvalidInput
 from llama_async_proxy.events import BranchChosen, ConversationChanged, ConversationDeleted
 from llama_async_proxy.inference.requests.names import choose
 from llama_async_proxy.operations.context import Context
+from llama_async_proxy.operations.operation import Effect, operation
 from llama_async_proxy.records.chats import (
     Conversation,
     Edit,
@@ -180,6 +181,7 @@ class GetImage:
 # --- conversations --------------------------------------------------------------------------------
 
 
+@operation("chats.list", Effect.CHAT)
 async def list_conversations(context: Context, request: ListConversations) -> ConversationList:
     if request.limit is not None and not 1 <= request.limit < 1 << 63:
         raise InvalidInput("limit", f"must be a positive number, not {request.limit}")
@@ -189,6 +191,7 @@ async def list_conversations(context: Context, request: ListConversations) -> Co
     return ConversationList(found, context.answers.conversations)
 
 
+@operation("chats.get", Effect.CHAT)
 async def get_conversation(context: Context, request: GetConversation) -> ConversationView:
     chats = context.store.chats
     conversation, messages = await (chats.tree if request.every_branch else chats.thread)(request.id)
@@ -196,6 +199,7 @@ async def get_conversation(context: Context, request: GetConversation) -> Conver
     return ConversationView(conversation, messages, await chats.totals(request.id), is_answering)
 
 
+@operation("chats.create", Effect.CHAT)
 async def create_conversation(context: Context, request: CreateConversation) -> ConversationChange:
     new = NewConversation(
         title=titles.UNTITLED if request.title is None else checked_title(request.title),
@@ -209,6 +213,7 @@ async def create_conversation(context: Context, request: CreateConversation) -> 
     return ConversationChange(conversation)
 
 
+@operation("chats.update", Effect.CHAT)
 async def update_conversation(context: Context, request: UpdateConversation) -> ConversationChange:
     changes: ConversationChanges = {}
     if request.title is not None:
@@ -229,6 +234,7 @@ async def update_conversation(context: Context, request: UpdateConversation) -> 
     return ConversationChange(conversation)
 
 
+@operation("chats.delete", Effect.CHAT)
 async def delete_conversation(context: Context, request: DeleteConversation) -> DeletedConversation:
     """What is being generated in it ends, what waits for its turn is told that it is gone."""
     await context.store.chats.delete(request.id)
@@ -237,6 +243,7 @@ async def delete_conversation(context: Context, request: DeleteConversation) -> 
     return DeletedConversation(request.id)
 
 
+@operation("chats.choose", Effect.CHAT)
 async def choose_branch(context: Context, request: ChooseBranch) -> ConversationView:
     if context.answers.running(request.id) is not None:
         raise Conflict("An answer is being generated in this conversation. Stop it, or wait for its end.")
@@ -245,6 +252,7 @@ async def choose_branch(context: Context, request: ChooseBranch) -> Conversation
     return await get_conversation(context, GetConversation(request.id))
 
 
+@operation("chats.image", Effect.CHAT)
 async def get_image(context: Context, request: GetImage) -> Image:
     """Raises NotFound."""
     return await context.store.chats.image(request.id)
@@ -253,14 +261,17 @@ async def get_image(context: Context, request: GetImage) -> Image:
 # --- answers --------------------------------------------------------------------------------------
 
 
+@operation("chats.send", Effect.CHAT)
 async def send_message(context: Context, request: SendMessage) -> AnswerBegun:
     return await _begun(await start_answer(context, request))
 
 
+@operation("chats.edit", Effect.CHAT)
 async def edit_message(context: Context, request: EditMessage) -> AnswerBegun:
     return await _begun(await start_answer(context, request))
 
 
+@operation("chats.regenerate", Effect.CHAT)
 async def regenerate_answer(context: Context, request: RegenerateAnswer) -> AnswerBegun:
     return await _begun(await start_answer(context, request))
 
@@ -283,6 +294,7 @@ async def start_answer(context: Context, request: SendMessage | EditMessage | Re
     return context.answers.start(request.id, opening, model=name, client=request.client)
 
 
+@operation("chats.stop", Effect.CHAT)
 async def stop_answer(context: Context, request: StopAnswer) -> StoppedAnswer:
     """Returns when it has ended; what there is of it is kept."""
     await context.store.chats.get(request.id)

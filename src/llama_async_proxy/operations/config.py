@@ -10,6 +10,7 @@ from llama_async_proxy.errors import InvalidInput
 from llama_async_proxy.operations.configuration import ConfigurationChange, flatten
 from llama_async_proxy.operations.context import Context
 from llama_async_proxy.operations.network_changes import permitted_settings
+from llama_async_proxy.operations.operation import Effect, operation
 from llama_async_proxy.settings import Settings
 
 
@@ -39,10 +40,12 @@ class ConfigUpdated:
     change: ConfigurationChange
 
 
+@operation("config.get", Effect.READ)
 async def get_config(context: Context, _: GetConfig) -> ConfigView:
     return ConfigView(context.configuration.settings)
 
 
+@operation("config.update", Effect.ADMIN)
 async def update_config(context: Context, request: UpdateConfig) -> ConfigUpdated:
     """Raises InvalidInput naming the key, PermissionDenied for what takes the owner's hand; nothing changes then."""
     changes = _without_path(request.changes, context.configuration.settings)

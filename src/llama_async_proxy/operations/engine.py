@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from llama_async_proxy.errors import Conflict
 from llama_async_proxy.operations.context import Context
+from llama_async_proxy.operations.operation import Effect, operation
 from llama_async_proxy.records.engine import EngineState, EngineStatus
 
 _RESTART_PAUSE_S = 2.0
@@ -63,15 +64,18 @@ def describe_engine(state: EngineState) -> str:
     return f"{state.binary or 'the built-in engine'}{version}"
 
 
+@operation("engine.get", Effect.READ)
 async def get_engine(context: Context, _: GetEngine) -> EngineView:
     return view(context)
 
 
+@operation("engine.start", Effect.MANAGE)
 async def start_engine(context: Context, _: StartEngine) -> EngineView:
     await context.engine.start()
     return view(context)
 
 
+@operation("engine.stop", Effect.MANAGE)
 async def stop_engine(context: Context, _: StopEngine) -> EngineView:
     """Unloads everything; loads and inference fail until a start. Raises Conflict when already stopped."""
     if context.engine.state.status is EngineStatus.IDLE:
@@ -80,6 +84,7 @@ async def stop_engine(context: Context, _: StopEngine) -> EngineView:
     return view(context)
 
 
+@operation("engine.restart", Effect.MANAGE)
 async def restart_engine(context: Context, _: RestartEngine) -> EngineView:
     await _stop(context)
     await asyncio.sleep(_RESTART_PAUSE_S)

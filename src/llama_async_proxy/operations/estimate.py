@@ -13,6 +13,7 @@ from llama_async_proxy.operations.context import Context
 from llama_async_proxy.operations.demand import MemoryRequirement
 from llama_async_proxy.operations.memory import budget_of, free_gpu_bytes, gpus_free
 from llama_async_proxy.operations.models import ModelRef, ModelView, find, view
+from llama_async_proxy.operations.operation import Effect, operation
 from llama_async_proxy.records.machine import Sample
 from llama_async_proxy.records.options import OptionValue, no_options
 from llama_async_proxy.records.runtime import NO_MEMORY, MemoryUse
@@ -60,6 +61,7 @@ class MemoryReport:
     """By the engine itself, after the load."""
 
 
+@operation("models.estimate", Effect.READ)
 async def estimate_memory(context: Context, request: EstimateMemory) -> MemoryReport:
     """Raises InvalidInput for an option that llama-server would refuse, NotFound when the file cannot be read."""
     found = view(context, find(context, request.id))

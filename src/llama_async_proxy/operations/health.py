@@ -8,6 +8,7 @@ from llama_async_proxy.errors import StoreUnavailable
 from llama_async_proxy.operations.context import Context
 from llama_async_proxy.operations.engine import EngineView
 from llama_async_proxy.operations.engine import view as engine_view
+from llama_async_proxy.operations.operation import Effect, operation
 from llama_async_proxy.records.engine import EngineStatus
 from llama_async_proxy.records.machine import RequestCounters, Sample
 from llama_async_proxy.records.runtime import ModelStatus
@@ -55,6 +56,7 @@ def _count(context: Context, *statuses: ModelStatus) -> int:
     return sum(runtime.status in statuses for runtime in context.scheduler.runtimes())
 
 
+@operation("health.get", Effect.READ)
 async def get_health(context: Context, _: GetHealth) -> Health:
     now_ms = context.now_ms()
     engine = engine_view(context)
@@ -76,6 +78,7 @@ async def get_health(context: Context, _: GetHealth) -> Health:
     )
 
 
+@operation("status.get", Effect.READ)
 async def get_status(context: Context, _: GetStatus) -> ServiceStatus:
     return ServiceStatus(
         started_at_ms=context.started_at_ms,

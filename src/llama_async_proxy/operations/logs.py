@@ -9,6 +9,7 @@ from llama_async_proxy.errors import InvalidInput, NotFound
 from llama_async_proxy.monitor.logfiles import ENGINE_LOG, SERVICE_LOG, LogFile
 from llama_async_proxy.monitor.logtext import parse_line
 from llama_async_proxy.operations.context import Context
+from llama_async_proxy.operations.operation import Effect, operation
 from llama_async_proxy.records.logs import LogLevel, LogLine
 
 _MOST_LINES = 10_000
@@ -77,6 +78,7 @@ class ClearLogFiles:
     pass
 
 
+@operation("logs.list", Effect.READ)
 async def list_logs(context: Context, request: ListLogs) -> LogLines:
     if not 1 <= request.limit <= _MOST_LINES:
         raise InvalidInput("limit", f"must be between 1 and {_MOST_LINES}, not {request.limit}")
@@ -86,20 +88,24 @@ async def list_logs(context: Context, request: ListLogs) -> LogLines:
     return LogLines(lines)
 
 
+@operation("logs.clear", Effect.ADMIN)
 async def clear_logs(context: Context, _: ClearLogs) -> ClearedLogs:
     """Empties the database's table; files stay."""
     return ClearedLogs(await context.store.logs.clear())
 
 
+@operation("logs.files", Effect.READ)
 async def list_log_files(context: Context, _: ListLogFiles) -> LogFileList:
     return LogFileList(await asyncio.to_thread(context.log_files.list_files))
 
 
+@operation("logs.read_file", Effect.READ)
 async def read_log_file(context: Context, request: ReadLogFile) -> LogFileContent:
     """Raises PermissionDenied for a name with a path in it, NotFound for one that is not listed."""
     return await asyncio.to_thread(_read, context, request.name)
 
 
+@operation("logs.read_engine", Effect.READ)
 async def read_engine_log(context: Context, _: ReadEngineLog) -> LogFileContent:
     """Empty before the first model was loaded."""
     return await asyncio.to_thread(_read, context, ENGINE_LOG)
@@ -116,6 +122,7 @@ def _read(context: Context, name: str) -> LogFileContent:
     return LogFileContent(found.name, found.text, tuple(line for line in lines if line), found.truncated)
 
 
+@operation("logs.clear_files", Effect.ADMIN)
 async def clear_log_files(context: Context, _: ClearLogFiles) -> ClearedLogs:
     """Empties the files in use, deletes the rotated ones. Raises PermissionDenied when one resists; the others are."""
     return ClearedLogs(await asyncio.to_thread(context.log_files.clear_files))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from llama_async_proxy.errors import InvalidInput
 from llama_async_proxy.operations.context import Context
+from llama_async_proxy.operations.operation import Effect, operation
 from llama_async_proxy.records.machine import HistoryPoint, Sample
 
 RESOLUTIONS_S = {"1m": 60, "5m": 300, "15m": 900, "1h": 3600}
@@ -53,10 +54,12 @@ class History:
 _MOST_SAMPLES = 2000
 
 
+@operation("metrics.get", Effect.READ)
 async def get_metrics(context: Context, _: GetMetrics) -> Metrics:
     return Metrics(await context.sampler.now())
 
 
+@operation("metrics.samples", Effect.READ)
 async def get_samples(context: Context, request: GetSamples) -> Samples:
     if not 1 <= request.limit <= _MOST_SAMPLES:
         raise InvalidInput("limit", f"must be between 1 and {_MOST_SAMPLES}")
@@ -65,6 +68,7 @@ async def get_samples(context: Context, request: GetSamples) -> Samples:
     )
 
 
+@operation("metrics.history", Effect.READ)
 async def get_history(context: Context, request: GetHistory) -> History:
     if not 1 <= request.hours <= 168:
         raise InvalidInput("hours", f"must be between 1 and 168, not {request.hours:g}")

@@ -23,6 +23,7 @@ from llama_async_proxy.inference.requests.variants import RESERVED_PARAMETERS
 from llama_async_proxy.operations import network_changes
 from llama_async_proxy.operations.commands import check_change, check_options, command_file
 from llama_async_proxy.operations.context import Context
+from llama_async_proxy.operations.operation import Effect, operation
 from llama_async_proxy.operations.scan import read_model_file, scan_directories
 from llama_async_proxy.records.models import BrokenFile, Model, ModelDraft, ModelFile, ModelOrigin, Variant
 from llama_async_proxy.records.options import OptionValue, no_options
@@ -182,14 +183,17 @@ def _with_gpu_bytes(context: Context, runtime: ModelRuntime) -> ModelRuntime:
     return runtime if used is None else replace(runtime, gpu_bytes=used)
 
 
+@operation("models.list", Effect.READ)
 async def list_models(context: Context, _: ListModels) -> ModelList:
     return ModelList(tuple(view(context, model) for model in context.store.models.all()))
 
 
+@operation("models.get", Effect.READ)
 async def get_model(context: Context, request: GetModel) -> ModelView:
     return view(context, find(context, request.id))
 
 
+@operation("models.create", Effect.MANAGE)
 async def create_models(context: Context, request: CreateModels) -> ModelList:
     if not request.models:
         raise InvalidInput("models", "must not be empty")
@@ -243,6 +247,7 @@ def _file(new: NewModel, field_name: str) -> ModelFile:
         raise InvalidInput(where, f"cannot read {path}: {exc}") from exc
 
 
+@operation("models.update", Effect.MANAGE)
 async def update_model(context: Context, request: UpdateModel) -> ModelView:
     model = find(context, request.id)
     changes = {
@@ -271,6 +276,7 @@ def _check_variants(variants: Sequence[Variant]) -> None:
                 raise InvalidInput(field_name, f"must be JSON: {exc}") from exc
 
 
+@operation("models.delete", Effect.MANAGE)
 async def delete_model(context: Context, request: DeleteModel) -> DeletedModel:
     """Forgets the row, never the file. Raises Conflict while the model is in use."""
     model = find(context, request.id)
@@ -281,6 +287,7 @@ async def delete_model(context: Context, request: DeleteModel) -> DeletedModel:
     return DeletedModel(model.id, model.slug, model.name)
 
 
+@operation("models.load", Effect.MANAGE)
 async def load_model(context: Context, request: LoadModel) -> ModelView:
     """Answers when the model is ready. Idempotent; callers of one model share one load."""
     model = find(context, request.id)
@@ -290,6 +297,7 @@ async def load_model(context: Context, request: LoadModel) -> ModelView:
     return ModelView(context.store.models.get(model.id), _with_gpu_bytes(context, runtime))
 
 
+@operation("models.unload", Effect.MANAGE)
 async def unload_model(context: Context, request: UnloadModel) -> ModelView:
     """Raises Conflict when there is nothing to unload."""
     model = find(context, request.id)
@@ -298,6 +306,7 @@ async def unload_model(context: Context, request: UnloadModel) -> ModelView:
     return ModelView(model, await context.scheduler.unload(model))
 
 
+@operation("models.scan", Effect.MANAGE)
 async def scan_models(context: Context, _: ScanModels) -> ScanReport:
     """Registers new files of the models directory and refreshes changed ones."""
     root = context.configuration.settings.models_dir
@@ -322,6 +331,7 @@ async def scan_models(context: Context, _: ScanModels) -> ScanReport:
     return ScanReport(len(new), len(changed), total, result.broken)
 
 
+@operation("models.discover", Effect.MANAGE)
 async def discover_models(context: Context, request: DiscoverModels) -> Discovery:
     paths = request.paths or (str(context.configuration.settings.models_dir),)
     roots = tuple(Path(path) for path in paths)
@@ -338,6 +348,7 @@ async def discover_models(context: Context, request: DiscoverModels) -> Discover
     return Discovery(result.found, paths, result.broken)
 
 
+@operation("models.cleanup", Effect.MANAGE)
 async def clean_up_models(context: Context, _: CleanUpModels) -> CleanUpReport:
     """Forgets models whose file is gone, but for those in use."""
     models = context.store.models.all()

@@ -13,6 +13,7 @@ from llama_async_proxy.gguf.shape import model_shape
 from llama_async_proxy.inference.scheduling.memory import taken
 from llama_async_proxy.operations.context import Context
 from llama_async_proxy.operations.models import view
+from llama_async_proxy.operations.operation import Effect, operation
 from llama_async_proxy.operations.scan import scan_directories
 from llama_async_proxy.records.models import BrokenFile, Model, ModelFile
 from llama_async_proxy.records.runtime import NO_MEMORY
@@ -48,6 +49,7 @@ class ModelsDirectory:
     failed: tuple[BrokenFile, ...]
 
 
+@operation("presets.models_directory", Effect.READ)
 async def list_models_directory(context: Context, _: ListModelsDirectory) -> ModelsDirectory:
     """Registers nothing. A directory that does not exist holds nothing."""
     settings = context.configuration.settings

@@ -12,6 +12,7 @@ from llama_async_proxy.operations.context import Context
 from llama_async_proxy.operations.engine import EngineView, view
 from llama_async_proxy.operations.launch import EffectiveOption, parse_engine_options
 from llama_async_proxy.operations.models import ModelRef, find
+from llama_async_proxy.operations.operation import Effect, operation
 from llama_async_proxy.presets.catalogue import BadValue, Catalogue, OptionGroup, as_text, typed
 from llama_async_proxy.presets.validation import checked_name
 from llama_async_proxy.records.models import Model
@@ -82,18 +83,21 @@ class LeavePreset:
     pass
 
 
+@operation("options.list", Effect.READ)
 async def list_options(context: Context, _: ListOptions) -> OptionList:
     """Raises EngineMissing, EngineStopped."""
     found = await context.catalogue.get()
     return OptionList(Catalogue(found.options).groups(), found.binary, found.version)
 
 
+@operation("options.model", Effect.READ)
 async def get_model_options(context: Context, request: GetModelOptions) -> ModelOptions:
     model = find(context, request.id)
     preset = context.planner.preset
     return ModelOptions(model, preset.section_of(model) if preset else None, context.planner.effective(model))
 
 
+@operation("options.engine", Effect.READ)
 async def get_engine_options(context: Context, _: GetEngineOptions) -> EngineOptionsView:
     settings = context.configuration.settings
     return EngineOptionsView(
@@ -101,6 +105,7 @@ async def get_engine_options(context: Context, _: GetEngineOptions) -> EngineOpt
     )
 
 
+@operation("options.configure", Effect.ADMIN)
 async def configure_engine(context: Context, request: ConfigureEngine) -> EngineOptionsView:
     """Remembered. Raises InvalidInput naming an option or value that the engine does not have, PermissionDenied for an
     option that may not come over the network; nothing changes then.
@@ -140,6 +145,7 @@ def _checked(key: str, value: OptionValue | None, catalogue: Catalogue) -> tuple
         raise InvalidInput(key, str(exc)) from exc
 
 
+@operation("presets.start", Effect.MANAGE)
 async def start_with_preset(context: Context, request: StartWithPreset) -> EngineView:
     """Run with a preset from now on, over restarts too; a stopped engine is started.
 
@@ -154,6 +160,7 @@ async def start_with_preset(context: Context, request: StartWithPreset) -> Engin
     return view(context)
 
 
+@operation("presets.leave", Effect.MANAGE)
 async def leave_preset(context: Context, _: LeavePreset) -> EngineView:
     """Run without a preset. Nothing happens when there is none."""
     await context.active_preset.leave()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from llama_async_proxy.errors import InvalidInput
 from llama_async_proxy.operations.context import Context
+from llama_async_proxy.operations.operation import Effect, operation
 from llama_async_proxy.settings import Settings
 
 _SETTINGS = {
@@ -36,10 +37,12 @@ class Preferences:
     values: Mapping[str, object]
 
 
+@operation("preferences.get", Effect.READ)
 async def get_preferences(context: Context, _: GetPreferences) -> Preferences:
     return Preferences({**await context.store.preferences.get_all(), **_own(context.configuration.settings)})
 
 
+@operation("preferences.update", Effect.ADMIN)
 async def update_preferences(context: Context, request: UpdatePreferences) -> Preferences:
     """Raises InvalidInput naming a setting whose value is wrong; nothing changes then."""
     settings = {key: value for key, value in request.changes.items() if key in _SETTINGS}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from llama_async_proxy.errors import Conflict, InvalidInput, NotFound, PresetNotFound
 from llama_async_proxy.operations.context import Context
+from llama_async_proxy.operations.operation import Effect, operation
 from llama_async_proxy.operations.presets import PresetView, parsed, view, write
 from llama_async_proxy.presets.editing import Changes, merged, typed_config
 from llama_async_proxy.presets.inheritance import GROUP_KEY, Inheritance, Level, inheritance, is_model, model_sections
@@ -90,6 +91,7 @@ class ShowInheritance:
     model_name: str
 
 
+@operation("presets.models", Effect.READ)
 async def get_preset_models(context: Context, request: GetPresetModels) -> PresetModels:
     """Raises PresetNotFound, PresetInvalid."""
     found, document = await _read(context, request.name)
@@ -111,6 +113,7 @@ async def get_preset_models(context: Context, request: GetPresetModels) -> Prese
     return PresetModels(found.summary.name, tuple(models))
 
 
+@operation("presets.add_model", Effect.MANAGE)
 async def add_preset_model(context: Context, request: AddPresetModel) -> PresetView:
     """Raises Conflict when there is such a section, PresetInvalid."""
 
@@ -124,6 +127,7 @@ async def add_preset_model(context: Context, request: AddPresetModel) -> PresetV
     return await _change(context, request.name, added)
 
 
+@operation("presets.update_model", Effect.MANAGE)
 async def update_preset_model(context: Context, request: UpdatePresetModel) -> PresetView:
     """Raises NotFound when there is no such section, PresetInvalid."""
 
@@ -135,6 +139,7 @@ async def update_preset_model(context: Context, request: UpdatePresetModel) -> P
     return await _change(context, request.name, updated)
 
 
+@operation("presets.remove_model", Effect.MANAGE)
 async def remove_preset_model(context: Context, request: RemovePresetModel) -> PresetView:
     def removed(document: Document) -> Document:
         _require_section(document, request.name, request.model_name)
@@ -144,17 +149,20 @@ async def remove_preset_model(context: Context, request: RemovePresetModel) -> P
     return await _change(context, request.name, removed)
 
 
+@operation("presets.defaults", Effect.READ)
 async def get_preset_defaults(context: Context, request: GetPresetDefaults) -> PresetDefaults:
     found, document = await _read(context, request.name)
     catalogue = await context.active_preset.catalogue()
     return PresetDefaults(found.summary.name, typed_config(document, catalogue).get(GLOBAL, {}))
 
 
+@operation("presets.update_defaults", Effect.MANAGE)
 async def update_preset_defaults(context: Context, request: UpdatePresetDefaults) -> PresetView:
     catalogue = await context.active_preset.catalogue()
     return await _change(context, request.name, lambda document: merged(document, GLOBAL, request.config, catalogue))
 
 
+@operation("presets.inheritance", Effect.READ)
 async def show_inheritance(context: Context, request: ShowInheritance) -> Inheritance:
     """Raises NotFound when the preset has no such section."""
     found, document = await _read(context, request.name)

@@ -9,6 +9,7 @@ from itertools import islice
 
 from llama_async_proxy.errors import Conflict, InvalidInput, NotFound, PresetInvalid, ServiceError
 from llama_async_proxy.operations.context import Context
+from llama_async_proxy.operations.operation import Effect, operation
 from llama_async_proxy.presets.catalogue import Catalogue
 from llama_async_proxy.presets.difference import ValueChange, text_difference, value_changes
 from llama_async_proxy.presets.editing import Config, typed_config, with_config
@@ -201,6 +202,7 @@ class TemplateList:
 # --- reading --------------------------------------------------------------------------------------
 
 
+@operation("presets.list", Effect.READ)
 async def list_presets(context: Context, _: ListPresets) -> PresetList:
     def read() -> list[tuple[PresetFile, str | ServiceError]]:
         return [(file, _text_or_error(context, file.name)) for file in context.store.presets.all()]
@@ -211,11 +213,13 @@ async def list_presets(context: Context, _: ListPresets) -> PresetList:
     return PresetList(summaries, active.name, active.problem)
 
 
+@operation("presets.read", Effect.READ)
 async def read_preset(context: Context, request: ReadPreset) -> PresetView:
     """Of a file that is no preset, too: its `summary.problem` and `verdict` say why."""
     return await view(context, checked_name(request.name))
 
 
+@operation("presets.export", Effect.READ)
 async def export_preset(context: Context, request: ExportPreset) -> ExportedPreset:
     name = checked_name(request.name)
     text = await asyncio.to_thread(context.store.presets.read, name)
@@ -229,6 +233,7 @@ async def export_preset(context: Context, request: ExportPreset) -> ExportedPres
     return ExportedPreset(f"{name}.ini", text)
 
 
+@operation("presets.validate", Effect.READ)
 async def validate_preset(context: Context, request: ValidatePreset) -> Validation:
     """Nothing is stored. A line that may not come over the network is an error, though a file may hold it.
 
@@ -258,6 +263,7 @@ def _with_owner_problems(context: Context, document: Document, verdict: Verdict,
     return Verdict((*verdict.errors, *found), verdict.warnings)
 
 
+@operation("presets.versions", Effect.READ)
 async def list_preset_versions(context: Context, request: ListPresetVersions) -> PresetVersions:
     """Raises PresetNotFound when there neither is nor was one."""
     name = checked_name(request.name)
@@ -267,6 +273,7 @@ async def list_preset_versions(context: Context, request: ListPresetVersions) ->
     return PresetVersions(name, versions)
 
 
+@operation("presets.diff", Effect.READ)
 async def diff_presets(context: Context, request: DiffPresets) -> PresetDiff:
     name, files = checked_name(request.name), context.store.presets
     if (request.other is None) is (request.version is None):
@@ -282,6 +289,7 @@ async def diff_presets(context: Context, request: DiffPresets) -> PresetDiff:
     return PresetDiff(changes, await asyncio.to_thread(text_difference, before, after, (f"{name}.ini", label)))
 
 
+@operation("presets.templates", Effect.READ)
 async def list_templates(_context: Context, _: ListTemplates) -> TemplateList:
     return TemplateList(tuple(_template(name, text) for name, text in TEMPLATES.items()))
 
@@ -294,6 +302,7 @@ def _template(name: str, text: str) -> Template:
 # --- changing -------------------------------------------------------------------------------------
 
 
+@operation("presets.save", Effect.MANAGE)
 async def save_preset(context: Context, request: SavePreset) -> PresetView:
     """Raises PresetInvalid with everything the engine would refuse, PermissionDenied with every line that may not come
     over the network; then nothing has changed.
@@ -312,6 +321,7 @@ async def save_preset(context: Context, request: SavePreset) -> PresetView:
     return await write(context, name, new_text)
 
 
+@operation("presets.create", Effect.MANAGE)
 async def create_preset(context: Context, request: CreatePreset) -> PresetView:
     """Raises Conflict when there is one of that name, NotFound for an unknown template."""
     name = checked_name(request.name)
@@ -333,6 +343,7 @@ async def create_preset(context: Context, request: CreatePreset) -> PresetView:
     return await _create(context, name, document.render())
 
 
+@operation("presets.import", Effect.MANAGE)
 async def import_preset(context: Context, request: ImportPreset) -> PresetView:
     """Raises PresetInvalid, and Conflict when there is one of that name that is not to be replaced."""
     name = checked_name(request.name)
@@ -342,11 +353,13 @@ async def import_preset(context: Context, request: ImportPreset) -> PresetView:
     return await _create(context, name, text)
 
 
+@operation("presets.clone", Effect.MANAGE)
 async def clone_preset(context: Context, request: ClonePreset) -> PresetView:
     text = await asyncio.to_thread(context.store.presets.read, checked_name(request.name))
     return await _create(context, checked_name(request.new_name, "newName"), text)
 
 
+@operation("presets.delete", Effect.MANAGE)
 async def delete_preset(context: Context, request: DeletePreset) -> DeletedPreset:
     """Its versions stay, so that it can be restored. Raises Conflict when the engine runs with it."""
     name = checked_name(request.name)
@@ -356,6 +369,7 @@ async def delete_preset(context: Context, request: DeletePreset) -> DeletedPrese
     return DeletedPreset(name)
 
 
+@operation("presets.rename", Effect.MANAGE)
 async def rename_preset(context: Context, request: RenamePreset) -> PresetView:
     name, new_name = checked_name(request.name), checked_name(request.new_name, "newName")
     await asyncio.to_thread(context.store.presets.rename, name, new_name)
@@ -363,6 +377,7 @@ async def rename_preset(context: Context, request: RenamePreset) -> PresetView:
     return await view(context, new_name)
 
 
+@operation("presets.restore", Effect.MANAGE)
 async def restore_preset(context: Context, request: RestorePreset) -> PresetView:
     """What is there now becomes a version itself."""
     name = checked_name(request.name)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from llama_async_proxy.errors import InvalidInput
 from llama_async_proxy.operations.context import Context
+from llama_async_proxy.operations.operation import Effect, operation
 from llama_async_proxy.records.requests import LiveRequest, RequestRecord
 
 MOST_RECENT = 1000
@@ -37,6 +38,7 @@ class CancelledRequests:
     """As they were at that moment; several when clients gave them the same id."""
 
 
+@operation("requests.list", Effect.READ)
 async def list_requests(context: Context, request: ListRequests) -> RequestList:
     """Raises InvalidInput for a limit out of range, StoreUnavailable when those that have ended cannot be read."""
     if not 0 <= request.limit <= MOST_RECENT:
@@ -52,6 +54,7 @@ async def _recent(context: Context, request: ListRequests) -> tuple[RequestRecor
     return await context.store.requests.recent(limit=request.limit, model=request.model)
 
 
+@operation("requests.cancel", Effect.MANAGE)
 async def cancel_request(context: Context, request: CancelRequest) -> CancelledRequests:
     """Raises NotFound when no such request is running."""
     return CancelledRequests(context.live.cancel(request.id))

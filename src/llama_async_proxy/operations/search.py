@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from llama_async_proxy.errors import InvalidInput
 from llama_async_proxy.operations.context import Context
+from llama_async_proxy.operations.operation import Effect, operation
 from llama_async_proxy.store.search import Hit, Query
 
 MOST_HITS = 1000
@@ -27,6 +28,7 @@ class SearchResults:
     hits: tuple[Hit, ...]
 
 
+@operation("chats.search", Effect.CHAT)
 async def search(context: Context, request: Search) -> SearchResults:
     """Cancelling it, and a newer search of the same client, break it off. Raises Conflict, InvalidInput."""
     if not request.text.strip():

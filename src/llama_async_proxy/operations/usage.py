@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from llama_async_proxy.errors import InvalidInput
 from llama_async_proxy.operations.context import Context
+from llama_async_proxy.operations.operation import Effect, operation
 from llama_async_proxy.store.requests import DayTotals
 
 _DAY_MS = 86_400_000
@@ -25,6 +26,7 @@ class Usage:
     """By day, newest first, and by model, the busiest first."""
 
 
+@operation("usage.get", Effect.READ)
 async def get_usage(context: Context, request: GetUsage) -> Usage:
     if not 1 <= request.days <= MOST_DAYS:
         raise InvalidInput("days", f"must be between 1 and {MOST_DAYS}, not {request.days}")

@@ -14,6 +14,7 @@ from api.harness import Client, ServiceHarness, client, house
 from llama_async_proxy.api.ui import schema
 from llama_async_proxy.events import RequestsFinished
 from llama_async_proxy.inference.request_log import RequestLogEntry
+from llama_async_proxy.operations.operation import Effect
 from llama_async_proxy.operations.table import OPERATIONS
 from llama_async_proxy.records.requests import RequestRecord
 
@@ -185,7 +186,7 @@ async def test_every_operation_that_only_reads_can_be_called(page: Client) -> No
         "presets.validate": {"content": "[*]\n"},
     }
     for name, operation in OPERATIONS.items():
-        if operation.effect == "read" and (name in inputs or not _required(operation.input)):
+        if name in inputs or (operation.effect is Effect.READ and not _required(operation.input)):
             result = await page.ask("call", {"operation": name, "input": inputs.get(name, {})})
             assert result["ok"], (name, result)
             assert isinstance(result["data"], dict)

@@ -23,9 +23,16 @@ from llama_async_proxy.api.ui.static import is_navigation
 from llama_async_proxy.errors import InvalidInput, ServiceError
 from llama_async_proxy.events import ModelCreated, ModelDeleted, ModelRuntimeChanged, ModelUpdated, ScanFinished
 from llama_async_proxy.inference.requests.routes import may_be_a_foreign_page, model_in_query
-from llama_async_proxy.operations import table
 from llama_async_proxy.operations.context import Context
-from llama_async_proxy.operations.models import LoadModel, ScanModels, UnloadModel, find
+from llama_async_proxy.operations.models import (
+    LoadModel,
+    ScanModels,
+    UnloadModel,
+    find,
+    load_model,
+    scan_models,
+    unload_model,
+)
 from llama_async_proxy.records.models import Model
 
 logger = logging.getLogger(__name__)
@@ -99,7 +106,7 @@ class LlamaRouterApp:
         context = self._context()
         asks_for_scan = request.query_params.get("reload") not in (None, "0", "false")
         if asks_for_scan and not may_be_a_foreign_page(request.headers.raw):
-            await table.MODELS_SCAN.run(context, ScanModels())
+            await scan_models(context, ScanModels())
         entries = [router_entry(context, model) for model in context.store.models.all()]
         return JSONResponse({"object": "list", "data": entries}, headers=_VARY)
 
@@ -122,13 +129,13 @@ class LlamaRouterApp:
         context = self._context()
         if context.scheduler.runtime(model.id).status.in_use:
             raise InvalidInput("", "model is already running")
-        await self._begin(model, table.MODELS_LOAD.run(context, LoadModel(model.id)))
+        await self._begin(model, load_model(context, LoadModel(model.id)))
 
     async def _unload(self, model: Model) -> None:
         context = self._context()
         if not context.scheduler.runtime(model.id).status.in_use:
             raise InvalidInput("", "model is not running")
-        await self._begin(model, table.MODELS_UNLOAD.run(context, UnloadModel(model.id)))
+        await self._begin(model, unload_model(context, UnloadModel(model.id)))
 
     async def _begin(self, model: Model, job: Awaitable[object]) -> None:
         """Who asks for the list next must see that it has begun."""

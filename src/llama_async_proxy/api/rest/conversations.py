@@ -22,7 +22,10 @@ from llama_async_proxy.api.rest import usage_schema as usage_wire
 from llama_async_proxy.api.rest.route_policy import BODY, Live, ResourceRoute, RoutePolicy, retry_after
 from llama_async_proxy.chats.answer import Answer, Growth, Position, event_id, missing, parse_event_id
 from llama_async_proxy.errors import InvalidInput, ServiceError
-from llama_async_proxy.operations import table
+from llama_async_proxy.operations import archive as archive_operations
+from llama_async_proxy.operations import chats as chat_operations
+from llama_async_proxy.operations import search as search_operations
+from llama_async_proxy.operations import usage as usage_operations
 from llama_async_proxy.operations.archive import ExportConversations, FileFormat, ImportConversations
 from llama_async_proxy.operations.chats import (
     ChooseBranch,
@@ -108,14 +111,14 @@ async def list_conversations(
     archived: Annotated[bool, Query(description="Those put away instead of the others.")] = False,
 ) -> wire.ConversationsAnswer:
     """Conversations, last updated first."""
-    listed = await table.CHATS_LIST.run(context, ListConversations(limit, offset, archived))
+    listed = await chat_operations.list_conversations(context, ListConversations(limit, offset, archived))
     return wire.conversations_answer(listed)
 
 
 async def create_conversation(context: Live, body: wire.NewConversationBody) -> wire.ConversationCreated:
     """Begin a conversation."""
     request = CreateConversation(body.model, body.title, body.system_prompt, body.options.record)
-    created = await table.CHATS_CREATE.run(context, request)
+    created = await chat_operations.create_conversation(context, request)
     return wire.ConversationCreated(conversation_id=created.conversation.id)
 
 
@@ -126,7 +129,7 @@ async def get_conversation(
 ) -> wire.ConversationAnswer:
     """A conversation with its messages, oldest first."""
     return wire.conversation_answer(
-        await table.CHATS_GET.run(context, GetConversation(conversation_id, every_branch=branches))
+        await chat_operations.get_conversation(context, GetConversation(conversation_id, every_branch=branches))
     )
 
 
@@ -145,19 +148,21 @@ async def update_conversation(
         is_pinned=body.pinned if "pinned" in given else None,
         is_archived=body.archived if "archived" in given else None,
     )
-    changed = await table.CHATS_UPDATE.run(context, request)
+    changed = await chat_operations.update_conversation(context, request)
     return wire.ConversationUpdated(title=changed.conversation.title)
 
 
 async def delete_conversation(context: Live, conversation_id: Id) -> wire.Done:
     """Delete a conversation and all its messages; an answer that is being generated ends."""
-    await table.CHATS_DELETE.run(context, DeleteConversation(conversation_id))
+    await chat_operations.delete_conversation(context, DeleteConversation(conversation_id))
     return wire.Done()
 
 
 async def choose_branch(context: Live, conversation_id: Id, message_id: Id) -> wire.ConversationAnswer:
     """Make the branch through a message the one that is read and continued."""
-    return wire.conversation_answer(await table.CHATS_CHOOSE.run(context, ChooseBranch(conversation_id, message_id)))
+    return wire.conversation_answer(
+        await chat_operations.choose_branch(context, ChooseBranch(conversation_id, message_id))
+    )
 
 
 async def export_conversation(
@@ -177,7 +182,7 @@ async def export_conversations(context: Live) -> Response:
 
 
 async def _file(context: Context, ids: tuple[int, ...], file_format: FileFormat) -> Response:
-    export = await table.CHATS_EXPORT.run(context, ExportConversations(ids, file_format))
+    export = await archive_operations.export_conversations(context, ExportConversations(ids, file_format))
     name = f"conversation-{ids[0]}" if ids else "conversations"
     extension, media_type = _FILE_TYPES[file_format]
     headers = {"content-disposition": f'attachment; filename="{name}.{extension}"'}
@@ -186,12 +191,12 @@ async def _file(context: Context, ids: tuple[int, ...], file_format: FileFormat)
 
 async def import_conversations(context: Live, body: wire.ImportBody) -> wire.ImportedAnswer:
     """Add the conversations of a file of this service, of llama.cpp's web UI or of Open WebUI: all or none."""
-    return wire.imported_answer(await table.CHATS_IMPORT.run(context, ImportConversations(body)))
+    return wire.imported_answer(await archive_operations.import_conversations(context, ImportConversations(body)))
 
 
 async def get_attachment(context: Live, attachment_id: Id) -> Response:
     """An image of a message."""
-    image = await table.CHATS_IMAGE.run(context, GetImage(attachment_id))
+    image = await chat_operations.get_image(context, GetImage(attachment_id))
     headers = {"cache-control": "private, max-age=31536000, immutable", "x-content-type-options": "nosniff"}
     return Response(image.data, media_type=image.media_type, headers=headers)
 
@@ -228,7 +233,7 @@ async def regenerate_answer(
 
 async def stop_answer(context: Live, conversation_id: Id) -> wire.Stopped:
     """End the answer that is being generated; what there is of it is kept."""
-    return wire.stopped_answer(await table.CHATS_STOP.run(context, StopAnswer(conversation_id)))
+    return wire.stopped_answer(await chat_operations.stop_answer(context, StopAnswer(conversation_id)))
 
 
 async def resume_stream(
@@ -237,7 +242,7 @@ async def resume_stream(
     last_event_id: Annotated[str | None, Header(description="Of the last event that was received.")] = None,
 ) -> Response:
     """The answer that is being generated, or the rest of the one that was being read; 204 when there is no more."""
-    view = await table.CHATS_GET.run(context, GetConversation(conversation_id, every_branch=True))
+    view = await chat_operations.get_conversation(context, GetConversation(conversation_id, every_branch=True))
     running = context.answers.running(conversation_id)
     if last_event_id is None:
         return Response(status_code=204) if running is None else _stream(running, Position())
@@ -309,14 +314,16 @@ def _event(data: BaseModel, number: str = "") -> bytes:
 
 async def get_conversation_stats(context: Live, conversation_id: Id) -> usage_wire.ConversationStats:
     """Messages, lengths, tokens and response times of one conversation."""
-    return usage_wire.conversation_stats(await table.CHATS_GET.run(context, GetConversation(conversation_id)))
+    return usage_wire.conversation_stats(
+        await chat_operations.get_conversation(context, GetConversation(conversation_id))
+    )
 
 
 async def get_usage(
     context: Live, days: Annotated[int, Query(description="Up to today, in UTC; 1 to 366.")] = 30
 ) -> usage_wire.UsageAnswer:
     """Requests, tokens and speed by model and by day, of all inference and not only of chats."""
-    return usage_wire.usage_answer(await table.USAGE_GET.run(context, GetUsage(days)))
+    return usage_wire.usage_answer(await usage_operations.get_usage(context, GetUsage(days)))
 
 
 async def search(
@@ -330,7 +337,7 @@ async def search(
 ) -> search_wire.SearchAnswer | Response:
     """Find messages, and conversations by their title."""
     asked = Search(q, limit, newest_first=sort == "newest", is_typing=typing, client=client)
-    searching = asyncio.ensure_future(table.CHATS_SEARCH.run(context, asked))
+    searching = asyncio.ensure_future(search_operations.search(context, asked))
     leaving = asyncio.create_task(_left(request))
     try:
         await asyncio.wait({searching, leaving}, return_when=asyncio.FIRST_COMPLETED)

@@ -9,28 +9,28 @@ from llama_async_proxy.api.rest.models import scan_models
 from llama_async_proxy.api.rest.models_schema import Scanned
 from llama_async_proxy.api.rest.route_policy import Live, Route, routes_of
 from llama_async_proxy.api.rest.schema import Answer
-from llama_async_proxy.operations import table
+from llama_async_proxy.operations import engine as engine_operations
 from llama_async_proxy.operations.engine import EngineView, GetEngine, RestartEngine, StartEngine, StopEngine
 
 
 async def get_engine(context: Live) -> Answer[EngineData]:
     """What runs the models, and where inference is answered."""
-    return _engine(await table.ENGINE_GET.run(context, GetEngine()))
+    return _engine(await engine_operations.get_engine(context, GetEngine()))
 
 
 async def start_engine(context: Live) -> Answer[EngineData]:
     """Be ready to load models; nothing happens when it is."""
-    return _engine(await table.ENGINE_START.run(context, StartEngine()), "Engine started")
+    return _engine(await engine_operations.start_engine(context, StartEngine()), "Engine started")
 
 
 async def stop_engine(context: Live) -> Answer[EngineData]:
     """Unload all models and refuse to load any until the next start."""
-    return _engine(await table.ENGINE_STOP.run(context, StopEngine()), "Engine stopped")
+    return _engine(await engine_operations.stop_engine(context, StopEngine()), "Engine stopped")
 
 
 async def restart_engine(context: Live) -> Answer[EngineData]:
     """Stop, wait two seconds, start."""
-    return _engine(await table.ENGINE_RESTART.run(context, RestartEngine()), "Engine restarted")
+    return _engine(await engine_operations.restart_engine(context, RestartEngine()), "Engine restarted")
 
 
 def _engine(view: EngineView, message: str | None = None) -> Answer[EngineData]:

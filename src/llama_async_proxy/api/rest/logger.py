@@ -9,8 +9,7 @@ from pydantic import Field
 
 from llama_async_proxy.api.rest.route_policy import BODY, Live, Route, routes_of
 from llama_async_proxy.api.rest.schema import Answer, CamelWire
-from llama_async_proxy.operations import table
-from llama_async_proxy.operations.config import GetConfig, UpdateConfig
+from llama_async_proxy.operations.config import GetConfig, UpdateConfig, get_config, update_config
 from llama_async_proxy.settings import Settings
 
 
@@ -33,14 +32,14 @@ class LoggerBody(CamelWire):
 
 async def get_logger(context: Live) -> Answer[LoggerData]:
     """What is logged, and where to."""
-    view = await table.CONFIG_GET.run(context, GetConfig())
+    view = await get_config(context, GetConfig())
     return Answer(data=_logger_data(view.settings))
 
 
 async def update_logger(context: Live, body: LoggerBody) -> Answer[LoggerData]:
     """Change what is logged and where to, at once and for later starts."""
     changes = body.model_dump(exclude_unset=True, by_alias=True)
-    updated = await table.CONFIG_UPDATE.run(context, UpdateConfig({"logging": changes}))
+    updated = await update_config(context, UpdateConfig({"logging": changes}))
     return Answer(data=_logger_data(updated.settings), message="Logger updated successfully")
 
 

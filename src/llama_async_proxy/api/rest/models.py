@@ -9,7 +9,9 @@ from fastapi import APIRouter, Query
 from llama_async_proxy.api.rest import models_schema as wire
 from llama_async_proxy.api.rest.route_policy import BODY, Live, Route, routes_of
 from llama_async_proxy.api.rest.schema import Answer
-from llama_async_proxy.operations import table
+from llama_async_proxy.operations import engine as engine_operations
+from llama_async_proxy.operations import estimate as estimate_operations
+from llama_async_proxy.operations import models as model_operations
 from llama_async_proxy.operations.engine import GetEngine
 from llama_async_proxy.operations.estimate import EstimateMemory
 from llama_async_proxy.operations.models import (
@@ -31,14 +33,14 @@ from llama_async_proxy.records.models import Variant
 
 async def list_models(context: Live) -> wire.ModelsAnswer:
     """Registered models and how they are doing."""
-    listed = await table.MODELS_LIST.run(context, ListModels())
-    return wire.models_answer(listed, await table.ENGINE_GET.run(context, GetEngine()))
+    listed = await model_operations.list_models(context, ListModels())
+    return wire.models_answer(listed, await engine_operations.get_engine(context, GetEngine()))
 
 
 async def create_models(context: Live, body: wire.NewModelsBody) -> Answer[wire.Registered]:
     """Register model files: all of them or none."""
     models = tuple(NewModel(**model.model_dump()) for model in body.models)
-    created = await table.MODELS_CREATE.run(context, CreateModels(models))
+    created = await model_operations.create_models(context, CreateModels(models))
     return Answer(data=wire.registered(created), message="Models registered successfully")
 
 
@@ -48,12 +50,12 @@ async def discover_models(context: Live, body: wire.DiscoverBody | None = None) 
     request = DiscoverModels(
         tuple(asked.paths), asked.recursive, tuple(asked.include_patterns), tuple(asked.exclude_patterns)
     )
-    return Answer(data=wire.discovered(await table.MODELS_DISCOVER.run(context, request)))
+    return Answer(data=wire.discovered(await model_operations.discover_models(context, request)))
 
 
 async def get_model(context: Live, model_id: str) -> Answer[wire.RegisteredModel]:
     """One model, by its id or any other name of it."""
-    return _model(await table.MODELS_GET.run(context, GetModel(model_id)))
+    return _model(await model_operations.get_model(context, GetModel(model_id)))
 
 
 async def update_model(context: Live, model_id: str, body: wire.ModelChangesBody) -> Answer[wire.RegisteredModel]:
@@ -62,19 +64,19 @@ async def update_model(context: Live, model_id: str, body: wire.ModelChangesBody
     aliases = None if body.aliases is None else tuple(body.aliases)
     variants = None if body.variants is None else tuple(Variant(**variant.model_dump()) for variant in body.variants)
     request = UpdateModel(model_id, **changes, aliases=aliases, variants=variants)
-    return _model(await table.MODELS_UPDATE.run(context, request), "Model updated successfully")
+    return _model(await model_operations.update_model(context, request), "Model updated successfully")
 
 
 async def delete_model(context: Live, model_id: str) -> Answer[wire.Removed]:
     """Forget a model. Its file stays."""
-    deleted = await table.MODELS_DELETE.run(context, DeleteModel(model_id))
+    deleted = await model_operations.delete_model(context, DeleteModel(model_id))
     return Answer(data=wire.removed(deleted), message="Model removed successfully")
 
 
 async def load_model(context: Live, model_id: str, body: wire.LoadBody | None = None) -> Answer[wire.RegisteredModel]:
     """Run a model; answers when it is ready."""
     request = LoadModel(model_id, body.options, body.force) if body else LoadModel(model_id)
-    return _model(await table.MODELS_LOAD.run(context, request), "Model loaded successfully")
+    return _model(await model_operations.load_model(context, request), "Model loaded successfully")
 
 
 async def get_model_memory(
@@ -94,13 +96,13 @@ async def get_model_memory(
         "cache-type-v": cache_type,
     }
     options = {name: value for name, value in asked.items() if value is not None}
-    report = await table.MODELS_ESTIMATE.run(context, EstimateMemory(model_id, options))
+    report = await estimate_operations.estimate_memory(context, EstimateMemory(model_id, options))
     return Answer(data=wire.model_memory(report))
 
 
 async def unload_model(context: Live, model_id: str) -> Answer[wire.RegisteredModel]:
     """Stop a model once its requests have ended."""
-    return _model(await table.MODELS_UNLOAD.run(context, UnloadModel(model_id)), "Model unloaded successfully")
+    return _model(await model_operations.unload_model(context, UnloadModel(model_id)), "Model unloaded successfully")
 
 
 def _model(view: ModelView, message: str | None = None) -> Answer[wire.RegisteredModel]:
@@ -109,13 +111,13 @@ def _model(view: ModelView, message: str | None = None) -> Answer[wire.Registere
 
 async def scan_models(context: Live) -> Answer[wire.Scanned]:
     """Register the new files of the models directory and refresh the changed ones."""
-    report = await table.MODELS_SCAN.run(context, ScanModels())
+    report = await model_operations.scan_models(context, ScanModels())
     return Answer(data=wire.scanned(report), message="Models directory scanned")
 
 
 async def clean_up_models(context: Live) -> Answer[wire.CleanedUp]:
     """Forget the models whose file is gone."""
-    report = await table.MODELS_CLEANUP.run(context, CleanUpModels())
+    report = await model_operations.clean_up_models(context, CleanUpModels())
     return Answer(data=wire.cleaned_up(report), message="Missing models removed")
 
 

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from llama_async_proxy.api.rest.route_policy import Live, Route, routes_of
 from llama_async_proxy.api.rest.schema import Answer, CamelWire, iso_time
-from llama_async_proxy.operations import table
+from llama_async_proxy.operations import requests as request_operations
 from llama_async_proxy.operations.requests import CancelRequest, ListRequests
 from llama_async_proxy.records.requests import LiveRequest, RequestPhase, RequestRecord
 
@@ -67,13 +67,13 @@ async def list_requests(
     model: Annotated[str | None, Query(description="Only requests to the model of this id.")] = None,
 ) -> Answer[Requests]:
     """Inference requests, running and ended, newest first."""
-    listed = await table.REQUESTS_LIST.run(context, ListRequests(limit, model))
+    listed = await request_operations.list_requests(context, ListRequests(limit, model))
     return Answer(data=Requests(live=[*map(_running, listed.live)], recent=[*map(_ended, listed.recent)]))
 
 
 async def cancel_request(context: Live, request_id: str) -> Answer[Cancelled]:
     """Break off a running request. Its client gets an error, its slot is free after the token then computed."""
-    cancelled = await table.REQUESTS_CANCEL.run(context, CancelRequest(request_id))
+    cancelled = await request_operations.cancel_request(context, CancelRequest(request_id))
     return Answer(data=Cancelled(cancelled=[*map(_running, cancelled.requests)]), message="Request cancelled")
 
 

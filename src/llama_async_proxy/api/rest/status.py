@@ -10,14 +10,15 @@ from fastapi.responses import JSONResponse
 from llama_async_proxy.api.rest import status_schema as wire
 from llama_async_proxy.api.rest.route_policy import Live, Route, routes_of
 from llama_async_proxy.api.rest.schema import Answer
-from llama_async_proxy.operations import table
+from llama_async_proxy.operations import health as health_operations
+from llama_async_proxy.operations import metrics as metrics_operations
 from llama_async_proxy.operations.health import GetHealth, GetStatus
 from llama_async_proxy.operations.metrics import GetHistory, GetMetrics
 
 
 async def get_health(context: Live) -> Answer[wire.HealthData] | JSONResponse:
     """200 when all is well, 503 saying what is not."""
-    health = await table.HEALTH_GET.run(context, GetHealth())
+    health = await health_operations.get_health(context, GetHealth())
     if health.healthy:
         return Answer(data=wire.health_data(health))
     return JSONResponse(wire.unhealthy(health).model_dump(by_alias=True, exclude_none=True), 503)
@@ -25,13 +26,13 @@ async def get_health(context: Live) -> Answer[wire.HealthData] | JSONResponse:
 
 async def get_status(context: Live) -> Answer[wire.StatusData]:
     """The service itself: versions, clients, models, requests."""
-    return Answer(data=wire.status_data(await table.STATUS_GET.run(context, GetStatus())))
+    return Answer(data=wire.status_data(await health_operations.get_status(context, GetStatus())))
 
 
 async def get_metrics(context: Live) -> Answer[wire.MonitoringData]:
     """The machine now."""
-    metrics = await table.METRICS_GET.run(context, GetMetrics())
-    status = await table.STATUS_GET.run(context, GetStatus())
+    metrics = await metrics_operations.get_metrics(context, GetMetrics())
+    status = await health_operations.get_status(context, GetStatus())
     return Answer(data=wire.monitoring_data(metrics, status.models_registered))
 
 
@@ -41,7 +42,7 @@ async def get_history(
     resolution: Annotated[str, Query(description="1m, 5m, 15m or 1h.")] = "5m",
 ) -> Answer[wire.HistoryData]:
     """The machine before: means over equal pieces of time, oldest first."""
-    history = await table.METRICS_HISTORY.run(context, GetHistory(hours, resolution))
+    history = await metrics_operations.get_history(context, GetHistory(hours, resolution))
     return Answer(data=wire.history_data(history))
 
 

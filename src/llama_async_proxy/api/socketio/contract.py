@@ -13,7 +13,7 @@ import msgspec
 
 from llama_async_proxy.errors import InvalidInput, NotFound, PresetInvalid, ServiceError
 from llama_async_proxy.operations.context import Context
-from llama_async_proxy.operations.table import Operation
+from llama_async_proxy.operations.operation import Operation
 
 Payload = TypeVar("Payload")
 Input = TypeVar("Input")
@@ -56,7 +56,7 @@ class Call(Generic[Payload, Input, Output]):
         return found
 
     async def run(self, context: Context, request: Input) -> msgspec.Struct:
-        return self.render(await self.operation.run(context, request))
+        return self.render(await self.operation(context, request))
 
 
 @dataclass(frozen=True, slots=True)

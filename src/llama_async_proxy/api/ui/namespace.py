@@ -170,7 +170,7 @@ class UiNamespace:
         if operation is None:
             raise NotFound("operation", call.operation, f"There is no operation {call.operation[:100]!r}.")
         request = decode(call.input, operation.input)
-        output = await operation.run(self._context(), request)
+        output = await operation(self._context(), request)
         return msgspec.to_builtins(output, enc_hook=_plain)
 
     def _set_pace(self) -> None:

@@ -9,12 +9,19 @@ from msgspec import Struct
 from llama_async_proxy.api.socketio.ack import schema as wire
 from llama_async_proxy.api.socketio.contract import Call, ConnectionCall, Dialect, Nothing, ServerEvent, nothing
 from llama_async_proxy.api.socketio.v1 import presets_schema as presets
-from llama_async_proxy.operations import table
-from llama_async_proxy.operations.config import GetConfig
-from llama_async_proxy.operations.metrics import GetMetrics
-from llama_async_proxy.operations.models import ListModels
-from llama_async_proxy.operations.options import ListOptions
-from llama_async_proxy.operations.presets import ListPresets
+from llama_async_proxy.operations.config import GetConfig, get_config, update_config
+from llama_async_proxy.operations.logs import list_logs
+from llama_async_proxy.operations.metrics import GetMetrics, get_metrics
+from llama_async_proxy.operations.models import ListModels, get_model, list_models, load_model, unload_model
+from llama_async_proxy.operations.options import ListOptions, list_options
+from llama_async_proxy.operations.presets import (
+    ListPresets,
+    delete_preset,
+    list_presets,
+    read_preset,
+    save_preset,
+    validate_preset,
+)
 
 
 class Subscription(Struct):
@@ -26,42 +33,42 @@ class ClientNotice(Struct):
 
 
 _CALLS: tuple[Call[Any, Any, Any], ...] = (
-    Call("models:list", Nothing, nothing(ListModels), table.MODELS_LIST, wire.all_models),
+    Call("models:list", Nothing, nothing(ListModels), list_models, wire.all_models),
     Call(
-        "models:load", wire.Load, wire.load_model, table.MODELS_LOAD, wire.loaded,
+        "models:load", wire.Load, wire.load_model, load_model, wire.loaded,
         "MODEL_LOAD_FAILED", not_found="MODEL_NOT_FOUND", broadcasts=("models:status", "models:loaded"),
         about="Answers when the model is ready, or failed.",
     ),
     Call(
-        "models:unload", wire.ModelId, wire.unload_model, table.MODELS_UNLOAD, wire.unloaded,
+        "models:unload", wire.ModelId, wire.unload_model, unload_model, wire.unloaded,
         "MODEL_UNLOAD_FAILED", not_found="MODEL_NOT_FOUND", broadcasts=("models:status", "models:unloaded"),
     ),
-    Call("models:info", wire.ModelId, wire.get_model, table.MODELS_GET, wire.model_info),
-    Call("presets:list", Nothing, nothing(ListPresets), table.PRESETS_LIST, wire.preset_list),
+    Call("models:info", wire.ModelId, wire.get_model, get_model, wire.model_info),
+    Call("presets:list", Nothing, nothing(ListPresets), list_presets, wire.preset_list),
     Call(
-        "presets:read", wire.PresetName, wire.read_preset, table.PRESETS_READ, wire.preset,
+        "presets:read", wire.PresetName, wire.read_preset, read_preset, wire.preset,
         invalid="CONFIG_INVALID", not_found="PRESET_NOT_FOUND",
     ),
     Call(
-        "presets:save", wire.PresetConfig, wire.save_preset, table.PRESETS_SAVE, wire.saved,
+        "presets:save", wire.PresetConfig, wire.save_preset, save_preset, wire.saved,
         "PRESET_SAVE_FAILED", invalid="CONFIG_INVALID",
     ),
     Call(
-        "presets:delete", wire.PresetName, wire.delete_preset, table.PRESETS_DELETE, wire.deleted,
+        "presets:delete", wire.PresetName, wire.delete_preset, delete_preset, wire.deleted,
         "PRESET_SAVE_FAILED", not_found="PRESET_NOT_FOUND", invalid="CONFIG_INVALID",
     ),
-    Call("presets:get-llama-params", Nothing, nothing(ListOptions), table.OPTIONS_LIST, wire.parameters),
+    Call("presets:get-llama-params", Nothing, nothing(ListOptions), list_options, wire.parameters),
     Call(
-        "presets:validate-config", wire.PresetCandidate, wire.validate_preset, table.PRESETS_VALIDATE,
+        "presets:validate-config", wire.PresetCandidate, wire.validate_preset, validate_preset,
         presets.validated, invalid="CONFIG_INVALID",
     ),
-    Call("config:get", Nothing, nothing(GetConfig), table.CONFIG_GET, wire.config),
+    Call("config:get", Nothing, nothing(GetConfig), get_config, wire.config),
     Call(
-        "config:update", dict[str, Any], wire.update_config, table.CONFIG_UPDATE, wire.config_updated,
+        "config:update", dict[str, Any], wire.update_config, update_config, wire.config_updated,
         "CONFIG_INVALID", about="All of it or, when one field is wrong, nothing.",
     ),
-    Call("metrics:get", Nothing, nothing(GetMetrics), table.METRICS_GET, wire.metrics),
-    Call("logs:get", wire.LogQuery, wire.list_logs, table.LOGS_LIST, wire.logs, about="Newest first."),
+    Call("metrics:get", Nothing, nothing(GetMetrics), get_metrics, wire.metrics),
+    Call("logs:get", wire.LogQuery, wire.list_logs, list_logs, wire.logs, about="Newest first."),
 )  # fmt: skip
 
 ACK = Dialect(

@@ -24,9 +24,8 @@ from llama_async_proxy.api.socketio.rate_limit import RateLimiter
 from llama_async_proxy.errors import NotFound
 from llama_async_proxy.events import ModelDeleted, ModelRuntimeChanged
 from llama_async_proxy.monitor.logtext import timestamp
-from llama_async_proxy.operations import table
 from llama_async_proxy.operations.context import Context
-from llama_async_proxy.operations.metrics import GetMetrics
+from llama_async_proxy.operations.metrics import GetMetrics, get_metrics
 from llama_async_proxy.records.logs import LogLine
 from llama_async_proxy.records.runtime import ModelRuntime
 
@@ -121,7 +120,7 @@ class AckNamespace:
             context = self._context()
             await asyncio.sleep(context.configuration.settings.metrics_broadcast_s)
             if clients := self._clients - self._without_metrics:
-                metrics = await table.METRICS_GET.run(context, GetMetrics())
+                metrics = await get_metrics(context, GetMetrics())
                 self._show("metrics:update", wire.metrics(metrics), clients)
 
     def _show_line(self, line: LogLine) -> None:

@@ -11,17 +11,66 @@ from llama_async_proxy.api.socketio.v1 import feeds_schema as feeds
 from llama_async_proxy.api.socketio.v1 import logs_schema as logs
 from llama_async_proxy.api.socketio.v1 import presets_schema as presets
 from llama_async_proxy.api.socketio.v1 import schema as wire
-from llama_async_proxy.operations import table
-from llama_async_proxy.operations.activity import GetEngineActivity
-from llama_async_proxy.operations.config import GetConfig
-from llama_async_proxy.operations.engine import GetEngine, RestartEngine, StartEngine, StopEngine
-from llama_async_proxy.operations.logs import ClearLogFiles, ClearLogs, ListLogFiles, ReadEngineLog
-from llama_async_proxy.operations.metrics import GetMetrics
-from llama_async_proxy.operations.models import CleanUpModels, ListModels, ScanModels
-from llama_async_proxy.operations.models_directory import ListModelsDirectory
-from llama_async_proxy.operations.options import ListOptions
-from llama_async_proxy.operations.preferences import GetPreferences
-from llama_async_proxy.operations.presets import ListPresets
+from llama_async_proxy.operations.activity import GetEngineActivity, get_engine_activity
+from llama_async_proxy.operations.config import GetConfig, get_config, update_config
+from llama_async_proxy.operations.engine import (
+    GetEngine,
+    RestartEngine,
+    StartEngine,
+    StopEngine,
+    get_engine,
+    restart_engine,
+    start_engine,
+    stop_engine,
+)
+from llama_async_proxy.operations.logs import (
+    ClearLogFiles,
+    ClearLogs,
+    ListLogFiles,
+    ReadEngineLog,
+    clear_log_files,
+    clear_logs,
+    list_log_files,
+    list_logs,
+    read_engine_log,
+    read_log_file,
+)
+from llama_async_proxy.operations.metrics import GetMetrics, get_metrics, get_samples
+from llama_async_proxy.operations.models import (
+    CleanUpModels,
+    ListModels,
+    ScanModels,
+    clean_up_models,
+    create_models,
+    delete_model,
+    get_model,
+    list_models,
+    load_model,
+    scan_models,
+    unload_model,
+    update_model,
+)
+from llama_async_proxy.operations.models_directory import ListModelsDirectory, list_models_directory
+from llama_async_proxy.operations.options import ListOptions, configure_engine, list_options, start_with_preset
+from llama_async_proxy.operations.preferences import GetPreferences, get_preferences, update_preferences
+from llama_async_proxy.operations.preset_sections import (
+    add_preset_model,
+    get_preset_defaults,
+    get_preset_models,
+    remove_preset_model,
+    show_inheritance,
+    update_preset_defaults,
+    update_preset_model,
+)
+from llama_async_proxy.operations.presets import (
+    ListPresets,
+    create_preset,
+    delete_preset,
+    list_presets,
+    read_preset,
+    save_preset,
+    validate_preset,
+)
 
 
 class Established(Struct):
@@ -37,167 +86,167 @@ _STARTED = ("llama:status", "llama:server-event")
 _STOPPED = (*_STARTED, "models:router-stopped")
 
 _MODELS: tuple[Call[Any, Any, Any], ...] = (
-    Call("models:list", Nothing, nothing(ListModels), table.MODELS_LIST, wire.all_models, "LIST_MODELS_FAILED"),
-    Call("models:get", wire.ById, wire.get_model, table.MODELS_GET, wire.one_model, "GET_MODEL_FAILED"),
+    Call("models:list", Nothing, nothing(ListModels), list_models, wire.all_models, "LIST_MODELS_FAILED"),
+    Call("models:get", wire.ById, wire.get_model, get_model, wire.one_model, "GET_MODEL_FAILED"),
     Call(
-        "models:create", wire.Creation, wire.create_models, table.MODELS_CREATE, wire.created_model,
+        "models:create", wire.Creation, wire.create_models, create_models, wire.created_model,
         "CREATE_MODEL_FAILED", spelling=wire.CREATION_FIELDS, broadcasts=("models:created",),
     ),
     Call(
-        "models:update", wire.Update, wire.update_model, table.MODELS_UPDATE, wire.one_model,
+        "models:update", wire.Update, wire.update_model, update_model, wire.one_model,
         "UPDATE_MODEL_FAILED", not_found="NOT_FOUND", spelling=wire.UPDATE_FIELDS, broadcasts=("models:updated",),
     ),
     Call(
-        "models:delete", wire.ById, wire.delete_model, table.MODELS_DELETE, wire.deletion,
+        "models:delete", wire.ById, wire.delete_model, delete_model, wire.deletion,
         "DELETE_MODEL_FAILED", broadcasts=("models:deleted",), about="The file stays.",
     ),
     Call(
-        "models:toggle-favorite", wire.Favorite, wire.set_favorite, table.MODELS_UPDATE, wire.one_model,
+        "models:toggle-favorite", wire.Favorite, wire.set_favorite, update_model, wire.one_model,
         not_found="NOT_FOUND", broadcasts=("models:updated",),
     ),
     Call(
-        "models:load", wire.LoadByName, wire.load_model, table.MODELS_LOAD, wire.model_state,
+        "models:load", wire.LoadByName, wire.load_model, load_model, wire.model_state,
         "LOAD_MODEL_FAILED", broadcasts=("models:status",), about="Answers when the model is ready, or failed.",
     ),
     Call(
-        "models:unload", wire.ByName, wire.unload_model, table.MODELS_UNLOAD, wire.model_state,
+        "models:unload", wire.ByName, wire.unload_model, unload_model, wire.model_state,
         "UNLOAD_MODEL_FAILED", broadcasts=("models:status",), about="Running answers may end first.",
     ),
     Call(
-        "models:scan", Nothing, nothing(ScanModels), table.MODELS_SCAN, wire.scan_counts,
+        "models:scan", Nothing, nothing(ScanModels), scan_models, wire.scan_counts,
         "SCAN_MODELS_FAILED", broadcasts=("models:scanned", "models:scan-progress"),
     ),
     Call(
-        "models:cleanup", Nothing, nothing(CleanUpModels), table.MODELS_CLEANUP, wire.clean_up,
+        "models:cleanup", Nothing, nothing(CleanUpModels), clean_up_models, wire.clean_up,
         broadcasts=("models:deleted",), about="Forgets models whose file is gone.",
     ),
 )  # fmt: skip
 _MACHINE: tuple[Call[Any, Any, Any], ...] = (
-    Call("metrics:get", Nothing, nothing(GetMetrics), table.METRICS_GET, wire.current_metrics),
+    Call("metrics:get", Nothing, nothing(GetMetrics), get_metrics, wire.current_metrics),
     Call(
-        "metrics:history", wire.History, wire.get_samples, table.METRICS_SAMPLES, wire.metrics_history,
+        "metrics:history", wire.History, wire.get_samples, get_samples, wire.metrics_history,
         about="Newest first.",
     ),
-    Call("logs:get", logs.LogQuery, logs.list_logs, table.LOGS_LIST, logs.logs, about="Newest first."),
+    Call("logs:get", logs.LogQuery, logs.list_logs, list_logs, logs.logs, about="Newest first."),
     Call(
-        "logs:read-file", logs.LogFileName, logs.read_log_file, table.LOGS_READ_FILE, logs.log_file,
+        "logs:read-file", logs.LogFileName, logs.read_log_file, read_log_file, logs.log_file,
         not_found="NOT_FOUND",
         about="The last MiB of one of the listed files; without a name, of the service's own log.",
     ),
-    Call("logs:list-files", Nothing, nothing(ListLogFiles), table.LOGS_FILES, logs.log_files),
-    Call("logs:clear", Nothing, nothing(ClearLogs), table.LOGS_CLEAR, logs.cleared, about="Those in the database."),
+    Call("logs:list-files", Nothing, nothing(ListLogFiles), list_log_files, logs.log_files),
+    Call("logs:clear", Nothing, nothing(ClearLogs), clear_logs, logs.cleared, about="Those in the database."),
     Call(
-        "logs:clear-files", Nothing, nothing(ClearLogFiles), table.LOGS_CLEAR_FILES, logs.cleared,
+        "logs:clear-files", Nothing, nothing(ClearLogFiles), clear_log_files, logs.cleared,
         about="Files in use are emptied, rotated ones deleted.",
     ),
     Call(
-        "logs:read-llama-server", Nothing, nothing(ReadEngineLog), table.LOGS_READ_ENGINE, logs.engine_log,
+        "logs:read-llama-server", Nothing, nothing(ReadEngineLog), read_engine_log, logs.engine_log,
         about="Output of the models' processes.",
     ),
-    Call("config:get", Nothing, nothing(GetConfig), table.CONFIG_GET, wire.configuration),
+    Call("config:get", Nothing, nothing(GetConfig), get_config, wire.configuration),
     Call(
-        "config:update", wire.Changes, wire.update_config, table.CONFIG_UPDATE, wire.configuration_update,
+        "config:update", wire.Changes, wire.update_config, update_config, wire.configuration_update,
         "CONFIG_UPDATE_FAILED", about="All of it or, when one field is wrong, nothing.",
     ),
-    Call("settings:get", Nothing, nothing(GetPreferences), table.PREFERENCES_GET, logs.user_settings),
+    Call("settings:get", Nothing, nothing(GetPreferences), get_preferences, logs.user_settings),
     Call(
-        "settings:update", logs.SettingsChanges, logs.update_settings, table.PREFERENCES_UPDATE, logs.user_settings,
+        "settings:update", logs.SettingsChanges, logs.update_settings, update_preferences, logs.user_settings,
         "CONFIG_UPDATE_FAILED", about="What is not named stays; null removes a preference.",
     ),
 )  # fmt: skip
 _PRESETS: tuple[Call[Any, Any, Any], ...] = (
-    Call("presets:list", Nothing, nothing(ListPresets), table.PRESETS_LIST, presets.preset_list),
+    Call("presets:list", Nothing, nothing(ListPresets), list_presets, presets.preset_list),
     Call(
-        "presets:read", presets.Named, presets.read_preset, table.PRESETS_READ, presets.preset,
+        "presets:read", presets.Named, presets.read_preset, read_preset, presets.preset,
         not_found="PRESET_NOT_FOUND", invalid="PRESET_INVALID",
     ),
     Call(
-        "presets:save", presets.Save, presets.save_preset, table.PRESETS_SAVE, presets.preset,
+        "presets:save", presets.Save, presets.save_preset, save_preset, presets.preset,
         "PRESET_SAVE_FAILED", about="Creates or replaces; comments in the file are kept.",
     ),
     Call(
-        "presets:create", presets.Create, presets.create_preset, table.PRESETS_CREATE, presets.preset,
+        "presets:create", presets.Create, presets.create_preset, create_preset, presets.preset,
         "PRESET_SAVE_FAILED",
     ),
     Call(
-        "presets:delete", presets.Named, presets.delete_preset, table.PRESETS_DELETE, presets.preset_deleted,
+        "presets:delete", presets.Named, presets.delete_preset, delete_preset, presets.preset_deleted,
         "PRESET_SAVE_FAILED", not_found="PRESET_NOT_FOUND",
     ),
     Call(
-        "presets:get-models", presets.Named, presets.get_models, table.PRESETS_MODELS, presets.preset_models,
+        "presets:get-models", presets.Named, presets.get_models, get_preset_models, presets.preset_models,
         not_found="PRESET_NOT_FOUND", invalid="PRESET_INVALID",
     ),
     Call(
-        "presets:add-model", presets.NewSection, presets.add_model, table.PRESETS_ADD_MODEL, presets.preset,
+        "presets:add-model", presets.NewSection, presets.add_model, add_preset_model, presets.preset,
         "PRESET_SAVE_FAILED",
     ),
     Call(
-        "presets:update-model", presets.SectionChanges, presets.update_model, table.PRESETS_UPDATE_MODEL,
+        "presets:update-model", presets.SectionChanges, presets.update_model, update_preset_model,
         presets.preset, "PRESET_SAVE_FAILED", not_found="NOT_FOUND",
         about="What is not named stays; null removes a key.",
     ),
     Call(
-        "presets:remove-model", presets.Section, presets.remove_model, table.PRESETS_REMOVE_MODEL, presets.preset,
+        "presets:remove-model", presets.Section, presets.remove_model, remove_preset_model, presets.preset,
         "PRESET_SAVE_FAILED", not_found="NOT_FOUND",
     ),
     Call(
-        "presets:get-defaults", presets.Named, presets.get_defaults, table.PRESETS_DEFAULTS, presets.preset_defaults,
+        "presets:get-defaults", presets.Named, presets.get_defaults, get_preset_defaults, presets.preset_defaults,
         not_found="PRESET_NOT_FOUND", invalid="PRESET_INVALID", about="What the section [*] says.",
     ),
     Call(
-        "presets:update-defaults", presets.DefaultChanges, presets.update_defaults, table.PRESETS_UPDATE_DEFAULTS,
+        "presets:update-defaults", presets.DefaultChanges, presets.update_defaults, update_preset_defaults,
         presets.preset, "PRESET_SAVE_FAILED", about="What is not named stays; null removes a key.",
     ),
     Call(
-        "presets:get-models-dir", Nothing, nothing(ListModelsDirectory), table.PRESETS_MODELS_DIRECTORY,
+        "presets:get-models-dir", Nothing, nothing(ListModelsDirectory), list_models_directory,
         presets.models_directory, about="Files in the models directory, with the GPU memory each would take.",
     ),
     Call(
-        "presets:available-models", Nothing, nothing(ListModelsDirectory), table.PRESETS_MODELS_DIRECTORY,
+        "presets:available-models", Nothing, nothing(ListModelsDirectory), list_models_directory,
         presets.models_directory, about="The same as presets:get-models-dir.",
     ),
     Call(
-        "presets:get-llama-params", Nothing, nothing(ListOptions), table.OPTIONS_LIST, presets.parameters,
+        "presets:get-llama-params", Nothing, nothing(ListOptions), list_options, presets.parameters,
         about="The options of the installed engine, as its --help tells.",
     ),
-    Call("presets:validate-config", presets.Validate, presets.validate, table.PRESETS_VALIDATE, presets.validated),
+    Call("presets:validate-config", presets.Validate, presets.validate, validate_preset, presets.validated),
     Call(
-        "presets:show-inheritance", presets.Section, presets.show_inheritance, table.PRESETS_INHERITANCE,
+        "presets:show-inheritance", presets.Section, presets.show_inheritance, show_inheritance,
         presets.inherited, not_found="NOT_FOUND", invalid="PRESET_INVALID",
     ),
     Call(
-        "presets:start-with-preset", presets.Start, presets.start, table.PRESETS_START, presets.started_with_preset,
+        "presets:start-with-preset", presets.Start, presets.start, start_with_preset, presets.started_with_preset,
         "START_LLAMA_FAILED", broadcasts=_STARTED,
     ),
     Call(
-        "presets:stop-server", Nothing, nothing(StopEngine), table.ENGINE_STOP, wire.engine,
+        "presets:stop-server", Nothing, nothing(StopEngine), stop_engine, wire.engine,
         "STOP_LLAMA_FAILED", broadcasts=_STOPPED,
     ),
 )  # fmt: skip
 _ENGINE: tuple[Call[Any, Any, Any], ...] = (
-    Call("llama:status", Nothing, nothing(GetEngine), table.ENGINE_GET, wire.engine),
+    Call("llama:status", Nothing, nothing(GetEngine), get_engine, wire.engine),
     Call(
-        "llama:start", Nothing, nothing(StartEngine), table.ENGINE_START, wire.engine_started,
+        "llama:start", Nothing, nothing(StartEngine), start_engine, wire.engine_started,
         "START_LLAMA_FAILED", broadcasts=_STARTED,
     ),
     Call(
-        "llama:stop", Nothing, nothing(StopEngine), table.ENGINE_STOP, wire.engine,
+        "llama:stop", Nothing, nothing(StopEngine), stop_engine, wire.engine,
         "STOP_LLAMA_FAILED", broadcasts=_STOPPED, about="Every model is unloaded; loads are refused until a start.",
     ),
     Call(
-        "llama:restart", Nothing, nothing(RestartEngine), table.ENGINE_RESTART, wire.engine_started,
+        "llama:restart", Nothing, nothing(RestartEngine), restart_engine, wire.engine_started,
         "START_LLAMA_FAILED", answers_as="llama:start", broadcasts=_STOPPED,
     ),
     Call(
-        "llama:config", presets.EngineSettings, presets.configure_engine, table.OPTIONS_CONFIGURE,
+        "llama:config", presets.EngineSettings, presets.configure_engine, configure_engine,
         presets.engine_settings, "CONFIG_UPDATE_FAILED", about="Holds from the next load of each model on.",
     ),
     Call(
-        "llama:start-with-preset", presets.StartNamed, presets.start_named, table.PRESETS_START,
+        "llama:start-with-preset", presets.StartNamed, presets.start_named, start_with_preset,
         presets.started_with_preset, "START_LLAMA_FAILED", broadcasts=_STARTED,
     ),
     Call(
-        "llama-server:status", Nothing, nothing(GetEngineActivity), table.ENGINE_ACTIVITY, logs.engine_activity,
+        "llama-server:status", Nothing, nothing(GetEngineActivity), get_engine_activity, logs.engine_activity,
         about="Null where no model's process tells.",
     ),
 )  # fmt: skip

@@ -13,10 +13,9 @@ import msgspec
 from llama_async_proxy.api.socketio.emitter import Emitter
 from llama_async_proxy.api.socketio.v1 import feeds_schema as wire
 from llama_async_proxy.events import LogWritten, ModelCreated, ModelDeleted, ModelRuntimeChanged, ModelUpdated
-from llama_async_proxy.operations import table
 from llama_async_proxy.operations.context import Context
-from llama_async_proxy.operations.metrics import GetMetrics
-from llama_async_proxy.operations.models import ListModels
+from llama_async_proxy.operations.metrics import GetMetrics, get_metrics
+from llama_async_proxy.operations.models import ListModels, list_models
 from llama_async_proxy.records.logs import LogLine
 
 _SETTLE_S = 0.25
@@ -68,7 +67,7 @@ class Feeds:
         while True:
             context = self._context()
             if clients := self._subscribers["metrics"]:
-                metrics = await table.METRICS_GET.run(context, GetMetrics())
+                metrics = await get_metrics(context, GetMetrics())
                 registered = len(context.store.models.all())
                 self._show(wire.metrics_update(metrics, registered), clients)
             await asyncio.sleep(context.configuration.settings.metrics_broadcast_s)
@@ -78,7 +77,7 @@ class Feeds:
             context = self._context()
             self._models_changed.clear()
             if clients := self._subscribers["models"]:
-                listed = await table.MODELS_LIST.run(context, ListModels())
+                listed = await list_models(context, ListModels())
                 self._show(wire.models_update(listed.models, context.now_ms()), clients)
             await asyncio.sleep(_SETTLE_S)
             with contextlib.suppress(TimeoutError):

@@ -36,10 +36,9 @@ from llama_async_proxy.events import (
 )
 from llama_async_proxy.operations import engine as engine_operations
 from llama_async_proxy.operations import models as model_operations
-from llama_async_proxy.operations import table
-from llama_async_proxy.operations.activity import GetEngineActivity
+from llama_async_proxy.operations.activity import GetEngineActivity, get_engine_activity
 from llama_async_proxy.operations.context import Context
-from llama_async_proxy.operations.metrics import GetMetrics
+from llama_async_proxy.operations.metrics import GetMetrics, get_metrics
 from llama_async_proxy.records.engine import EngineEventType, EngineStatus
 from llama_async_proxy.records.logs import LogLine
 
@@ -163,7 +162,7 @@ class V1Namespace:
         while True:
             await self._metrics_due()
             if self._clients:
-                metrics = await table.METRICS_GET.run(self._context(), GetMetrics())
+                metrics = await get_metrics(self._context(), GetMetrics())
                 self._show("metrics:update", wire.current_metrics(metrics))
 
     async def _metrics_due(self) -> None:
@@ -182,7 +181,7 @@ class V1Namespace:
             context = self._context()
             await asyncio.sleep(context.configuration.settings.engine_broadcast_s)
             if self._clients and context.engine.state.status is EngineStatus.RUNNING:
-                activity = await table.ENGINE_ACTIVITY.run(context, GetEngineActivity())
+                activity = await get_engine_activity(context, GetEngineActivity())
                 self._show("llama-server:status", logs_wire.engine_activity(activity))
 
     def _show(self, event: str, data: msgspec.Struct) -> None:
