@@ -487,9 +487,11 @@ _RENDER_PRESETS: dict[str, Callable[[Any], str]] = {
 
 def _import(arguments: argparse.Namespace) -> int:
     from llama_async_proxy.importers.apply import carry_out, known_models
+    from llama_async_proxy.importers.plan import without_options
     from llama_async_proxy.importers.sources import SOURCES, Machine, described
 
     plan = SOURCES[arguments.source](arguments.place, Machine(Path.home(), os.environ))
+    plan = without_options(plan, _refusal_of_import)
     problems = list(plan.problems)
     taken = len(plan.models)
     if arguments.dry_run:
@@ -506,6 +508,18 @@ def _import(arguments: argparse.Namespace) -> int:
     if not taken:
         raise ServiceError("nothing was taken over")
     return _PARTLY if problems else 0
+
+
+def _refusal_of_import(key: str) -> str | None:
+    """Why the service would not take an option over REST. Commands of models have a permission of their own."""
+    from llama_async_proxy.engines.custom import COMMAND_OPTIONS
+    from llama_async_proxy.presets.catalogue import Catalogue
+    from llama_async_proxy.presets.option_classes import OptionClass, class_of, reason
+
+    catalogue = Catalogue(())
+    if key in COMMAND_OPTIONS or class_of(key, catalogue) is not OptionClass.OWNER:
+        return None
+    return f"{reason(key, catalogue)}. Write it into the model's section of a preset file by hand, if you want it"
 
 
 # --- demo -----------------------------------------------------------------------------------------

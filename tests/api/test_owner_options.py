@@ -194,6 +194,7 @@ async def test_a_preset_is_chosen_by_name_never_by_path(at: ServiceHarness, tmp_
         ({"llama": {"serverPath": "/bin/sh"}}, "llama.serverPath"),
         ({"host": "0.0.0.0"}, "host"),
         ({"server": {"host": "0.0.0.0"}}, "server.host"),
+        ({"llama": {"engine": "router"}}, "llama.engine"),
         ({"server": {"dataDir": "/tmp"}}, "server.dataDir"),
         ({"llama": {"routerUrl": "http://evil.example"}}, "llama.routerUrl"),
         ({"llama": {"routerApiKeyFile": "/etc/passwd"}}, "llama.routerApiKeyFile"),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from llama_async_proxy.engines import discovery
 from llama_async_proxy.engines.discovery import binary_launcher, find_launcher, help_text
 from llama_async_proxy.engines.instance import custom_program, process_start
 from llama_async_proxy.engines.program_trust import safe_directory, untrusted
@@ -50,6 +51,15 @@ def test_a_program_in_a_directory_that_everybody_can_write_to_is_not_run(program
         binary_launcher(program)
     program.parent.chmod(0o1777)  # like /tmp: nobody can replace what is ours
     assert binary_launcher(program).version == "1 (abc)"
+
+
+def test_a_program_that_is_passed_over_is_named(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a word the built-in engine would run models that somebody expects on the GPU."""
+    program.chmod(0o777)
+    monkeypatch.setenv("PATH", str(program.parent))
+    monkeypatch.setattr(discovery, "COMMON_PLACES", ())
+    [reason] = find_launcher("auto", "").passed_over
+    assert f"{program} is not run, because every user" in reason
 
 
 @as_root

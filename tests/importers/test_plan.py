@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from llama_async_proxy.importers.plan import PlannedModel, as_option, merged
+from llama_async_proxy.importers.plan import PlannedModel, as_option, merged, without_options
 from llama_async_proxy.records.models import Variant
 
 BASE = PlannedModel("/m/a.gguf", "base", options={"ctx-size": 4096, "temp": 0.7})
@@ -87,3 +87,12 @@ def test_text_that_only_looks_like_json_stays_text() -> None:
 )
 def test_a_parameter_is_an_option_where_there_is_one(parameter: str, value: object, option: object) -> None:
     assert as_option(parameter, value) == option
+
+
+def test_options_that_the_service_would_refuse_are_left_out_and_named() -> None:
+    plan = merged(
+        [PlannedModel("/m/a.gguf", "a", options={"temp": 1, "log-file": "/x"}), PlannedModel("/m/b.gguf", "b")], ["p"]
+    )
+    kept = without_options(plan, lambda key: "it writes" if key == "log-file" else None)
+    assert [model.options for model in kept.models] == [{"temp": 1}, {}]
+    assert kept.problems == ("p", "a: --log-file is not taken over: it writes")

@@ -61,7 +61,7 @@ def test_models_of_all_three_programs_are_listed_where_they_lie(idle_service: Ru
     write_chat(studio / "small-Q8_0.gguf", seed=1)
     write_chat(tmp_path / "swapped.gguf", seed=2)
     (tmp_path / "swap.yaml").write_text(
-        "models: {swapped: {cmd: 'llama-server --port ${PORT} -m swapped.gguf', ttl: 9, unlisted: true}}"
+        "models: {swapped: {cmd: 'llama-server --port ${PORT} -m swapped.gguf --log-file x', ttl: 9, unlisted: true}}"
     )
     results = [
         imported(idle_service, "ollama", str(ollama_store(tmp_path / "ollama"))),
@@ -71,6 +71,7 @@ def test_models_of_all_three_programs_are_listed_where_they_lie(idle_service: Ru
     assert [result.returncode for result in results] == [0, 0, 3], results
     assert results[0].stdout == "tiny: new, as tiny\n"
     assert "models.swapped.unlisted: not taken over" in results[2].stderr
+    assert "swapped: --log-file is not taken over: it reads or writes files" in results[2].stderr
     models = {model["id"]: model for model in idle_service.call("GET", "/api/models")[1]["data"]["models"]}
     assert models.keys() == {"tiny", "small-q8_0", "swapped"}
     assert Path(models["tiny"]["path"]).parent == tmp_path / "ollama/blobs"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -57,6 +59,27 @@ def test_no_way_in_runs_a_program_or_touches_a_file(
     assert at.call("POST", "/api/models/chat/load")[0] == 200
     shown = json.dumps(at.call("GET", "/props?model=chat")[1])
     assert "the secret" not in shown
+    assert secret.read_text() == "the secret"
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_row_of_an_earlier_version_does_not_load(
+    start_service: ServiceFactory, models_dir: Path, tmp_path: Path, secret: Path
+) -> None:
+    at = start_service(models_dir=models_dir)
+    at.wait_for_models(4)
+    at.stop()
+    for key, value in attacks(tmp_path, secret):
+        with contextlib.closing(sqlite3.connect(at.data_dir / "service.db")) as database, database:
+            database.execute("UPDATE models SET options = ? WHERE slug = 'chat'", (json.dumps({key: value}),))
+        at.start()
+        status, answer = at.call("POST", "/api/models/chat/load")
+        assert (status, answer["error"]["code"]) == (403, "PERMISSION_DENIED"), answer
+        assert key in answer["error"]["message"]
+        question = {"model": "chat", "messages": [{"role": "user", "content": "Hi"}]}
+        status, answer = at.call("POST", "/v1/chat/completions", question)
+        assert (status, answer["error"]["type"]) == (403, "permission_error"), answer
+        at.stop()
     assert secret.read_text() == "the secret"
     assert not (tmp_path / "ran").exists()
 

@@ -18,7 +18,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llama_async_proxy.engines import parent_guard
@@ -57,6 +57,8 @@ class Launcher:
     version: str
     binary: str | None = None
     """Path of the llama-server binary."""
+    passed_over: tuple[str, ...] = ()
+    """Why programs that would have come first were not taken, a sentence each."""
 
 
 def find_launcher(engine: str, llama_server: str) -> Launcher:
@@ -68,15 +70,15 @@ def find_launcher(engine: str, llama_server: str) -> Launcher:
         return embedded_launcher()
     if llama_server:
         return binary_launcher(Path(llama_server))
-    problems = []
+    problems: list[str] = []
     for path in _candidates():
         try:
-            return binary_launcher(path)
+            return replace(binary_launcher(path), passed_over=tuple(problems))
         except EngineMissing as exc:
             problems.append(exc.message)
     if engine == "auto":
         try:
-            return embedded_launcher()
+            return replace(embedded_launcher(), passed_over=tuple(problems))
         except EngineMissing as exc:
             problems.append(exc.message)
     else:

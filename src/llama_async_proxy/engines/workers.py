@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -14,6 +15,8 @@ from llama_async_proxy.engines.instance import Start, process_start
 from llama_async_proxy.errors import EngineMissing
 from llama_async_proxy.events import EngineChanged
 from llama_async_proxy.records.engine import EngineEventType, EngineState, EngineStatus
+
+logger = logging.getLogger(__name__)
 
 
 class WorkersEngine(Fleet):
@@ -46,6 +49,8 @@ class WorkersEngine(Fleet):
                 self._outlets.bus.publish(EngineChanged(EngineEventType.ERROR, self._state, exc.message))
                 raise
             self._launcher = launcher
+            for problem in launcher.passed_over:
+                logger.warning("%s", problem)
             self._state = EngineState(
                 EngineStatus.RUNNING,
                 launcher.kind,

@@ -8,7 +8,7 @@ serves both; what else differs cannot be kept.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
@@ -54,6 +54,18 @@ class ImportPlan:
     models: tuple[PlannedModel, ...]
     problems: tuple[str, ...]
     """What is not taken over, a line each: where it stands, what it is, why, what to do."""
+
+
+def without_options(plan: ImportPlan, refusal: Callable[[str], str | None]) -> ImportPlan:
+    """The plan without those options for which `refusal`, given the name, says why the service would not take them."""
+    problems = list(plan.problems)
+    models = []
+    for model in plan.models:
+        refused = {key: why for key in model.options if (why := refusal(key)) is not None}
+        problems += [f"{model.name}: --{key} is not taken over: {why}" for key, why in refused.items()]
+        kept = {key: value for key, value in model.options.items() if key not in refused}
+        models.append(replace(model, options=kept) if refused else model)
+    return ImportPlan(tuple(models), tuple(problems))
 
 
 def merged(models: Iterable[PlannedModel], problems: Iterable[str] = ()) -> ImportPlan:

@@ -82,15 +82,18 @@ def _engine(settings: Settings) -> Finding:
         launcher = find_launcher(kind, settings.llama_server)
     except EngineMissing as exc:
         return Finding("engine", Level.PROBLEM, exc.message, exc.details or "")
+    advice = [*launcher.passed_over]
+    if settings.requested_llama_server:
+        advice.append(
+            f"A client asked for {settings.requested_llama_server} (llama.requestedServerPath), which is not run. "
+            "If it is yours, name it with --llama-server."
+        )
+    level = Level.WARNING if advice else Level.OK
     if launcher.binary:
         role = f", as a router on {settings.engine_host}:{settings.engine_port}" if kind != settings.engine else ""
-        return Finding("engine", Level.OK, f"{launcher.binary}, version {launcher.version}{role}")
-    return Finding(
-        "engine",
-        Level.OK,
-        f"built-in engine, xllamacpp {launcher.version}, CPU only",
-        "For a GPU install a llama-server built for it and give --llama-server PATH.",
-    )
+        return Finding("engine", level, f"{launcher.binary}, version {launcher.version}{role}", " ".join(advice))
+    advice.append("For a GPU install a llama-server built for it and give --llama-server PATH.")
+    return Finding("engine", level, f"built-in engine, xllamacpp {launcher.version}, CPU only", " ".join(advice))
 
 
 def _directory(subject: str, path: Path, flag: str) -> Finding:

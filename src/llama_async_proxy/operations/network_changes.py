@@ -70,6 +70,11 @@ async def _check_setting(context: Context, setting: Setting, key: str, value: ob
                 f"{key} may be set over the network to a loopback address only, because it decides who can reach this "
                 f"machine. {_by_hand(setting, settings)}"
             )
+    elif setting.name == "engine" and value == "router" and settings.engine != "router":
+        raise PermissionDenied(
+            f"{key} may not be set to 'router' over the network, because that router listens without the service's "
+            f"protection. {_by_hand(setting, settings)}"
+        )
     elif setting.name == "preset" and isinstance(value, str) and value:
         checked_name(value, key)
     elif setting.name == "engine_options" and isinstance(value, list):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 
 from llama_async_proxy.engines.options import RESERVED
@@ -138,8 +139,9 @@ class OptionPolicy:
         root = self._settings().models_dir.resolve()
         if real.is_relative_to(root):
             return True
-        paths = [path for model in self._models() for path in (model.path, model.mmproj_path) if path]
-        return any(real.parent == Path(os.path.realpath(path)).parent for path in (*paths, *beside))
+        registered = (path for model in self._models() for path in (model.path, model.mmproj_path) if path)
+        paths = chain(registered, map(os.path.realpath, beside))  # the registered ones are real paths
+        return any(real.parent == Path(path).parent for path in paths)
 
 
 _MOST_SHOWN = 80
