@@ -9,8 +9,8 @@ import logging
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -30,12 +30,13 @@ from llama_async_proxy.api.ui.static import is_page, static_app
 from llama_async_proxy.chats.answers import Answers
 from llama_async_proxy.engines.catalogue import CatalogueCache
 from llama_async_proxy.engines.contract import Engine
-from llama_async_proxy.engines.discovery import find_launcher
+from llama_async_proxy.engines.discovery import Launcher, find_launcher
 from llama_async_proxy.engines.environment import passed_environment
 from llama_async_proxy.engines.fleet import EngineHooks
 from llama_async_proxy.engines.process import private_bytes_of
 from llama_async_proxy.engines.router import RouterEngine
 from llama_async_proxy.engines.router_host import OwnRouter, RemoteRouter
+from llama_async_proxy.engines.supervisor import Timing
 from llama_async_proxy.engines.workers import WorkersEngine
 from llama_async_proxy.errors import EngineMissing, ServiceError
 from llama_async_proxy.events import EventBus, RequestsFinished, SettingsChanged
@@ -49,7 +50,7 @@ from llama_async_proxy.inference.upstream.client import UpstreamClient
 from llama_async_proxy.inference.upstream.connection_pool import ConnectionPool
 from llama_async_proxy.monitor.connections import ConnectionMeter
 from llama_async_proxy.monitor.engine_counters import EngineCounters
-from llama_async_proxy.monitor.gpu import machine_gpus
+from llama_async_proxy.monitor.gpu import GpuProbe, machine_gpus
 from llama_async_proxy.monitor.host import HostProbe
 from llama_async_proxy.monitor.logfiles import LogFiles
 from llama_async_proxy.monitor.logs import LogPipeline
@@ -66,6 +67,7 @@ from llama_async_proxy.operations.models import ScanModels, scan_models
 from llama_async_proxy.operations.option_policy import OptionPolicy
 from llama_async_proxy.operations.presets import make_default_preset
 from llama_async_proxy.operations.routers import register_found, registered_specs, router_options
+from llama_async_proxy.presets.option_classes import OPTION_CLASSES, OptionClass
 from llama_async_proxy.records.logs import LogLevel
 from llama_async_proxy.records.requests import RequestRecord
 from llama_async_proxy.records.runtime import LaunchSpec, ModelStatus
@@ -103,7 +105,8 @@ async def _serve(settings: Settings, sockets: list[socket.socket]) -> None:
     async with build(settings) as application:
         server = Server(application.asgi, http_protocol(application.fast_path), application.goodbye)
         async with asyncio.TaskGroup() as tasks:
-            background = [tasks.create_task(_kept_running(task)) for task in application.background]
+            running = (*application.background, *application.first_steps)
+            background = [tasks.create_task(_kept_running(task)) for task in running]
             _calm_collector()
             logger.info("Serving on %s", " and ".join(_url(listener) for listener in sockets))
             await server.serve(sockets)
@@ -137,159 +140,250 @@ async def _kept_running(task: Callable[[], Awaitable[None]]) -> None:
 
 
 @dataclass(frozen=True, slots=True)
+class Seams:
+    """Places where the service meets the machine. A test passes stand-ins and builds everything else as `run` does."""
+
+    find_launcher: Callable[[str, str], Launcher] = find_launcher
+    """(setting `engine`, path of the program) -> the program that runs models. Raises EngineMissing."""
+    environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    """Environment that models' processes get a part of."""
+    timing: Timing = Timing()  # noqa: RUF009 - frozen
+    """When models' processes are started again and how long they have to stop."""
+    gpus: Callable[[], GpuProbe] = machine_gpus
+    option_classes: Mapping[str, OptionClass] = field(default_factory=lambda: OPTION_CLASSES)
+    option_cache: Path | None = None
+    """Directory of the options that engines' programs know; None: in the data directory."""
+    rest: Callable[[Callable[[], Context]], ASGIApp] = create_rest
+    """Makes the application below /api."""
+    clock: Callable[[], float] = time.time
+    """Seconds since the Unix epoch."""
+
+
+@dataclass(frozen=True, slots=True)
 class Application:
     asgi: ASGIApp
     fast_path: ShortWay
     context: Context
+    sockets: Sockets
     background: tuple[Callable[[], Awaitable[None]], ...]
-    """To be run while serving; they end when cancelled, or by themselves."""
+    """To be run while serving, until cancelled."""
+    first_steps: tuple[Callable[[], Awaitable[None]], ...]
+    """To be run once, while serving already; they end by themselves."""
     goodbye: Goodbye
 
 
 @contextlib.asynccontextmanager
-async def build(settings: Settings) -> AsyncIterator[Application]:
+async def build(settings: Settings, seams: Seams | None = None) -> AsyncIterator[Application]:
     """Everything but the server, started; stopped in reverse when the block ends. Raises ServiceError."""
-    started_at_ms = _now_ms()
+    async with contextlib.AsyncExitStack() as stack:
+        base = await _base(stack, settings, seams or Seams())
+        models = await _models(stack, base)
+        data_path = _data_path(stack, base, models)
+        context = await _context(stack, base, models, data_path)
+        await _start_engine(models.engine)
+        if settings.preset:
+            await context.active_preset.restore()
+        yield _application(base, data_path, context)
+
+
+@dataclass(frozen=True, slots=True)
+class _Base:
+    """Parts that every other part needs."""
+
+    seams: Seams
+    started_at_ms: int
+    bus: EventBus
+    configuration: Configuration
+    store: Store
+    logs: LogPipeline
+
+    @property
+    def settings(self) -> Callable[[], Settings]:
+        """Gives the settings in force."""
+        return self.configuration.getter()
+
+    def now_ms(self) -> int:
+        return int(1000 * self.seams.clock())
+
+
+@dataclass(frozen=True, slots=True)
+class _Models:
+    """Parts that run models and decide which ones run."""
+
+    planner: LaunchPlanner
+    names: Names
+    engine: Engine
+    requests: RequestMeter
+    sampler: Sampler
+    memory: MemoryPlanner
+    scheduler: ModelScheduler
+
+
+@dataclass(frozen=True, slots=True)
+class _DataPath:
+    """Parts that an inference request goes through."""
+
+    in_flight: InFlightRequests
+    totals: InferenceTotals
+    client: UpstreamClient
+    completer: Completer
+    proxy: Proxy
+    fast_path: FastPath
+
+
+async def _base(stack: contextlib.AsyncExitStack, settings: Settings, seams: Seams) -> _Base:
     bus = EventBus()
     configuration = Configuration(settings, bus)
     live = configuration.getter()
-    async with contextlib.AsyncExitStack() as stack:
-        store = await stack.enter_async_context(
-            Store.open(settings.database_path, log_max_rows=lambda: live().log_max_rows)
-        )
-        logs = await stack.enter_async_context(_log_pipeline(settings, bus, store))
-        planner = LaunchPlanner(live, OptionPolicy(live, store.models.all))
-        engine = await stack.enter_async_context(_engine(live, EngineHooks(bus, logs.write), planner, store))
-        names = Names(store.models.all, planner.preset_paths)
-        requests = RequestMeter()
-        machine = Machine(HostProbe(settings.data_dir), machine_gpus())
-        stack.callback(machine.close)
-        sampler = Sampler(
-            machine, lambda: _facts(engine, requests, started_at_ms), live, bus=bus, store=store.metrics.append
-        )
-        memory = MemoryPlanner(live, lambda: engine.state, sampler)
-        scheduler = ModelScheduler(
-            engine,
-            settings=live,
-            models=store.models.all,
-            spec_for=planner.spec,
-            bus=bus,
-            used=store.models.touch,
-            memory=memory,
-        )
-        totals = InferenceTotals()
-
-        def finished(records: Sequence[RequestRecord]) -> None:
-            totals.add(records)
-            store.requests.append(records)
-            bus.publish(RequestsFinished(tuple(records)))
-
-        live_requests = InFlightRequests(scheduler.runtime, bus, positions=scheduler.positions, finished=finished)
-        stack.callback(live_requests.record)
-        pool = ConnectionPool(live)
-        stack.callback(pool.close)
-        upstream = UpstreamClient(pool)
-        completer = Completer(
-            names=names,
-            scheduler=scheduler,
-            client=upstream,
-            live=live_requests,
-        )
-        answers = await stack.enter_async_context(
-            Answers(store.turns, completer, suggest_title=store.chats.suggest_title, settings=live, bus=bus)
-        )
-        catalogue = CatalogueCache(lambda: engine.state, settings.data_dir / "cache" / "options")
-        active_preset = ActivePreset(
-            planner,
-            catalogue,
-            configuration=configuration,
-            store=store,
-            engine=engine,
-            scheduler=scheduler,
-            bus=bus,
-        )
-        context = Context(
-            configuration=configuration,
-            catalogue=catalogue,
-            planner=planner,
-            active_preset=active_preset,
-            store=store,
-            names=names,
-            engine=engine,
-            scheduler=scheduler,
-            memory=memory,
-            live=live_requests,
-            answers=answers,
-            sampler=sampler,
-            requests=requests,
-            connections=ConnectionMeter(time.monotonic),
-            engine_counters=EngineCounters(upstream.get, time.monotonic),
-            log_files=logs.files,
-            bus=bus,
-            now_ms=_now_ms,
-            started_at_ms=started_at_ms,
-        )
-        sockets = Sockets(lambda: context)
-        router = LlamaRouterApp(lambda: context)
-        proxy = Proxy(
-            names=names,
-            scheduler=scheduler,
-            client=upstream,
-            live=live_requests,
-        )
-        splicer = FastPath(
-            pool=pool,
-            names=names,
-            scheduler=scheduler,
-            live=live_requests,
-        )
-        inference = InferenceApp(proxy, names=names, runtime=scheduler.runtime, settings=live)
-        await _start_engine(engine)
-        if settings.preset:
-            await active_preset.restore()
-        yield Application(
-            asgi=_asgi(context, sockets, (PrometheusApp(lambda: context, totals), router, inference)),
-            fast_path=ShortWay(splicer, requests),
-            context=context,
-            background=(
-                sampler.run,
-                scheduler.run,
-                live_requests.run,
-                sockets.run,
-                router.run,
-                lambda: _follow_logging(logs, context),
-                lambda: _first_scan(context),
-                lambda: _run_presets(context),
-            ),
-            goodbye=lambda hurry: _goodbye(context, sockets, router, hurry),
-        )
+    opening = Store.open(settings.database_path, log_max_rows=lambda: live().log_max_rows)
+    store = await stack.enter_async_context(opening)
+    logs = await stack.enter_async_context(_log_pipeline(settings, bus, store))
+    return _Base(seams, int(1000 * seams.clock()), bus, configuration, store, logs)
 
 
-def _engine(
-    live: Callable[[], Settings], outlets: EngineHooks, planner: LaunchPlanner, store: Store
-) -> contextlib.AbstractAsyncContextManager[Engine]:
+async def _models(stack: contextlib.AsyncExitStack, base: _Base) -> _Models:
+    live, store = base.settings, base.store
+    policy = OptionPolicy(live, store.models.all, base.seams.option_classes)
+    planner = LaunchPlanner(live, policy)
+    engine = await stack.enter_async_context(_engine(base, planner))
+    requests = RequestMeter()
+    machine = Machine(HostProbe(live().data_dir), base.seams.gpus())
+    stack.callback(machine.close)
+    sampler = Sampler(machine, lambda: _facts(base, engine, requests), live, bus=base.bus, store=store.metrics.append)
+    memory = MemoryPlanner(live, lambda: engine.state, sampler)
+    scheduler = ModelScheduler(
+        engine,
+        settings=live,
+        models=store.models.all,
+        spec_for=planner.spec,
+        bus=base.bus,
+        used=store.models.touch,
+        memory=memory,
+    )
+    names = Names(store.models.all, planner.preset_paths)
+    return _Models(planner, names, engine, requests, sampler, memory, scheduler)
+
+
+def _engine(base: _Base, planner: LaunchPlanner) -> contextlib.AbstractAsyncContextManager[Engine]:
+    live, store, seams = base.settings, base.store, base.seams
+    settings = live()
+    hooks = EngineHooks(base.bus, base.logs.write, clock=seams.clock, timing=seams.timing)
+    environment = passed_environment(seams.environment, settings.engine_environment)
+
     def registered() -> tuple[LaunchSpec, ...]:
         return registered_specs(planner, store.models.all())
 
-    settings = live()
-    environment = passed_environment(os.environ, settings.engine_environment)
     if settings.engine != "router":
         return WorkersEngine(
-            outlets, lambda: find_launcher(live().engine, live().llama_server), environment=environment
+            hooks, lambda: seams.find_launcher(live().engine, live().llama_server), environment=environment
         )
     if settings.router_url:
         elsewhere = RemoteRouter(settings.router_url, settings.router_api_key_file)
         return RouterEngine(
-            elsewhere, outlets, registered=registered, found=lambda models: register_found(store, outlets.bus, models)
+            elsewhere, hooks, registered=registered, found=lambda models: register_found(store, base.bus, models)
         )
     own = OwnRouter(
-        find_launcher=lambda: find_launcher("workers", live().llama_server),
+        find_launcher=lambda: seams.find_launcher("workers", live().llama_server),
         options=lambda: router_options(live()),
         registered=registered,
         preset_path=settings.data_dir / "router-models.ini",
         environment=environment,
     )
-    return RouterEngine(own, outlets, registered=registered)
+    return RouterEngine(own, hooks, registered=registered)
+
+
+def _data_path(stack: contextlib.AsyncExitStack, base: _Base, models: _Models) -> _DataPath:
+    names, scheduler = models.names, models.scheduler
+    totals = InferenceTotals()
+
+    def finished(records: Sequence[RequestRecord]) -> None:
+        totals.add(records)
+        base.store.requests.append(records)
+        base.bus.publish(RequestsFinished(tuple(records)))
+
+    in_flight = InFlightRequests(scheduler.runtime, base.bus, positions=scheduler.positions, finished=finished)
+    stack.callback(in_flight.record)
+    pool = ConnectionPool(base.settings)
+    stack.callback(pool.close)
+    client = UpstreamClient(pool)
+    return _DataPath(
+        in_flight=in_flight,
+        totals=totals,
+        client=client,
+        completer=Completer(names=names, scheduler=scheduler, client=client, live=in_flight),
+        proxy=Proxy(names=names, scheduler=scheduler, client=client, live=in_flight),
+        fast_path=FastPath(pool=pool, names=names, scheduler=scheduler, live=in_flight),
+    )
+
+
+async def _context(stack: contextlib.AsyncExitStack, base: _Base, models: _Models, data_path: _DataPath) -> Context:
+    store, engine, live = base.store, models.engine, base.settings
+    answers = await stack.enter_async_context(
+        Answers(store.turns, data_path.completer, suggest_title=store.chats.suggest_title, settings=live, bus=base.bus)
+    )
+    option_cache = base.seams.option_cache or live().data_dir / "cache" / "options"
+    catalogue = CatalogueCache(lambda: engine.state, option_cache)
+    active_preset = ActivePreset(
+        models.planner,
+        catalogue,
+        configuration=base.configuration,
+        store=store,
+        engine=engine,
+        scheduler=models.scheduler,
+        bus=base.bus,
+    )
+    return Context(
+        configuration=base.configuration,
+        catalogue=catalogue,
+        planner=models.planner,
+        active_preset=active_preset,
+        store=store,
+        names=models.names,
+        engine=engine,
+        scheduler=models.scheduler,
+        memory=models.memory,
+        live=data_path.in_flight,
+        answers=answers,
+        sampler=models.sampler,
+        requests=models.requests,
+        connections=ConnectionMeter(time.monotonic),
+        engine_counters=EngineCounters(data_path.client.get, time.monotonic),
+        log_files=base.logs.files,
+        bus=base.bus,
+        now_ms=base.now_ms,
+        started_at_ms=base.started_at_ms,
+    )
+
+
+def _application(base: _Base, data_path: _DataPath, context: Context) -> Application:
+    """The ways in, and the tasks that run beside them."""
+    sockets = Sockets(lambda: context)
+    router = LlamaRouterApp(lambda: context)
+    prometheus = PrometheusApp(lambda: context, data_path.totals)
+    inference = InferenceApp(
+        data_path.proxy, names=context.names, runtime=context.scheduler.runtime, settings=base.settings
+    )
+    rest = base.seams.rest(lambda: context)
+    return Application(
+        asgi=_asgi(context, sockets, (prometheus, router, inference), rest),
+        fast_path=ShortWay(data_path.fast_path, context.requests),
+        context=context,
+        sockets=sockets,
+        background=(
+            context.sampler.run,
+            context.scheduler.run,
+            context.live.run,
+            context.active_preset.run,
+            sockets.run,
+            router.run,
+            lambda: _follow_logging(base.logs, context),
+        ),
+        first_steps=(lambda: _first_scan(context), lambda: _default_preset(context)),
+        goodbye=lambda hurry: _goodbye(context, sockets, router, hurry),
+    )
+
+
+# --- parts of the service's life -----------------------------------------------------------------
 
 
 def _log_pipeline(settings: Settings, bus: EventBus, store: Store) -> LogPipeline:
@@ -320,12 +414,11 @@ async def _start_engine(engine: Engine) -> None:
         logger.error("No engine: %s", exc.message)  # noqa: TRY400 - the sentence says it all
 
 
-async def _run_presets(context: Context) -> None:
+async def _default_preset(context: Context) -> None:
     try:
         await make_default_preset(context)
     except ServiceError as exc:
         logger.warning("There is no default preset: %s", exc)
-    await context.active_preset.run()
 
 
 async def _first_scan(context: Context) -> None:
@@ -342,7 +435,7 @@ async def _first_scan(context: Context) -> None:
         logger.warning("Not a usable model: %s: %s", broken.path, broken.reason)
 
 
-def _facts(engine: Engine, requests: RequestMeter, started_at_ms: int) -> ServiceFacts:
+def _facts(base: _Base, engine: Engine, requests: RequestMeter) -> ServiceFacts:
     engine.measure()
     loaded = [r for r in engine.runtimes() if r.status in (ModelStatus.READY, ModelStatus.SLEEPING)]
     pids = tuple(runtime.pid for runtime in engine.runtimes() if runtime.pid is not None)
@@ -352,7 +445,7 @@ def _facts(engine: Engine, requests: RequestMeter, started_at_ms: int) -> Servic
         model_pids=pids,
         models_memory_bytes=sum(r.rss_bytes or 0 for r in loaded),
         requests=requests.snapshot(),
-        uptime_s=(_now_ms() - started_at_ms) / 1000,
+        uptime_s=(base.now_ms() - base.started_at_ms) / 1000,
     )
 
 
@@ -375,10 +468,9 @@ class Door(Protocol):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
 
 
-def _asgi(context: Context, sockets: Sockets, doors: Sequence[Door]) -> ASGIApp:
-    """security -> metering -> the door the path belongs to."""
+def _asgi(context: Context, sockets: Sockets, doors: Sequence[Door], rest: ASGIApp) -> ASGIApp:
+    """security -> metering -> the way in that the path belongs to."""
     live = context.configuration.getter()
-    rest = create_rest(lambda: context)
     pages = static_app(WEB_DIR)
 
     async def by_path(scope: Scope, receive: Receive, send: Send) -> None:
@@ -397,7 +489,3 @@ def _asgi(context: Context, sockets: Sockets, doors: Sequence[Door]) -> ASGIApp:
 def _url(listener: socket.socket) -> str:
     host, port, *_ = listener.getsockname()
     return f"http://[{host}]:{port}" if listener.family == socket.AF_INET6 else f"http://{host}:{port}"
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000

@@ -33,7 +33,7 @@ class Source(StrEnum):
     RUNTIME = "runtime"
 
 
-class _Details(TypedDict, total=False):
+class _SettingDetails(TypedDict, total=False):
     """Rarer properties of a setting."""
 
     env: tuple[str, ...]
@@ -51,7 +51,7 @@ class _Details(TypedDict, total=False):
     """True: a path, absolute unless it comes from the command line or the environment."""
 
 
-def setting(default: Value, about: str, key: str, flag: str | None = None, **details: Unpack[_Details]) -> Any:
+def setting(default: Value, about: str, key: str, flag: str | None = None, **details: Unpack[_SettingDetails]) -> Any:
     """Declare a field of `Settings`.
 
     `about` is its help text, `key` its dotted place in the configuration file. A setting without a `flag` cannot be

@@ -1,4 +1,4 @@
-"""The doors over real rooms: store, scheduler, sampler, and the engine with a quick program in llama-server's place."""
+"""The whole service as `app.build` makes it, with a quick program in llama-server's place."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import asyncio
 import contextlib
 import functools
 import json
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,39 +16,15 @@ import aiohttp
 import socketio
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from llama_async_proxy.api.http.access import SecurityMiddleware
-from llama_async_proxy.api.http.metering import MeteringMiddleware
+from llama_async_proxy.api.http.protocol import http_protocol
 from llama_async_proxy.api.rest.app import create_rest
 from llama_async_proxy.api.socketio.server import Sockets
-from llama_async_proxy.api.ui.static import is_page
-from llama_async_proxy.chats.answers import Answers
-from llama_async_proxy.engines.catalogue import CatalogueCache
-from llama_async_proxy.engines.fleet import EngineHooks
-from llama_async_proxy.engines.workers import WorkersEngine
-from llama_async_proxy.events import EventBus, LogWritten
-from llama_async_proxy.inference.completion import Completer
-from llama_async_proxy.inference.in_flight import InFlightRequests
-from llama_async_proxy.inference.requests.names import Names
-from llama_async_proxy.inference.scheduling.scheduler import ModelScheduler
-from llama_async_proxy.inference.upstream.client import UpstreamClient
-from llama_async_proxy.inference.upstream.connection_pool import ConnectionPool
-from llama_async_proxy.monitor.connections import ConnectionMeter
-from llama_async_proxy.monitor.engine_counters import EngineCounters
+from llama_async_proxy.app import Seams, build
+from llama_async_proxy.events import LogWritten
 from llama_async_proxy.monitor.gpu import CombinedProbe
-from llama_async_proxy.monitor.host import HostProbe
-from llama_async_proxy.monitor.logfiles import LogFiles
-from llama_async_proxy.monitor.requests import RequestMeter
-from llama_async_proxy.monitor.sampler import Machine, Sampler, ServiceFacts
-from llama_async_proxy.operations.active_preset import ActivePreset
-from llama_async_proxy.operations.configuration import Configuration
 from llama_async_proxy.operations.context import Context
-from llama_async_proxy.operations.launch import LaunchPlanner
-from llama_async_proxy.operations.memory import MemoryPlanner
-from llama_async_proxy.operations.models import ScanModels, scan_models
-from llama_async_proxy.operations.option_policy import OptionPolicy
 from llama_async_proxy.records.logs import LogLevel, LogLine
 from llama_async_proxy.settings import resolve
-from llama_async_proxy.store.store import Store
 from support.asgi import serving
 from support.models import linked
 from support.rig import FAKE_CLASSES, FAKE_LAUNCHER, QUICK
@@ -82,125 +57,64 @@ class ServiceHarness:
 
 @contextlib.asynccontextmanager
 async def house(directory: Path, model_files: Path, **settings: Any) -> AsyncIterator[ServiceHarness]:
-    """`settings` by name, as given on the command line."""
+    """`settings` by name, as given on the command line. The log goes to the store and to whoever watches it only."""
     models_dir = linked(model_files, directory / "models")
-    given = {"models_dir": str(models_dir), "data_dir": str(directory / "data"), **settings}
-    configuration_at_start = resolve(command_line=given, environment={}, file={}, default_data_dir=directory)
+    given = {
+        "models_dir": str(models_dir),
+        "data_dir": str(directory / "data"),
+        "log_console": False,
+        "log_file": False,
+        **settings,
+    }
+    at_start = resolve(command_line=given, environment={}, file={}, default_data_dir=directory)
     async with contextlib.AsyncExitStack() as stack:
-        bus = EventBus()
-        configuration = Configuration(configuration_at_start, bus)
-        live = configuration.getter()
-        store = await stack.enter_async_context(
-            Store.open(configuration_at_start.database_path, log_max_rows=lambda: 1000)
-        )
-        engine = await stack.enter_async_context(
-            WorkersEngine(
-                EngineHooks(bus, lambda _: None, timing=QUICK), lambda: FAKE_LAUNCHER, environment=clean_environment()
-            )
-        )
-        await engine.start()
-        requests = RequestMeter()
-        machine = Machine(HostProbe(directory), CombinedProbe(()))
-        sampler = Sampler(
-            machine, lambda: ServiceFacts(requests=requests.snapshot()), live, bus=bus, store=store.metrics.append
-        )
-        planner = LaunchPlanner(live, OptionPolicy(live, store.models.all, FAKE_CLASSES))
-        names = Names(store.models.all, planner.preset_paths)
-        memory = MemoryPlanner(live, lambda: engine.state, sampler)
-        scheduler = ModelScheduler(
-            engine,
-            settings=live,
-            models=store.models.all,
-            spec_for=planner.spec,
-            bus=bus,
-            used=store.models.touch,
-            memory=memory,
-        )
-        catalogue = CatalogueCache(lambda: engine.state, directory.parent / "options")  # shared by all tests
-        active_preset = ActivePreset(
-            planner,
-            catalogue,
-            configuration=configuration,
-            store=store,
-            engine=engine,
-            scheduler=scheduler,
-            bus=bus,
-        )
-        live_requests = InFlightRequests(
-            scheduler.runtime, bus, positions=scheduler.positions, finished=store.requests.append
-        )
-        stack.callback(live_requests.record)
-        pool = ConnectionPool(live)
-        stack.callback(pool.close)
-        upstream = UpstreamClient(pool)
-        completer = Completer(
-            names=names,
-            scheduler=scheduler,
-            client=upstream,
-            live=live_requests,
-        )
-        answers = await stack.enter_async_context(
-            Answers(store.turns, completer, suggest_title=store.chats.suggest_title, settings=live, bus=bus)
-        )
-        context = Context(
-            configuration=configuration,
-            catalogue=catalogue,
-            planner=planner,
-            active_preset=active_preset,
-            store=store,
-            names=names,
-            engine=engine,
-            scheduler=scheduler,
-            memory=memory,
-            live=live_requests,
-            answers=answers,
-            sampler=sampler,
-            requests=requests,
-            connections=ConnectionMeter(time.monotonic),
-            engine_counters=EngineCounters(upstream.get, time.monotonic),
-            log_files=LogFiles(configuration_at_start.logs_dir, max_bytes=1 << 20, max_files=3),
-            bus=bus,
-            now_ms=lambda: time.time_ns() // 1_000_000,
-            started_at_ms=time.time_ns() // 1_000_000,
-        )
-        await scan_models(context, ScanModels())
-        sockets = Sockets(lambda: context)
-        runs = (sampler.run, context.scheduler.run, live_requests.run, sockets.run, active_preset.run)
-        background = [asyncio.create_task(run()) for run in runs]
+        application = await stack.enter_async_context(build(at_start, seams(directory)))
+        await asyncio.gather(*(step() for step in application.first_steps))
+        background = [asyncio.ensure_future(run()) for run in application.background]
         await asyncio.sleep(0)  # they listen before anything happens
         stack.push_async_callback(_cancelled, background)
-        port = await stack.enter_async_context(serving(_asgi(context, sockets)))
-        stack.push_async_callback(sockets.close)
+        http_of_service = http_protocol(application.fast_path)
+        port = await stack.enter_async_context(serving(application.asgi, http_of_service))
+        stack.push_async_callback(application.sockets.close)
         http = await stack.enter_async_context(aiohttp.ClientSession())
-        yield ServiceHarness(context, sockets, models_dir, f"http://127.0.0.1:{port}", http)
+        yield ServiceHarness(application.context, application.sockets, models_dir, f"http://127.0.0.1:{port}", http)
 
 
-async def _cancelled(tasks: list[asyncio.Task[None]]) -> None:
+def seams(directory: Path) -> Seams:
+    """A quick program in llama-server's place, no GPUs, and caches that all tests share."""
+    return Seams(
+        find_launcher=lambda _engine, _path: FAKE_LAUNCHER,
+        environment=clean_environment(),
+        timing=QUICK,
+        gpus=lambda: CombinedProbe(()),
+        option_classes=FAKE_CLASSES,
+        option_cache=directory.parent / "options",
+        rest=_shared_rest,
+    )
+
+
+async def _cancelled(tasks: Sequence[asyncio.Future[None]]) -> None:
     for task in tasks:
         task.cancel()
     for result in await asyncio.gather(*tasks, return_exceptions=True):
         assert isinstance(result, asyncio.CancelledError), result
 
 
-_ASKED: ContextVar[Context] = ContextVar("the house that a request came to")
+_CALLED: ContextVar[Callable[[], Context]] = ContextVar("context of the service that a request came to")
 
 
 @functools.cache
 def _rest() -> ASGIApp:
-    """One for every house: making its hundred routes takes longer than a test."""
-    return create_rest(_ASKED.get)
+    """One application for all services: making its hundred routes takes longer than a test."""
+    return create_rest(lambda: _CALLED.get()())
 
 
-def _asgi(context: Context, sockets: Sockets) -> ASGIApp:
-    async def by_path(scope: Scope, receive: Receive, send: Send) -> None:
-        _ASKED.set(context)
+def _shared_rest(context: Callable[[], Context]) -> ASGIApp:
+    async def called(scope: Scope, receive: Receive, send: Send) -> None:
+        _CALLED.set(context)
         await _rest()(scope, receive, send)
 
-    inner = socketio.ASGIApp(sockets.server, by_path, socketio_path="socket.io")
-    with_sockets = socketio.ASGIApp(sockets.server, inner, socketio_path="llamaproxws")
-    return SecurityMiddleware(
-        MeteringMiddleware(with_sockets, context.requests), context.configuration.getter(), is_page
-    )
+    return called
 
 
 def answers(request_id: str) -> Callable[[Any], bool]:

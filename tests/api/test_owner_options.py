@@ -131,12 +131,14 @@ async def test_no_way_into_a_preset_takes_such_a_line(at: ServiceHarness) -> Non
     [fault] = answer["data"]["errors"]
     assert (fault["kind"], fault["section"], fault["key"], fault["line"]) == ("owner", "*", "log-file", 2)
     assert HAND in fault["message"]
-    assert [preset["name"] for preset in (await at.call("GET", "/api/presets"))[1]["data"]["presets"]] == ["own"]
+    assert [preset["name"] for preset in (await at.call("GET", "/api/presets"))[1]["data"]["presets"]] == [
+        "default",
+        "own",
+    ]
 
 
 async def test_a_line_that_the_owner_wrote_stays_but_does_not_spread(at: ServiceHarness) -> None:
     directory = at.context.store.presets.directory
-    directory.mkdir(parents=True)
     (directory / "owner.ini").write_text(PRESET)
     for body in ({"content": PRESET + "c = 1\n"}, {"config": {"*": {"log-file": "/tmp/emptied", "c": 2}}}):
         assert (await at.call("PUT", "/api/presets/owner", body))[0] == 200

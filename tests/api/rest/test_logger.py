@@ -11,7 +11,7 @@ from api.harness import ServiceHarness, house
 
 @pytest.fixture
 async def at(tmp_path: Path, model_files: Path) -> AsyncIterator[ServiceHarness]:
-    async with house(tmp_path, model_files) as at:
+    async with house(tmp_path, model_files, log_console=True, log_file=True) as at:
         yield at
 
 

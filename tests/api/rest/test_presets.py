@@ -71,7 +71,7 @@ async def test_a_preset_from_its_making_to_its_end(at: ServiceHarness) -> None:
     assert saved["content"].startswith("; name: mine\n; description: For me\n[*]\ntemp = 0.5\n")
     assert (await data(at, "GET", "/api/presets/mine.ini"))["sections"]["chat"] == {"group": "small", "top-k": "7"}
     listed = await data(at, "GET", "/api/presets")
-    assert [preset["name"] for preset in listed["presets"]] == ["mine"]
+    assert [preset["name"] for preset in listed["presets"]] == ["default", "mine"]
     assert "active" not in listed
     assert await data(at, "DELETE", "/api/presets/mine") == {"name": "mine"}
     assert (await refused(at, "GET", "/api/presets/mine"))[0] == 404
@@ -122,7 +122,8 @@ async def test_what_the_engine_would_refuse_changes_nothing(at: ServiceHarness) 
     assert (await refused(at, "PUT", "/api/presets/a", {}))[0] == 400
     assert (await refused(at, "PUT", "/api/presets/new", {"content": "[x"}))[0] == 400
     assert (await data(at, "GET", "/api/presets/a"))["content"] == "[*]\nc = 1\n"
-    assert len((await data(at, "GET", "/api/presets"))["presets"]) == 1
+    listed = await data(at, "GET", "/api/presets")
+    assert [preset["name"] for preset in listed["presets"]] == ["a", "default"]
 
 
 async def test_validation_tells_everything_and_stores_nothing(at: ServiceHarness) -> None:
@@ -143,23 +144,27 @@ async def test_validation_tells_everything_and_stores_nothing(at: ServiceHarness
         }
     ]
     assert (await data(at, "POST", "/api/preset-validation", {"config": {"a]": {}}}))["valid"] is False
-    assert (await data(at, "GET", "/api/presets"))["presets"] == []
+    listed = await data(at, "GET", "/api/presets")
+    assert [preset["name"] for preset in listed["presets"]] == ["default"]
 
 
 async def test_a_name_with_a_trick_in_it_reaches_no_file(at: ServiceHarness) -> None:
     for name in ("..", "%2e%2e", ".hidden", "a%5Cb", "%00", "a%0A", "%20a", "a%2F..%2F..%2Fb"):
         async with at.http.put(f"{at.url}/api/presets/{name}", json={"content": ""}) as response:
             assert response.status in (400, 404, 405), name
-    assert not at.context.store.presets.directory.exists()
+    assert [file.name for file in at.context.store.presets.directory.iterdir()] == ["default.ini"]
 
 
 async def test_a_broken_file_is_listed_with_its_problem(at: ServiceHarness) -> None:
     directory = at.context.store.presets.directory
-    directory.mkdir()
     (directory / "a.ini").write_text("[*]\n  c = 1\n")
     (directory / "b.ini").write_bytes(b"\xff")
-    listed = (await data(at, "GET", "/api/presets"))["presets"]
-    assert ["line 2, column 3" in listed[0]["problem"], "UTF-8" in listed[1]["problem"]] == [True, True]
+    listed = await data(at, "GET", "/api/presets")
+    problems = {preset["name"]: preset.get("problem") for preset in listed["presets"]}
+    assert problems.keys() == {"a", "b", "default"}
+    assert "line 2, column 3" in problems["a"]
+    assert "UTF-8" in problems["b"]
+    assert problems["default"] is None
     assert (await data(at, "GET", "/api/presets/a"))["errors"][0]["line"] == 2
     assert (await refused(at, "GET", "/api/presets/a/models"))[0] == 400
 
