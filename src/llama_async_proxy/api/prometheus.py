@@ -14,6 +14,8 @@ from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
 from llama_async_proxy import __version__
+from llama_async_proxy.api.boundary import AsgiBoundary
+from llama_async_proxy.errors import ServiceError
 from llama_async_proxy.inference.requests.routes import model_in_query
 from llama_async_proxy.monitor.totals import InferenceTotals
 from llama_async_proxy.operations.context import Context
@@ -42,6 +44,7 @@ class PrometheusApp:
     def __init__(self, context: Callable[[], Context], totals: InferenceTotals) -> None:
         self._context = context
         self._totals = totals
+        self._guarded = AsgiBoundary(self._serve, _error_answer)
 
     @staticmethod
     def handles(scope: Scope) -> bool:
@@ -50,6 +53,9 @@ class PrometheusApp:
         return is_ours and model_in_query(scope["query_string"]) is None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._guarded(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         context = self._context()
         context.live.record()  # what ended just now counts, too
         page = render([*_proxy(context, self._totals), *_models(context), *_host(await context.sampler.now())])
@@ -57,6 +63,10 @@ class PrometheusApp:
         await PlainTextResponse(body, headers={"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"})(
             scope, receive, send
         )
+
+
+def _error_answer(_: Scope, error: ServiceError) -> PlainTextResponse:
+    return PlainTextResponse(error.message, error.status)
 
 
 def render(families: Iterable[Family]) -> str:

@@ -10,8 +10,10 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 import msgspec
-from starlette.types import Message, Receive, Scope, Send
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from llama_async_proxy.api.boundary import AsgiBoundary
 from llama_async_proxy.errors import NotFound, RequestTimeout, ServiceError, TooLarge
 from llama_async_proxy.inference.proxy import Proxy, Request
 from llama_async_proxy.inference.requests import model_list, routes
@@ -42,6 +44,7 @@ class InferenceApp:
         self._names = names
         self._runtime = runtime
         self._settings = settings
+        self._guarded = AsgiBoundary(self._serve, _error_answer)
 
     @staticmethod
     def handles(scope: Scope) -> bool:
@@ -54,6 +57,9 @@ class InferenceApp:
         return path in routes.PATHS or path.startswith("/v1/") or path in _HEALTH
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._guarded(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         reply = _AsgiReply(send)
         route = routes.find(scope["method"], scope["path"])
         if route is None:
@@ -75,8 +81,7 @@ class InferenceApp:
             body = msgspec.json.encode(self._answer(method, path))
             status = 200
         except ServiceError as error:
-            dialect = Dialect.ANTHROPIC if path.startswith("/v1/messages") else Dialect.OPENAI
-            body = error_body(dialect, error)
+            body = error_body(_dialect(path), error)
             status = error.status
         content_length = (b"content-length", b"%d" % len(body))
         await reply.start(status, [(b"content-type", b"application/json; charset=utf-8"), content_length])
@@ -95,6 +100,14 @@ class InferenceApp:
             model = choose(index, path.removeprefix(f"{_MODELS}/"), ())
             return model_list.entry(model, self._runtime(model.id))
         raise _no_route(method, path)
+
+
+def _dialect(path: str) -> Dialect:
+    return Dialect.ANTHROPIC if path.startswith("/v1/messages") else Dialect.OPENAI
+
+
+def _error_answer(scope: Scope, error: ServiceError) -> ASGIApp:
+    return Response(error_body(_dialect(scope["path"]), error), error.status, media_type="application/json")
 
 
 class _AsgiReply:

@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from llama_async_proxy.api.boundary import AsgiBoundary, report
 from llama_async_proxy.api.inference.llama_router_schema import event_of, router_entry, sse
 from llama_async_proxy.api.ui.static import is_navigation
 from llama_async_proxy.errors import InvalidInput, ServiceError
@@ -57,6 +58,7 @@ class LlamaRouterApp:
         self._context = context
         self._jobs: asyncio.Queue[Awaitable[object]] = asyncio.Queue()
         self._closing = asyncio.Event()
+        self._guarded = AsgiBoundary(self._serve, lambda _, error: _failure(error))
 
     @staticmethod
     def handles(scope: Scope) -> bool:
@@ -68,6 +70,9 @@ class LlamaRouterApp:
         return scope["method"] not in ("GET", "HEAD") or not is_navigation(Headers(scope=scope))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._guarded(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             response = await self._respond(Request(scope, receive))
         except ServiceError as error:
@@ -188,8 +193,8 @@ async def _logged(job: Awaitable[object]) -> None:
         await job
     except ServiceError as exc:
         logger.info("A load or unload asked for at /models failed: %s", exc)
-    except Exception:  # nobody waits for it
-        logger.exception("A load or unload asked for at /models failed")
+    except Exception:  # the boundary for faults of the service; no caller waits for the answer
+        report("A load or unload asked for at /models")
 
 
 def _failure(error: ServiceError) -> Response:

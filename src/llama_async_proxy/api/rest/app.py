@@ -14,8 +14,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.types import Scope
 
 from llama_async_proxy import __version__
+from llama_async_proxy.api.boundary import AsgiBoundary
 from llama_async_proxy.api.http.errors import error_envelope
 from llama_async_proxy.api.rest.body_limit import BodyLimitMiddleware
 from llama_async_proxy.api.rest.config import config_routes
@@ -65,7 +67,8 @@ def create_rest(context: Callable[[], Context]) -> FastAPI:
     app.exception_handler(ServiceError)(_on_service_error)
     app.exception_handler(RequestValidationError)(_on_invalid_request)
     app.exception_handler(HTTPException)(_on_http_exception)
-    app.add_middleware(BodyLimitMiddleware, manners=partial(_manners, app))
+    app.add_middleware(BodyLimitMiddleware, policy=partial(_policy, app))
+    app.add_middleware(AsgiBoundary, error_answer=partial(_error_answer, app))
     return app
 
 
@@ -89,8 +92,12 @@ async def _docs(app: FastAPI) -> HTMLResponse:
 # --- failures ---------------------------------------------------------------------------------------------------------
 
 
+def _error_answer(app: FastAPI, scope: Scope, error: ServiceError) -> Response:
+    return _policy(app, scope["path"]).failure(error)
+
+
 async def _on_service_error(request: Request, error: ServiceError) -> Response:
-    return _manners(request.app, request.url.path).failure(error)
+    return _policy(request.app, request.url.path).failure(error)
 
 
 async def _on_invalid_request(request: Request, error: RequestValidationError) -> Response:
@@ -127,7 +134,7 @@ def _methods(app: FastAPI, path: str) -> list[str]:
     return sorted({method for route in routes if route.path_regex.match(path) for method in route.methods or ()})
 
 
-def _manners(app: FastAPI, path: str) -> RoutePolicy:
+def _policy(app: FastAPI, path: str) -> RoutePolicy:
     routes: list[APIRoute] = app.state.routes
     found = (route for route in routes if isinstance(route, ResourceRoute) and route.path_regex.match(path))
-    return next(found, ResourceRoute).manners
+    return next(found, ResourceRoute).policy

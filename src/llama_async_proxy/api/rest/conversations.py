@@ -69,7 +69,7 @@ def failure(error: ServiceError) -> JSONResponse:
 class _ChatRoute(ResourceRoute):
     """Renders every failure as wire.ChatErrorAnswer."""
 
-    manners = RoutePolicy(failure, body_limit=_BODY_LIMIT)
+    policy = RoutePolicy(failure, body_limit=_BODY_LIMIT)
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()

@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from llama_async_proxy.api.rest.schema import CamelWire, iso_time
+from llama_async_proxy.api.rest.schema import CamelWire
+from llama_async_proxy.api.units import iso_time
 from llama_async_proxy.operations.engine import EngineView
 
 

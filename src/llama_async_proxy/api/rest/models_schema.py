@@ -8,7 +8,8 @@ from typing import Annotated, Literal, cast
 
 from pydantic import Field, JsonValue
 
-from llama_async_proxy.api.rest.schema import CamelWire, Envelope, Option, Text, Wire, iso_time, mib, some_mib
+from llama_async_proxy.api.rest.schema import CamelWire, Envelope, Option, Text, Wire
+from llama_async_proxy.api.units import iso_time, mib
 from llama_async_proxy.gguf.memory import Footprint
 from llama_async_proxy.operations.engine import EngineView
 from llama_async_proxy.operations.estimate import Fit, MemoryReport
@@ -220,7 +221,7 @@ def model_memory(report: MemoryReport) -> ModelMemory:
         slots=answer.slots,
         gpu_layers=answer.gpu_layers,
         all_layers=answer.all_layers,
-        total=some_mib(answer.total_bytes),
+        total=mib(answer.total_bytes),
         host=_footprint(answer.host),
         gpu=_footprint(answer.gpu),
         gpus=[_footprint(gpu) for gpu in answer.gpus] if len(answer.gpus) > 1 else [],
@@ -236,15 +237,15 @@ def model_memory(report: MemoryReport) -> ModelMemory:
 
 def _footprint(part: Footprint) -> MemoryFootprint:
     return MemoryFootprint(
-        weights=some_mib(part.weights_bytes),
-        context=some_mib(part.context_bytes),
-        compute=some_mib(part.compute_bytes),
-        total=some_mib(part.total_bytes),
+        weights=mib(part.weights_bytes),
+        context=mib(part.context_bytes),
+        compute=mib(part.compute_bytes),
+        total=mib(part.total_bytes),
     )
 
 
 def _machine_memory(host_bytes: int, gpu_bytes: int | None) -> MachineMemory:
-    return MachineMemory(host=some_mib(host_bytes), gpu=mib(gpu_bytes))
+    return MachineMemory(host=mib(host_bytes), gpu=mib(gpu_bytes))
 
 
 def models_answer(listed: ModelList, engine: EngineView) -> ModelsAnswer:

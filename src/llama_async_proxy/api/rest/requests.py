@@ -8,7 +8,8 @@ from fastapi import APIRouter, Query
 from pydantic import Field
 
 from llama_async_proxy.api.rest.route_policy import Live, Route, routes_of
-from llama_async_proxy.api.rest.schema import Answer, CamelWire, iso_time
+from llama_async_proxy.api.rest.schema import Answer, CamelWire
+from llama_async_proxy.api.units import iso_time
 from llama_async_proxy.operations import requests as request_operations
 from llama_async_proxy.operations.requests import CancelRequest, ListRequests
 from llama_async_proxy.records.requests import LiveRequest, RequestPhase, RequestRecord

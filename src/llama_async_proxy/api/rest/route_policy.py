@@ -48,7 +48,7 @@ class RoutePolicy:
 
 
 class ResourceRoute(APIRoute):
-    manners: ClassVar[RoutePolicy] = RoutePolicy()
+    policy: ClassVar[RoutePolicy] = RoutePolicy()
 
 
 @dataclass(frozen=True, slots=True)

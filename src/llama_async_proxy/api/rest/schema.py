@@ -6,15 +6,12 @@ A field that is not known is absent, but for the ones that say null.
 
 from __future__ import annotations
 
-from typing import Annotated, Generic, Literal, TypeVar, overload
+from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from llama_async_proxy.api.http.errors import iso_now
-from llama_async_proxy.monitor.logtext import timestamp
-
-_MIB = 1 << 20
 
 Data = TypeVar("Data")
 Option = str | int | float | bool
@@ -56,26 +53,3 @@ class ErrorAnswer(Wire):
     success: Literal[False] = False
     error: Failure
     timestamp: str
-
-
-# --- numbers and times ------------------------------------------------------------------------------------------------
-
-
-def tenth(value: float) -> float:
-    return round(value, 1)
-
-
-def some_mib(size_bytes: int) -> float:
-    return tenth(size_bytes / _MIB)
-
-
-def mib(size_bytes: int | None) -> float | None:
-    return None if size_bytes is None else some_mib(size_bytes)
-
-
-@overload
-def iso_time(milliseconds: int) -> str: ...
-@overload
-def iso_time(milliseconds: int | None) -> str | None: ...
-def iso_time(milliseconds: int | None) -> str | None:
-    return None if milliseconds is None else timestamp(milliseconds)

@@ -12,7 +12,8 @@ from pydantic import Field
 
 from llama_async_proxy import __version__
 from llama_async_proxy.api.http.errors import iso_now
-from llama_async_proxy.api.rest.schema import CamelWire, ErrorAnswer, Failure, Wire, mib, some_mib, tenth
+from llama_async_proxy.api.rest.schema import CamelWire, ErrorAnswer, Failure, Wire
+from llama_async_proxy.api.units import mib, tenth
 from llama_async_proxy.monitor.logtext import timestamp
 from llama_async_proxy.operations.health import Health, ServiceStatus
 from llama_async_proxy.operations.metrics import History, Metrics
@@ -291,9 +292,9 @@ def monitoring_data(metrics: Metrics, models_registered: int) -> MonitoringData:
 
 def _memory(sample: Sample) -> Amount:
     return Amount(
-        used=some_mib(sample.memory_used_bytes),
-        total=some_mib(sample.memory_total_bytes),
-        free=some_mib(sample.memory_available_bytes),
+        used=mib(sample.memory_used_bytes),
+        total=mib(sample.memory_total_bytes),
+        free=mib(sample.memory_available_bytes),
         usage_percent=tenth(sample.memory_percent),
     )
 
@@ -312,9 +313,9 @@ def _gpu_memory(used: int | None, total: int | None) -> Amount | None:
     if used is None or not total:
         return None
     return Amount(
-        used=some_mib(used),
-        total=some_mib(total),
-        free=some_mib(total - used),
+        used=mib(used),
+        total=mib(total),
+        free=mib(total - used),
         usage_percent=tenth(100 * used / total),
     )
 
