@@ -42,7 +42,6 @@ EXEMPT = {
     "importers",
     "inference",
     "inference/requests",
-    "inference/scheduling",
     "inference/streaming",
     "inference/upstream",
     "monitor",

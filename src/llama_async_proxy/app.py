@@ -46,6 +46,7 @@ from llama_async_proxy.inference.in_flight import InFlightRequests
 from llama_async_proxy.inference.proxy import Proxy
 from llama_async_proxy.inference.requests.names import Names
 from llama_async_proxy.inference.scheduling.scheduler import ModelScheduler
+from llama_async_proxy.inference.scheduling.snapshot import SchedulerContext
 from llama_async_proxy.inference.upstream.client import UpstreamClient
 from llama_async_proxy.inference.upstream.connection_pool import ConnectionPool
 from llama_async_proxy.monitor.connections import ConnectionMeter
@@ -251,15 +252,10 @@ async def _models(stack: contextlib.AsyncExitStack, base: _Base) -> _Models:
     stack.callback(machine.close)
     sampler = Sampler(machine, lambda: _facts(base, engine, requests), live, bus=base.bus, store=store.metrics.append)
     memory = MemoryPlanner(live, lambda: engine.state, sampler)
-    scheduler = ModelScheduler(
-        engine,
-        settings=live,
-        models=store.models.all,
-        spec_for=planner.spec,
-        bus=base.bus,
-        used=store.models.touch,
-        memory=memory,
+    scheduler_context = SchedulerContext(
+        settings=live, models=store.models.all, spec_for=planner.spec, on_use=store.models.touch, memory=memory
     )
+    scheduler = ModelScheduler(engine, scheduler_context, base.bus)
     names = Names(store.models.all, planner.preset_paths)
     return _Models(planner, names, engine, requests, sampler, memory, scheduler)
 
@@ -301,7 +297,7 @@ def _data_path(stack: contextlib.AsyncExitStack, base: _Base, models: _Models) -
         base.store.requests.append(records)
         base.bus.publish(RequestsFinished(tuple(records)))
 
-    in_flight = InFlightRequests(scheduler.runtime, base.bus, positions=scheduler.positions, finished=finished)
+    in_flight = InFlightRequests(scheduler.runtime, base.bus, positions=scheduler.queue_positions, finished=finished)
     stack.callback(in_flight.record)
     pool = ConnectionPool(base.settings)
     stack.callback(pool.close)
@@ -454,7 +450,7 @@ async def _goodbye(context: Context, sockets: Sockets, router: LlamaRouterApp, h
     router.close()
     if not hurry():
         await context.scheduler.drain(context.configuration.settings.drain_s, hurry)
-    context.scheduler.break_off()
+    context.scheduler.revoke_all()
     await sockets.close()
 
 

@@ -14,6 +14,7 @@ from llama_async_proxy.inference.completion import Completer, EventReader
 from llama_async_proxy.inference.in_flight import InFlightRequests
 from llama_async_proxy.inference.requests.names import Names
 from llama_async_proxy.inference.scheduling.scheduler import ModelScheduler
+from llama_async_proxy.inference.scheduling.snapshot import SchedulerContext
 from llama_async_proxy.inference.upstream.client import UpstreamClient
 from llama_async_proxy.inference.upstream.connection_pool import ConnectionPool
 from llama_async_proxy.records.chats import Completion, CompletionRequest
@@ -69,10 +70,14 @@ async def desk() -> AsyncIterator[Desk]:
     async with upstream.serving():
         engine = RunningEngine(bus, {1: upstream.endpoint})
         scheduler = ModelScheduler(
-            engine, settings=make_settings, models=lambda: (MODEL,), spec_for=make_spec, bus=bus, used=lambda *_: None
+            engine,
+            SchedulerContext(
+                settings=make_settings, models=lambda: (MODEL,), spec_for=make_spec, on_use=lambda *_: None
+            ),
+            bus,
         )
         recorded: list[RequestRecord] = []
-        live = InFlightRequests(scheduler.runtime, bus, positions=scheduler.positions, finished=recorded.extend)
+        live = InFlightRequests(scheduler.runtime, bus, positions=scheduler.queue_positions, finished=recorded.extend)
         running = asyncio.create_task(scheduler.run())
         completer = Completer(
             names=Names(lambda: (MODEL,)),
@@ -222,7 +227,7 @@ async def test_the_end_of_the_service_breaks_it_off(desk: Desk) -> None:
     async with asyncio.timeout(30):
         while not desk.pieces:
             await asyncio.sleep(0.001)
-    desk.scheduler.break_off()
+    desk.scheduler.revoke_all()
     with pytest.raises(Unavailable):
         await asking
 

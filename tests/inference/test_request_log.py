@@ -5,7 +5,7 @@ import hashlib
 import pytest
 
 from llama_async_proxy.inference.request_log import RequestLogEntry, key_id
-from llama_async_proxy.inference.scheduling.lease import Lease
+from llama_async_proxy.inference.scheduling.leases import Lease
 from support.upstream import event, make_model
 
 

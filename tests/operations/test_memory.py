@@ -83,22 +83,24 @@ def test_the_built_in_engine_uses_no_gpu() -> None:
     assert book(kind="embedded").capacity()[1] == Capacity(32 * GIB, None)
 
 
-async def test_the_need_is_foretold_from_the_header(large: Model) -> None:
-    need = await book(replace(MACHINE, gpus=())).need(large, spec(large, {"ctx-size": 8192, "parallel": 1}))
-    assert 5 * GIB < need.host_bytes < 7 * GIB
-    assert need.gpu_bytes == 0
+async def test_the_requirement_is_estimated_from_the_header(large: Model) -> None:
+    requirement = await book(replace(MACHINE, gpus=())).requirement(
+        large, spec(large, {"ctx-size": 8192, "parallel": 1})
+    )
+    assert 5 * GIB < requirement.host_bytes < 7 * GIB
+    assert requirement.gpu_bytes == 0
 
 
 async def test_where_nobody_can_tell_nothing_is_asked_for(large: Model) -> None:
     gone = replace(large, path="/nowhere/gone.gguf")
-    assert await book().need(gone, spec(gone, {})) == NO_MEMORY
-    assert await book().need(large, spec(large, {"cache-type-k": "new_kind"})) == NO_MEMORY
+    assert await book().requirement(gone, spec(gone, {})) == NO_MEMORY
+    assert await book().requirement(large, spec(large, {"cache-type-k": "new_kind"})) == NO_MEMORY
 
 
 async def test_a_refusal_has_numbers_and_settings_that_would_fit(large: Model) -> None:
     small = book(replace(MACHINE, gpus=()), memory_limit_mib=8192)
-    need = await small.need(large, spec(large, {"ctx-size": 65536, "parallel": 1}))
-    refusal = small.refusal(large, need, NO_MEMORY)
+    requirement = await small.requirement(large, spec(large, {"ctx-size": 65536, "parallel": 1}))
+    refusal = small.shortage(large, requirement, NO_MEMORY)
     assert "needs 1" in refusal.message
     assert "8.00 GiB" in refusal.message
     assert "pinned" not in refusal.message
@@ -107,16 +109,16 @@ async def test_a_refusal_has_numbers_and_settings_that_would_fit(large: Model) -
 
 async def test_settings_that_would_fit_leave_pinned_models_what_they_hold(large: Model) -> None:
     small = book(replace(MACHINE, gpus=()), memory_limit_mib=8192)
-    need = await small.need(large, spec(large, {"ctx-size": 65536, "parallel": 1}))
-    beside = small.refusal(large, need, MemoryUse(GIB))
+    requirement = await small.requirement(large, spec(large, {"ctx-size": 65536, "parallel": 1}))
+    beside = small.shortage(large, requirement, MemoryUse(GIB))
     assert "of which pinned models hold 1.00 GiB" in beside.message
 
     def context(refusal: NotEnoughMemory) -> int:
         [tokens] = re.findall(r"--ctx-size (\d+)", refusal.message)
         return int(tokens)
 
-    assert context(beside) < context(small.refusal(large, need, NO_MEMORY))
-    assert "No setting" in small.refusal(large, need, MemoryUse(8 * GIB)).message
+    assert context(beside) < context(small.shortage(large, requirement, NO_MEMORY))
+    assert "No setting" in small.shortage(large, requirement, MemoryUse(8 * GIB)).message
 
 
 @pytest.mark.parametrize(
@@ -132,7 +134,7 @@ async def test_only_a_load_that_ran_out_of_memory_is_made_smaller(
     large: Model, failure: LoadFailed, tries_again: bool
 ) -> None:
     asked = spec(large, {"ctx-size": 32768, "parallel": 1})
-    smaller = await book(replace(MACHINE, gpus=())).smaller(large, asked, failure)
+    smaller = await book(replace(MACHINE, gpus=())).smaller_load(large, asked, failure)
     assert (smaller is not None) is tries_again
     if smaller is not None:
         assert smaller.options == {"ctx-size": 16384, "parallel": 1}

@@ -18,6 +18,7 @@ from llama_async_proxy.inference.proxy import Proxy
 from llama_async_proxy.inference.requests.names import Names
 from llama_async_proxy.inference.response_writer import KeepAliveComments
 from llama_async_proxy.inference.scheduling.scheduler import ModelScheduler
+from llama_async_proxy.inference.scheduling.snapshot import SchedulerContext
 from llama_async_proxy.inference.upstream.client import UpstreamClient
 from llama_async_proxy.inference.upstream.connection_pool import ConnectionPool
 from llama_async_proxy.monitor.requests import RequestMeter
@@ -52,14 +53,13 @@ class Site:
         self.engine = RunningEngine(bus, endpoints)
         self.scheduler = ModelScheduler(
             self.engine,
-            settings=lambda: self.settings,
-            models=lambda: self.models,
-            spec_for=make_spec,
-            bus=bus,
-            used=lambda *_: None,
+            SchedulerContext(
+                settings=lambda: self.settings, models=lambda: self.models, spec_for=make_spec, on_use=lambda *_: None
+            ),
+            bus,
         )
         self.live = InFlightRequests(
-            self.scheduler.runtime, bus, positions=self.scheduler.positions, finished=self._finished
+            self.scheduler.runtime, bus, positions=self.scheduler.queue_positions, finished=self._finished
         )
         pool = ConnectionPool(lambda: self.settings)
         proxy = Proxy(

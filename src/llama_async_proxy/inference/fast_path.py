@@ -17,7 +17,7 @@ from llama_async_proxy.inference.requests.error_formats import error_body, error
 from llama_async_proxy.inference.requests.names import Names, choose
 from llama_async_proxy.inference.requests.routes import Route, parameters
 from llama_async_proxy.inference.response_writer import can_be_reassembled, error_headers, for_answer
-from llama_async_proxy.inference.scheduling.lease import Lease
+from llama_async_proxy.inference.scheduling.leases import Lease
 from llama_async_proxy.inference.scheduling.scheduler import ModelScheduler
 from llama_async_proxy.inference.streaming import aggregator
 from llama_async_proxy.inference.streaming.aggregator import CannotAggregate, StreamAggregator
@@ -116,7 +116,7 @@ class FastPath:
         if index.variant(asked.model):
             return None
         passage = ProxiedExchange(self, head, body, client)
-        lease = self.scheduler.claim(model, passage.fail)
+        lease = self.scheduler.try_lease(model, passage.fail)
         if lease is None:
             return None
         # Of other servers it is not known how their streams and their whole answers differ.

@@ -21,7 +21,7 @@ from llama_async_proxy.inference.requests.priority import priority_of
 from llama_async_proxy.inference.requests.routes import Headers, Parameters, Route, forbids_loading, parameters
 from llama_async_proxy.inference.requests.variants import with_defaults
 from llama_async_proxy.inference.response_writer import KeepAliveComments, Reply, ResponseWriter
-from llama_async_proxy.inference.scheduling.lease import Lease
+from llama_async_proxy.inference.scheduling.leases import Lease
 from llama_async_proxy.inference.scheduling.scheduler import ModelScheduler
 from llama_async_proxy.inference.streaming import aggregator
 from llama_async_proxy.inference.streaming.aggregator import CannotAggregate

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from hashlib import sha256
 from random import getrandbits
 
-from llama_async_proxy.inference.scheduling.lease import Lease
+from llama_async_proxy.inference.scheduling.leases import Lease
 from llama_async_proxy.inference.streaming.usage import UsageCapture, usage_of
 from llama_async_proxy.records.models import Model
 from llama_async_proxy.records.requests import RequestRecord

@@ -63,7 +63,7 @@ class MemoryRequirement:
         return _sum(replace(_use(answer), gpus=each), self._draft_use(budget))
 
     def fits(self, budget: MemoryBudget) -> bool:
-        return Capacity(budget.host_bytes, budget.gpu_bytes, budget.gpus).holds((self.use(budget),))
+        return Capacity(budget.host_bytes, budget.gpu_bytes, budget.gpus).fits((self.use(budget),))
 
     def largest_context(self, budget: MemoryBudget) -> int | None:
         """Tokens of all slots together that fit; None when none does."""

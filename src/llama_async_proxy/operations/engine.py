@@ -94,5 +94,5 @@ async def restart_engine(context: Context, _: RestartEngine) -> EngineView:
 
 async def _stop(context: Context) -> None:
     # With its streams still open llama-server would take seconds to notice SIGTERM.
-    context.scheduler.break_off("The engine was stopped.")
+    context.scheduler.revoke_all("The engine was stopped.")
     await context.engine.stop()

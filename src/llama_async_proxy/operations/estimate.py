@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 from llama_async_proxy.gguf.memory import MemoryBudget, MemoryEstimate
-from llama_async_proxy.inference.scheduling.memory import taken
+from llama_async_proxy.inference.scheduling.memory import memory_in_use
 from llama_async_proxy.inference.scheduling.policy import Capacity
 from llama_async_proxy.operations.context import Context
 from llama_async_proxy.operations.demand import MemoryRequirement
@@ -70,7 +70,7 @@ async def estimate_memory(context: Context, request: EstimateMemory) -> MemoryRe
     sample = await context.sampler.now()
     together, alone = context.memory.capacity()
     free = _free(found, sample, has_gpu=alone.gpu_bytes is not None)
-    others = [taken(r, NO_MEMORY) for r in context.engine.runtimes() if r.model_id != found.model.id]
+    others = [memory_in_use(r, NO_MEMORY) for r in context.engine.runtimes() if r.model_id != found.model.id]
     budget = MemoryBudget(
         _least(free.host_bytes, together.host_bytes, sum(use.host_bytes for use in others)),
         _least(free.gpu_bytes, together.gpu_bytes, sum(use.gpu_bytes for use in others)),

@@ -63,7 +63,7 @@ class MemoryPlanner:
         settings = replace(load_settings(spec), projector_bytes=projector_bytes)
         return MemoryRequirement(shape, settings, gpu_layers(spec), draft, draft_settings(spec, settings))
 
-    async def need(self, model: Model, spec: LaunchSpec) -> MemoryUse:
+    async def requirement(self, model: Model, spec: LaunchSpec) -> MemoryUse:
         if not model.has_file or spec.command is not None:
             return NO_MEMORY
         try:
@@ -74,7 +74,7 @@ class MemoryPlanner:
         self._demands[model.id] = demand
         together, alone = self.capacity()
         use = demand.use(budget_of(alone))
-        if alone.holds((use,)) and not together.holds((use,)):
+        if alone.fits((use,)) and not together.fits((use,)):
             logger.warning(
                 "Model %s is expected to take %s, but only %s may be taken: the system may have to swap",
                 model.slug,
@@ -103,7 +103,7 @@ class MemoryPlanner:
         )
         return free, total
 
-    def refusal(self, model: Model, need: MemoryUse, pinned: MemoryUse) -> NotEnoughMemory:
+    def shortage(self, model: Model, requirement: MemoryUse, pinned: MemoryUse) -> NotEnoughMemory:
         _, alone = self.capacity()
         budget = _without(budget_of(alone), pinned)
         demand = self._demands.get(model.id)
@@ -112,11 +112,11 @@ class MemoryPlanner:
         advice = f" It would fit with {' or with '.join(fitting)}." if fitting else " No setting would make it fit."
         held = "" if pinned == NO_MEMORY else f", of which pinned models hold {_words(pinned)}"
         return NotEnoughMemory(
-            f"Model {model.slug!r} needs {_words(need)}, but models may take {_words_of(alone)}{held}.{advice}",
+            f"Model {model.slug!r} needs {_words(requirement)}, but models may take {_words_of(alone)}{held}.{advice}",
             details="\n".join(fitting) or None,
         )
 
-    async def smaller(self, model: Model, spec: LaunchSpec, failure: LoadFailed) -> LaunchSpec | None:
+    async def smaller_load(self, model: Model, spec: LaunchSpec, failure: LoadFailed) -> LaunchSpec | None:
         told = any(_OUT_OF_MEMORY.search(line) for line in (failure.reason, *failure.log_tail))
         if not (told or failure.exit_code == _KILLED) or not model.has_file or spec.command is not None:
             return None

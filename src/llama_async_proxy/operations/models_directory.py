@@ -10,7 +10,7 @@ from pathlib import Path
 from llama_async_proxy.gguf.memory import LoadSettings, estimate
 from llama_async_proxy.gguf.reader import GgufError, read_header
 from llama_async_proxy.gguf.shape import model_shape
-from llama_async_proxy.inference.scheduling.memory import taken
+from llama_async_proxy.inference.scheduling.memory import memory_in_use
 from llama_async_proxy.operations.context import Context
 from llama_async_proxy.operations.models import view
 from llama_async_proxy.operations.operation import Effect, operation
@@ -64,7 +64,7 @@ def _measured(context: Context, model: Model) -> int | None:
     runtime = view(context, model).runtime
     if runtime.endpoint is None:
         return None
-    use = taken(runtime, NO_MEMORY)
+    use = memory_in_use(runtime, NO_MEMORY)
     return use.host_bytes + use.gpu_bytes or None
 
 

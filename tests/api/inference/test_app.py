@@ -450,7 +450,7 @@ async def test_a_stopping_service_ends_streams_with_an_error_event(site: Upstrea
     site.upstream.behaviour = streams(*[token("a")] * 10_000, before_each=lambda _: asyncio.sleep(0.01))
     request = asyncio.create_task(site.stream())
     await site.upstream.until(lambda u: len(u.requests) == 1)
-    site.scheduler.break_off()
+    site.scheduler.revoke_all()
     response = await request
     assert b"The service is stopping." in response.content
     await site.upstream.until(lambda u: u.cancelled == 1)

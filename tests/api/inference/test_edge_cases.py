@@ -609,7 +609,7 @@ class OneServer:
         self._site = site
 
     async def _goodbye(self, _: object) -> None:
-        self._site.scheduler.break_off()
+        self._site.scheduler.revoke_all()
 
     async def __aenter__(self) -> OneServer:
         self._serving = asyncio.create_task(self.server.serve(self.listeners))

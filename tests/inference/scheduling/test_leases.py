@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from llama_async_proxy.errors import ServiceError
-from llama_async_proxy.inference.scheduling.lease import Lease
-from llama_async_proxy.inference.scheduling.leases import Leases
+from llama_async_proxy.inference.scheduling.leases import Lease, Leases
 from llama_async_proxy.records.runtime import Endpoint
 from support.upstream import make_model
 
@@ -17,12 +16,12 @@ AT = Endpoint("127.0.0.1", 1)
 
 
 class Request:
-    """Holds a lease on a model; ends when it is broken off, unless it is deaf."""
+    """Holds a lease on a model; ends when it is revoked, unless it ignores that."""
 
-    def __init__(self, leases: Leases, model_id: int = 1, *, granted: bool = True, deaf: bool = False) -> None:
+    def __init__(self, leases: Leases, model_id: int = 1, *, granted: bool = True, stubborn: bool = False) -> None:
         self.revoked: ServiceError | None = None
         self.lease = Lease(make_model(model_id, f"m{model_id}"), self._revoke)
-        self._leases, self._deaf = leases, deaf
+        self._leases, self._ignores_revocation = leases, stubborn
         leases.requests.add(self.lease)
         leases.hold(self.lease)
         if granted:
@@ -30,15 +29,15 @@ class Request:
 
     def _revoke(self, reason: ServiceError) -> None:
         self.revoked = reason
-        if not self._deaf:
+        if not self._ignores_revocation:
             self.end()
 
     def end(self) -> bool:
         return self._leases.end(self.lease)
 
 
-async def begun(waiting: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-    """A task that waits already."""
+async def started(waiting: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """Task of the coroutine, once it waits."""
     task = asyncio.create_task(waiting)
     await settle()
     return task
@@ -62,7 +61,7 @@ def test_leases_are_counted_by_model_until_they_end() -> None:
     assert (leases.count(1), 1 in leases, leases.requests) == (0, False, {other.lease})
 
 
-def test_the_end_of_a_request_that_never_got_its_place_changes_nothing_for_its_model() -> None:
+def test_the_end_of_a_queued_request_changes_nothing_for_its_model() -> None:
     leases = Leases()
     running, waiting = Request(leases), Lease(make_model(1))
     leases.requests.add(waiting)
@@ -77,7 +76,7 @@ def test_a_model_was_last_used_when_its_first_request_began_or_its_latest_ended(
     began_s = leases.last_used_s(1, 0.0)
     request.end()
     assert before_s <= began_s <= leases.last_used_s(1, 0.0) <= time.monotonic()
-    assert leases.last_used_s(2, 5.0) == leases.last_used_s(2, 6.0) == 5.0, "nobody has used it since it was seen"
+    assert leases.last_used_s(2, 5.0) == leases.last_used_s(2, 6.0) == 5.0, "it was not used since it was seen"
     leases.forget_use(2)
     assert leases.last_used_s(2, 7.0) == 7.0
 
@@ -85,7 +84,7 @@ def test_a_model_was_last_used_when_its_first_request_began_or_its_latest_ended(
 async def test_draining_waits_for_the_last_request() -> None:
     leases = Leases()
     requests = [Request(leases), Request(leases, 2)]
-    draining = await begun(leases.drain(60.0, lambda: False))
+    draining = await started(leases.drain(60.0, lambda: False))
     requests[0].end()
     await settle()
     assert not draining.done()
@@ -93,7 +92,7 @@ async def test_draining_waits_for_the_last_request() -> None:
     await draining
 
 
-async def test_draining_ends_with_its_time_or_in_a_hurry() -> None:
+async def test_draining_ends_after_its_time_or_when_forced() -> None:
     leases = Leases()
     request = Request(leases)
     async with asyncio.timeout(30):
@@ -102,39 +101,39 @@ async def test_draining_ends_with_its_time_or_in_a_hurry() -> None:
     assert leases.requests == {request.lease}
 
 
-async def test_a_model_is_vacant_once_its_requests_have_ended_whatever_others_do() -> None:
+async def test_a_model_is_drained_once_its_own_requests_have_ended() -> None:
     leases = Leases()
     request, other = Request(leases), Request(leases, 2)
-    vacating = await begun(leases.vacate(1, 60.0))
-    assert not vacating.done()
+    draining = await started(leases.drain_model(1, 60.0))
+    assert not draining.done()
     request.end()
-    await vacating
+    await draining
     assert (request.revoked, other.revoked) == (None, None)
 
 
-async def test_requests_are_broken_off_after_the_drain_time_and_who_waits_for_the_load_is_not() -> None:
+async def test_running_requests_are_revoked_after_the_drain_time_and_requests_waiting_for_the_load_are_not() -> None:
     leases = Leases()
     running, loading = Request(leases), Request(leases, granted=False)
-    await leases.vacate(1, 0.01)
+    await leases.drain_model(1, 0.01)
     assert str(running.revoked) == "Model 'm1' was unloaded."
     assert loading.revoked is None
     assert leases.count(1) == 1
 
 
-async def test_a_request_that_cannot_be_broken_off_keeps_nobody_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llama_async_proxy.inference.scheduling.leases._BREAK_OFF_S", 0.01)
+async def test_a_request_that_ignores_its_revocation_does_not_block_a_drain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("llama_async_proxy.inference.scheduling.leases._REVOKE_GRACE_S", 0.01)
     leases = Leases()
-    deaf = Request(leases, deaf=True)
+    stubborn = Request(leases, stubborn=True)
     async with asyncio.timeout(30):
-        await leases.vacate(1, 0.0)
-    assert deaf.revoked is not None
+        await leases.drain_model(1, 0.0)
+    assert stubborn.revoked is not None
 
 
-def test_breaking_off_reaches_every_request_and_no_explicit_load() -> None:
+def test_revoking_all_reaches_every_request_and_no_explicit_load() -> None:
     leases = Leases()
     load = Lease(make_model(1))
     leases.hold(load)
     requests = [Request(leases), Request(leases, 2, granted=False)]
-    leases.break_off("Enough.")
+    leases.revoke_all("Enough.")
     assert [str(request.revoked) for request in requests] == ["Enough."] * 2
     assert (leases.requests, leases.count(1)) == (set(), 1)

@@ -1,4 +1,4 @@
-"""Who uses which model: every request, the leases that are held, and waiting for their end."""
+"""Leases: which requests use which model, and waiting until they end."""
 
 from __future__ import annotations
 
@@ -7,29 +7,78 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator
 
-from llama_async_proxy.errors import Unavailable
-from llama_async_proxy.inference.scheduling.lease import Lease, ignore
+from llama_async_proxy.errors import ServiceError, Unavailable
+from llama_async_proxy.inference.scheduling.policy import Constraint
+from llama_async_proxy.records.models import Model
+from llama_async_proxy.records.runtime import Endpoint
 
-_BREAK_OFF_S = 1.0
-"""For revoked requests to close their connections: llama-server stops at once without them, late with them."""
-_HURRY_CHECK_S = 0.1
+Revoke = Callable[[ServiceError], None]
+"""Ends the request that holds a lease; the argument is the error for its client."""
+
+_REVOKE_GRACE_S = 1.0
+"""Time for revoked requests to close their connections, so that llama-server does not wait for them when it stops."""
+_FORCE_CHECK_S = 0.1
+
+
+def ignore_revocation(_: ServiceError) -> None:
+    """`Revoke` of a lease without a request, such as an explicit load."""
+
+
+class Lease:
+    """One request's claim on a model. The model is not evicted while the lease is held."""
+
+    __slots__ = ("_endpoint", "admission", "load_s", "model", "queued_s", "revoke")
+
+    def __init__(self, model: Model, revoke: Revoke = ignore_revocation) -> None:
+        self.model = model
+        self.revoke = revoke
+        self.admission: asyncio.Future[ServiceError | Constraint | None] | None = None
+        """Done when the request has left the queue: None when admitted, else the reason for the refusal. The attribute
+        is None when the request never queued. An error is a result, not an exception, because its reader may be gone.
+        """
+        self.queued_s: float | None = None
+        """Seconds in the queue; None when the model was ready."""
+        self.load_s: float | None = None
+        """Seconds of waiting for the load itself; None when the model was ready."""
+        self._endpoint: Endpoint | None = None
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """Address of the model's server. Raises RuntimeError before the lease is granted."""
+        if self._endpoint is None:
+            raise RuntimeError("the lease has not been granted yet")
+        return self._endpoint
+
+    @property
+    def is_granted(self) -> bool:
+        """False while the request waits for its model."""
+        return self._endpoint is not None
+
+    def grant(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+
+
+def end_wait(lease: Lease, refusal: ServiceError | Constraint | None = None) -> None:
+    """Set the result of the lease's wait, unless its client has left or its time has run out at this moment."""
+    if lease.admission is not None and not lease.admission.done():
+        lease.admission.set_result(refusal)
 
 
 class Leases:
-    """Of all models. Belongs to the event loop's thread."""
+    """All leases of all models. To be used in the event loop's thread only."""
 
     def __init__(self) -> None:
         self.requests: set[Lease] = set()
-        """Of every request, waiting or running."""
+        """Leases of all requests, waiting or running."""
         self._held: dict[int, set[Lease]] = {}
-        """Those whose model has its place, by model; an explicit load holds one, too."""
+        """Leases by id of a model that has its place. An explicit load holds one, too."""
         self._last_used_s: dict[int, float] = {}
         self._changed = asyncio.Event()
         self._is_awaited = False
-        """Somebody waits for the next end: most requests come and go unnoticed."""
+        """True while a task waits for the next end. Most leases end with no task waiting, and must stay cheap."""
 
     def __contains__(self, model_id: int) -> bool:
-        """Somebody holds a lease on the model."""
+        """True while a lease on the model is held."""
         return model_id in self._held
 
     def __iter__(self) -> Iterator[int]:
@@ -37,10 +86,11 @@ class Leases:
         return iter(self._held)
 
     def count(self, model_id: int) -> int:
+        """Number of leases held on the model."""
         return len(self._held.get(model_id, ()))
 
     def hold(self, lease: Lease) -> None:
-        """Its model has its place. Again is not more."""
+        """Hold the lease: its model has a place now. Holding it twice changes nothing."""
         held = self._held.get(lease.model.id)
         if held is None:
             held = self._held[lease.model.id] = set()
@@ -48,9 +98,9 @@ class Leases:
         held.add(lease)
 
     def end(self, lease: Lease) -> bool:
-        """What it was taken for has ended. False when it was not held."""
+        """Drop the lease because its request has ended. Returns False when the lease was not held."""
         self.requests.discard(lease)
-        lease.revoke = ignore  # who can be broken off holds its lease, which held it: garbage after every request
+        lease.revoke = ignore_revocation  # Breaks the cycle between request and lease; else each becomes garbage.
         if self._is_awaited:
             self._is_awaited = False
             self._changed.set()
@@ -65,49 +115,50 @@ class Leases:
         return True
 
     def last_used_s(self, model_id: int, now_s: float) -> float:
-        """On the monotonic clock; `now_s`, from now on, for a model that nobody has used."""
+        """Monotonic time of the last use. A model without any use counts as used at `now_s` from this call on."""
         return self._last_used_s.setdefault(model_id, now_s)
 
     def forget_use(self, model_id: int) -> None:
+        """Drop the time of the model's last use, because it was unloaded."""
         self._last_used_s.pop(model_id, None)
 
     # --- ending -----------------------------------------------------------------------------------
 
-    def break_off(self, reason: str) -> None:
-        """End every request, waiting or running, with an error that says why."""
+    def revoke_all(self, reason: str) -> None:
+        """End every request, waiting or running, with an error that gives the reason."""
         for lease in tuple(self.requests):
             lease.revoke(Unavailable(reason))
 
-    async def drain(self, limit_s: float, hurry: Callable[[], bool]) -> None:
-        """Wait until no request is left, at most `limit_s` seconds and no longer once `hurry` says so."""
+    async def drain(self, limit_s: float, force: Callable[[], bool]) -> None:
+        """Wait until no request is left, for at most `limit_s` seconds and until `force` returns True."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit_s):
-                while self.requests and not hurry():
+                while self.requests and not force():
                     with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(_HURRY_CHECK_S):
-                            await self._change()
+                        async with asyncio.timeout(_FORCE_CHECK_S):
+                            await self._wait_for_end()
 
-    async def vacate(self, model_id: int, drain_s: float) -> None:
-        """Wait until no request runs on the model; after `drain_s` seconds they are broken off."""
-        if await self._is_vacant(model_id, drain_s):
+    async def drain_model(self, model_id: int, drain_s: float) -> None:
+        """Wait until no request runs on the model. Requests that still run after `drain_s` seconds are revoked."""
+        if await self._is_drained(model_id, drain_s):
             return
         for lease in self._running(model_id):
             lease.revoke(Unavailable(f"Model {lease.model.slug!r} was unloaded."))
-        await self._is_vacant(model_id, _BREAK_OFF_S)
+        await self._is_drained(model_id, _REVOKE_GRACE_S)
 
-    async def _is_vacant(self, model_id: int, limit_s: float) -> bool:
-        """True once no request runs on the model; False when some still does after `limit_s` seconds."""
+    async def _is_drained(self, model_id: int, limit_s: float) -> bool:
+        """True once no request runs on the model; False when one still runs after `limit_s` seconds."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit_s):
                 while self._running(model_id):
-                    await self._change()
+                    await self._wait_for_end()
         return not self._running(model_id)
 
     def _running(self, model_id: int) -> tuple[Lease, ...]:
-        """Leases whose requests are with the model; those waiting for its load need no draining."""
+        """Leases whose requests run on the model. Requests that wait for its load need no draining."""
         return tuple(lease for lease in self._held.get(model_id, ()) if lease.is_granted)
 
-    async def _change(self) -> None:
-        """Wait for the next end."""
+    async def _wait_for_end(self) -> None:
+        """Wait until the next lease ends."""
         self._is_awaited = True
         await self._changed.wait()

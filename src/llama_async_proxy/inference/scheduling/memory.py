@@ -1,4 +1,4 @@
-"""What scheduler asks about memory, and what it makes of the settings and of what the engine tells."""
+"""Memory as the scheduler sees it: the estimator's contract, the memory in use, and the limits for the policy."""
 
 from __future__ import annotations
 
@@ -13,51 +13,51 @@ from llama_async_proxy.records.runtime import NO_MEMORY, LaunchSpec, MemoryUse, 
 from llama_async_proxy.settings import Settings
 
 
-class Memory(Protocol):
-    """Knows what loads take, and what the machine has."""
+class MemoryEstimator(Protocol):
+    """Estimates how much memory loads take, and how much the machine has."""
 
-    async def need(self, model: Model, spec: LaunchSpec, /) -> MemoryUse:
-        """What the load is expected to take; NO_MEMORY where nobody can tell."""
+    async def requirement(self, model: Model, spec: LaunchSpec, /) -> MemoryUse:
+        """Memory that the load is expected to take; NO_MEMORY when unknown."""
 
     def capacity(self) -> tuple[Capacity, Capacity]:
-        """What loaded models may take together, and what one may take that is alone. Asked at every change."""
+        """Memory for all loaded models together, and for one that runs alone. Called at every change of the plan."""
 
-    def refusal(self, model: Model, need: MemoryUse, pinned: MemoryUse, /) -> NotEnoughMemory:
-        """The numbers, and the settings that would fit beside what pinned models take."""
+    def shortage(self, model: Model, requirement: MemoryUse, pinned: MemoryUse, /) -> NotEnoughMemory:
+        """Error with the numbers, and with settings that would fit beside the memory of pinned models."""
 
-    async def smaller(self, model: Model, spec: LaunchSpec, failure: LoadFailed, /) -> LaunchSpec | None:
-        """The next smaller load when this one ran out of memory; None for another failure, or when none is left."""
+    async def smaller_load(self, model: Model, spec: LaunchSpec, failure: LoadFailed, /) -> LaunchSpec | None:
+        """Next smaller load after one that ran out of memory; None for another failure, or when none is left."""
 
 
-class UnknownMemory:
-    """Nobody can tell: only places count."""
+class NoEstimates:
+    """Estimator that knows nothing, so that only the number of places counts."""
 
-    async def need(self, _model: Model, _spec: LaunchSpec) -> MemoryUse:
+    async def requirement(self, _model: Model, _spec: LaunchSpec) -> MemoryUse:
         return NO_MEMORY
 
     def capacity(self) -> tuple[Capacity, Capacity]:
         return UNLIMITED, UNLIMITED
 
-    def refusal(self, model: Model, _need: MemoryUse, _pinned: MemoryUse) -> NotEnoughMemory:
+    def shortage(self, model: Model, _requirement: MemoryUse, _pinned: MemoryUse) -> NotEnoughMemory:
         return NotEnoughMemory(f"There is not enough memory for model {model.slug!r}.")
 
-    async def smaller(self, _model: Model, _spec: LaunchSpec, _failure: LoadFailed) -> LaunchSpec | None:
+    async def smaller_load(self, _model: Model, _spec: LaunchSpec, _failure: LoadFailed) -> LaunchSpec | None:
         return None
 
 
-UNKNOWN_MEMORY = UnknownMemory()
+NO_ESTIMATES = NoEstimates()
 
 
-def taken(runtime: ModelRuntime | None, foretold: MemoryUse) -> MemoryUse:
-    """What a model takes: as measured once it is loaded, until then as foretold."""
+def memory_in_use(runtime: ModelRuntime | None, estimated: MemoryUse) -> MemoryUse:
+    """Memory that a model takes: measured once it is loaded, until then estimated."""
     if runtime is None or runtime.endpoint is None:
-        return foretold
-    counted = runtime.memory or MemoryUse(0 if runtime.rss_bytes else foretold.host_bytes, foretold.gpu_bytes)
-    return MemoryUse(max(counted.host_bytes, runtime.rss_bytes or 0), counted.gpu_bytes, foretold.gpus)
+        return estimated
+    counted = runtime.memory or MemoryUse(0 if runtime.rss_bytes else estimated.host_bytes, estimated.gpu_bytes)
+    return MemoryUse(max(counted.host_bytes, runtime.rss_bytes or 0), counted.gpu_bytes, estimated.gpus)
 
 
-def together(uses: Iterable[MemoryUse]) -> MemoryUse:
-    """What they take, all in all."""
+def total_memory(uses: Iterable[MemoryUse]) -> MemoryUse:
+    """Sum of the uses, for the host, all GPUs and each GPU."""
     present = tuple(uses)
     return MemoryUse(
         sum(use.host_bytes for use in present),
@@ -66,8 +66,8 @@ def together(uses: Iterable[MemoryUse]) -> MemoryUse:
     )
 
 
-def groups_of(setting: Mapping[str, Any], models: Iterable[Model]) -> tuple[Group, ...]:
-    """The setting `groups` with ids for names; a name that no model has stands for none."""
+def groups_from(setting: Mapping[str, Any], models: Iterable[Model]) -> tuple[Group, ...]:
+    """Groups of the setting `groups`, with model ids in place of names. Names that no model has are left out."""
     ids = {name.lower(): model.id for model in models for name in (*model.aliases, model.name, model.slug)}
     return tuple(
         Group(frozenset(ids[name.lower()] for name in group["models"] if name.lower() in ids), group["together"])
@@ -75,8 +75,8 @@ def groups_of(setting: Mapping[str, Any], models: Iterable[Model]) -> tuple[Grou
     )
 
 
-def limits_of(settings: Settings, models: Iterable[Model], memory: Memory) -> Limits:
-    """What `policy` has to keep to, now."""
-    beside, alone = memory.capacity()
-    groups = groups_of(settings.groups, models) if settings.groups else ()
-    return Limits(settings.max_models, settings.fairness_s, beside, alone, groups)
+def limits_from(settings: Settings, models: Iterable[Model], memory: MemoryEstimator) -> Limits:
+    """Limits for the policy, from the settings and the memory of this moment."""
+    shared, exclusive = memory.capacity()
+    groups = groups_from(settings.groups, models) if settings.groups else ()
+    return Limits(settings.max_models, settings.fairness_s, shared, exclusive, groups)

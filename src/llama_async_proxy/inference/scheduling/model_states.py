@@ -1,43 +1,29 @@
-"""How models run, for everybody to see: what the engine tells of them, and who waits for those that have no place."""
+"""States of models for all readers: the engine's states, combined with the queue for models without a place."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Protocol
 
 from llama_async_proxy.events import EventBus, ModelRuntimeChanged
-from llama_async_proxy.inference.scheduling.lease import Lease
-from llama_async_proxy.inference.scheduling.leases import Leases
-from llama_async_proxy.inference.scheduling.policy import Wait
-from llama_async_proxy.inference.scheduling.queue import Queue
+from llama_async_proxy.inference.scheduling.admission import AdmissionControl
+from llama_async_proxy.inference.scheduling.snapshot import RuntimeSource
 from llama_async_proxy.records.runtime import ModelRuntime, ModelStatus, QueueState
 
 
-class Running(Protocol):
-    """What an engine tells of its models."""
-
-    def runtime(self, model_id: int) -> ModelRuntime: ...
-    def runtimes(self) -> tuple[ModelRuntime, ...]: ...
-
-
 class ModelStates:
-    """The engine's, with the queues. Belongs to the event loop's thread."""
+    """Combines the engine's states with the queue. To be used in the event loop's thread only."""
 
-    def __init__(self, engine: Running, queue: Queue[Lease], leases: Leases, bus: EventBus) -> None:
-        self.waits: Mapping[int, Wait] = {}
-        """Of the latest plan: why each model with a queue waits, next in line first."""
-        self.announced: dict[int, ModelRuntime] = {}
-        """What was last published of models with a queue."""
+    def __init__(self, engine: RuntimeSource, admission: AdmissionControl, bus: EventBus) -> None:
+        self.published: dict[int, ModelRuntime] = {}
+        """State last published of each model with a queue, by id."""
         self._engine = engine
-        self._queue = queue
-        self._leases = leases
+        self._admission = admission
         self._bus = bus
         self._epoch_s = time.time() - time.monotonic()
 
     def of(self, model_id: int) -> ModelRuntime:
-        """The engine's, and who waits for the model: QUEUED while it has no process but a queue."""
+        """The engine's state with the model's queue. QUEUED when the model has a queue and no process."""
         runtime = self._engine.runtime(model_id)
         queue = self._queue_state(model_id)
         if queue is None:
@@ -47,30 +33,31 @@ class ModelStates:
         return ModelRuntime(model_id, ModelStatus.QUEUED, queue=queue)
 
     def all(self) -> tuple[ModelRuntime, ...]:
-        """Of every model that is not UNLOADED."""
+        """States of all models that are not UNLOADED."""
         ids = dict.fromkeys(runtime.model_id for runtime in self._engine.runtimes())
-        return tuple(self.of(model_id) for model_id in ids | dict.fromkeys(self._queue))
+        return tuple(self.of(model_id) for model_id in ids | dict.fromkeys(self._admission.queue))
 
-    def announce(self) -> None:
-        """Publish how the queues have changed; what the engine does it publishes itself."""
-        current = {model_id: self.of(model_id) for model_id in self._queue}
-        for model_id in current.keys() | self.announced.keys():
+    def publish_changes(self) -> None:
+        """Publish how the queues have changed. The engine publishes its own changes itself."""
+        current = {model_id: self.of(model_id) for model_id in self._admission.queue}
+        for model_id in current.keys() | self.published.keys():
             runtime = current.get(model_id) or self.of(model_id)
-            previous = self.announced.get(model_id)
+            previous = self.published.get(model_id)
             if runtime == previous:
                 continue
-            if model_id not in current and model_id in self._leases and not runtime.status.in_use:
-                current[model_id] = self.announced[model_id]  # its load is about to begin
+            if model_id not in current and model_id in self._admission.leases and not runtime.status.in_use:
+                current[model_id] = self.published[model_id]  # The model was admitted, and its load is about to begin.
                 continue
             self._bus.publish(ModelRuntimeChanged(runtime, previous or self._engine.runtime(model_id)))
-        self.announced = current
+        self.published = current
 
     def _queue_state(self, model_id: int) -> QueueState | None:
-        if model_id not in self._queue or model_id not in self.waits:
+        queue, waits = self._admission.queue, self._admission.plan.waits
+        if model_id not in queue or model_id not in waits:
             return None
         return QueueState(
-            position=1 + list(self.waits).index(model_id),
-            requests=self._queue.length(model_id),
-            reason=self.waits[model_id].value,
-            since_ms=round(1000 * (self._epoch_s + self._queue.since_s(model_id))),
+            position=1 + list(waits).index(model_id),
+            requests=queue.length(model_id),
+            reason=waits[model_id].value,
+            since_ms=round(1000 * (self._epoch_s + queue.since_s(model_id))),
         )
