@@ -44,9 +44,9 @@ ENTRY_POINTS = (
 )
 FILES = sorted(p for p in PACKAGE.rglob("*.py") if "migrations/versions" not in p.as_posix())
 LIBRARIES = {  # library -> rooms or files that may import it
-    "fastapi": ("api", "app.py"),
+    "fastapi": ("api/rest/",),
     "starlette": ("api", "app.py"),
-    "pydantic": ("api",),
+    "pydantic": ("api/rest/",),
     "socketio": ("api", "app.py"),
     "engineio": ("api", "app.py"),
     "sqlalchemy": ("store",),
@@ -58,6 +58,24 @@ LIBRARIES = {  # library -> rooms or files that may import it
     "xllamacpp": ("engines/embedded.py",),
 }
 IMPURE = {"asyncio", "logging", "time", "threading", "socket", "subprocess", "datetime", "random"}
+
+
+API_SHARED = {"boundary", "decode", "units"}
+SOCKETIO_SHARED = {"contract", "dispatch", "emitter", "log_tail", "model_status", "rate_limit"}
+"""Files of `api/socketio/` that the namespaces in its folders, and the web UI's, are built on."""
+UNFINISHED_API_IMPORTS = {
+    ("api/socketio/server.py", "http"),
+    ("api/socketio/server.py", "ui"),
+    ("api/socketio/server.py", "socketio/ack"),
+    ("api/socketio/server.py", "socketio/v1"),
+    ("api/socketio/ack/dialect.py", "socketio/v1"),
+    ("api/socketio/v1/feeds_schema.py", "rest"),
+}
+"""Imports that still go. The list only becomes shorter."""
+CONTEXT_FOR_API = {"bus", "now_ms", "settings"}
+"""Parts of an operation's context that `api/` uses itself. Everything else it asks operations for."""
+UNFINISHED_CONTEXT_USE = {"api/socketio", "api/ui"}
+"""Folders that still reach past the operations. The list only becomes shorter."""
 
 
 def imports(path: Path) -> list[str]:
@@ -97,6 +115,55 @@ def test_libraries_stay_in_their_rooms(path: Path) -> None:
 @pytest.mark.parametrize("path", [p for p in FILES if relative(p).startswith(PURE)], ids=relative)
 def test_pure_rooms_have_no_clock_log_or_loop(path: Path) -> None:
     assert not {name.split(".")[0] for name in imports(path)} & IMPURE
+
+
+def api_folder(path: Path) -> str:
+    """`rest`, `socketio`, `socketio/v1`; empty for a file directly in `api/`."""
+    return path.relative_to(PACKAGE / "api").parent.as_posix().removeprefix(".")
+
+
+def imported_api_folders(path: Path) -> set[str]:
+    """Folders of `api/` that a file imports from, its own and the shared files apart."""
+    found = set()
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[:2] != [PACKAGE.name, "api"] or len(parts) < 3:
+            continue
+        module = PACKAGE.joinpath(*parts[1:])
+        folder = api_folder(module / "__init__.py" if module.is_dir() else module)
+        is_shared = module.name in (API_SHARED if folder == "" else SOCKETIO_SHARED if folder == "socketio" else ())
+        if folder != api_folder(path) and not is_shared:
+            found.add(folder)
+    return found
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if relative(p).startswith("api/")], ids=relative)
+def test_ways_in_do_not_import_one_another(path: Path) -> None:
+    unfinished = {folder for file, folder in UNFINISHED_API_IMPORTS if file == relative(path)}
+    assert imported_api_folders(path) == unfinished
+
+
+def attributes_of_context(tree: ast.Module) -> set[str]:
+    """Attributes that are read from `context`, `self._context` or a call of either."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            owner = node.value.func if isinstance(node.value, ast.Call) else node.value
+            name = owner.attr if isinstance(owner, ast.Attribute) else owner.id if isinstance(owner, ast.Name) else ""
+            if name in ("context", "_context"):
+                found.add(node.attr)
+    return found
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if relative(p).startswith("api/")], ids=relative)
+def test_ways_in_reach_the_service_through_operations_only(path: Path) -> None:
+    if not relative(path).startswith(tuple(UNFINISHED_CONTEXT_USE)):
+        assert attributes_of_context(ast.parse(path.read_text())) <= CONTEXT_FOR_API
+
+
+def test_uses_of_the_context_are_found() -> None:
+    source = "context.a; self._context().b; self._context.c; context().d; other.e; context.f.g"
+    assert attributes_of_context(ast.parse(source)) == {"a", "b", "c", "d", "f"}
 
 
 def test_every_module_is_reached() -> None:

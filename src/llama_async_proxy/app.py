@@ -26,7 +26,7 @@ from llama_async_proxy.api.inference.llama_router import LlamaRouterApp
 from llama_async_proxy.api.prometheus import PrometheusApp
 from llama_async_proxy.api.rest.app import create_rest
 from llama_async_proxy.api.socketio.server import Sockets
-from llama_async_proxy.api.ui.static import is_page, static_app
+from llama_async_proxy.api.ui.static import is_navigation, is_page, static_app
 from llama_async_proxy.chats.answers import Answers
 from llama_async_proxy.engines.catalogue import CatalogueCache
 from llama_async_proxy.engines.contract import Engine
@@ -342,6 +342,7 @@ async def _context(stack: contextlib.AsyncExitStack, base: _Base, models: _Model
         answers=answers,
         sampler=models.sampler,
         requests=models.requests,
+        totals=data_path.totals,
         connections=ConnectionMeter(time.monotonic),
         engine_counters=EngineCounters(data_path.client.get, time.monotonic),
         log_files=base.logs.files,
@@ -354,8 +355,8 @@ async def _context(stack: contextlib.AsyncExitStack, base: _Base, models: _Model
 def _application(base: _Base, data_path: _DataPath, context: Context) -> Application:
     """The ways in, and the tasks that run beside them."""
     sockets = Sockets(lambda: context)
-    router = LlamaRouterApp(lambda: context)
-    prometheus = PrometheusApp(lambda: context, data_path.totals)
+    router = LlamaRouterApp(lambda: context, is_navigation)
+    prometheus = PrometheusApp(lambda: context)
     inference = InferenceApp(
         data_path.proxy, names=context.names, runtime=context.scheduler.runtime, settings=base.settings
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import overload
 
 from llama_async_proxy.monitor.logtext import timestamp
@@ -30,3 +31,8 @@ def iso_time(milliseconds: int | None) -> str | None: ...
 def iso_time(milliseconds: int | None) -> str | None:
     """Milliseconds since the epoch as ISO 8601 in UTC: 2026-01-31T23:59:59.123Z."""
     return None if milliseconds is None else timestamp(milliseconds)
+
+
+def iso_now() -> str:
+    """The present as ISO 8601 in UTC."""
+    return timestamp(time.time_ns() // 1_000_000)

@@ -294,6 +294,11 @@ async def start_answer(context: Context, request: SendMessage | EditMessage | Re
     return context.answers.start(request.id, opening, model=name, client=request.client)
 
 
+def running_answer(context: Context, conversation_id: int) -> Answer | None:
+    """The answer that is being generated in a conversation or waits for its turn there."""
+    return context.answers.running(conversation_id)
+
+
 @operation("chats.stop", Effect.CHAT)
 async def stop_answer(context: Context, request: StopAnswer) -> StoppedAnswer:
     """Returns when it has ended; what there is of it is kept."""

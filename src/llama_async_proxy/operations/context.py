@@ -17,10 +17,12 @@ from llama_async_proxy.monitor.engine_counters import EngineCounters
 from llama_async_proxy.monitor.logfiles import LogFiles
 from llama_async_proxy.monitor.requests import RequestMeter
 from llama_async_proxy.monitor.sampler import Sampler
+from llama_async_proxy.monitor.totals import InferenceTotals
 from llama_async_proxy.operations.active_preset import ActivePreset
 from llama_async_proxy.operations.configuration import Configuration
 from llama_async_proxy.operations.launch import LaunchPlanner
 from llama_async_proxy.operations.memory import MemoryPlanner
+from llama_async_proxy.settings import Settings
 from llama_async_proxy.store.store import Store
 
 
@@ -39,6 +41,7 @@ class Context:
     answers: Answers
     sampler: Sampler
     requests: RequestMeter
+    totals: InferenceTotals
     connections: ConnectionMeter
     engine_counters: EngineCounters
     log_files: LogFiles
@@ -46,3 +49,8 @@ class Context:
     now_ms: Callable[[], int]
     """Wall clock, milliseconds since the Unix epoch."""
     started_at_ms: int
+
+    @property
+    def settings(self) -> Settings:
+        """The settings in force now."""
+        return self.configuration.settings

@@ -1,14 +1,19 @@
-"""The engine as a whole: state, start, stop, restart."""
+"""The engine as a whole: state, start, stop, restart, and how it runs a model."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
 
+from llama_async_proxy.engines.options import arguments
+from llama_async_proxy.engines.process import LOOPBACK
+from llama_async_proxy.engines.router_schema import section
 from llama_async_proxy.errors import Conflict
 from llama_async_proxy.operations.context import Context
+from llama_async_proxy.operations.models import ModelRef, find
 from llama_async_proxy.operations.operation import Effect, operation
 from llama_async_proxy.records.engine import EngineState, EngineStatus
+from llama_async_proxy.records.runtime import Endpoint
 
 _RESTART_PAUSE_S = 2.0
 """Documented to clients: a restart stops, waits two seconds, starts."""
@@ -49,6 +54,19 @@ class EngineView:
         return f"http://{host}:{self.port}"
 
 
+@dataclass(frozen=True, slots=True)
+class GetCommandLine:
+    id: ModelRef
+
+
+@dataclass(frozen=True, slots=True)
+class CommandLine:
+    arguments: tuple[str, ...]
+    """The program, then its arguments."""
+    preset: str | None
+    """Text of the section in the INI format of llama-server's router; None for a model with a command of its own."""
+
+
 def view(context: Context) -> EngineView:
     settings, state = context.configuration.started_with, context.engine.state
     where = state.endpoint or settings
@@ -67,6 +85,21 @@ def describe_engine(state: EngineState) -> str:
 @operation("engine.get", Effect.READ)
 async def get_engine(context: Context, _: GetEngine) -> EngineView:
     return view(context)
+
+
+@operation("engine.command_line", Effect.READ)
+async def get_command_line(context: Context, request: GetCommandLine) -> CommandLine:
+    """Show how the model's process would be started now.
+
+    Raises NotFound, and another ServiceError for a model whose options keep it from being started.
+    """
+    model = find(context, request.id)
+    spec = context.planner.spec(model)
+    if spec.command is not None:
+        return CommandLine(spec.command.start, None)
+    endpoint = context.scheduler.runtime(model.id).endpoint or Endpoint(LOOPBACK, 0)
+    program = context.engine.state.binary or "llama-server"
+    return CommandLine((program, *arguments(spec, endpoint)), section(spec))
 
 
 @operation("engine.start", Effect.MANAGE)

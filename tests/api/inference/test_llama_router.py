@@ -18,6 +18,7 @@ from starlette.types import Receive, Scope, Send
 from api.harness import ServiceHarness, house
 from llama_async_proxy.api.inference.llama_router import LlamaRouterApp
 from llama_async_proxy.api.prometheus import Family, PrometheusApp, render
+from llama_async_proxy.api.ui.static import is_navigation
 from llama_async_proxy.engines.router_schema import parse_event, parse_models
 from llama_async_proxy.monitor.totals import InferenceTotals
 from llama_async_proxy.records.requests import RequestRecord
@@ -29,7 +30,6 @@ NAVIGATION = {"Accept": "text/html,application/xhtml+xml", "Sec-Fetch-Mode": "na
 class RouterSite:
     def __init__(self, inner: ServiceHarness, door: LlamaRouterApp, url: str) -> None:
         self.house, self.door, self.url = inner, door, url
-        self.totals = InferenceTotals()
 
     async def call(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
         async with self.house.http.request(method, self.url + path, json=body, headers=headers) as response:
@@ -67,9 +67,9 @@ class Events:
 @pytest_asyncio.fixture
 async def site(tmp_path: Path, model_files: Path) -> AsyncIterator[RouterSite]:
     async with house(tmp_path, model_files) as inner:
-        door = LlamaRouterApp(lambda: inner.context)
+        door = LlamaRouterApp(lambda: inner.context, is_navigation)
         site = RouterSite(inner, door, "")
-        metrics = PrometheusApp(lambda: inner.context, site.totals)
+        metrics = PrometheusApp(lambda: inner.context)
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             own = next((d for d in (metrics, door) if d.handles(scope)), PlainTextResponse("another door"))
@@ -197,8 +197,8 @@ async def test_metrics_count_what_ended_and_show_who_runs(site: RouterSite) -> N
     async with site.events() as events:
         await site.call("POST", "/models/load", {"model": "chat"})
         await events.until("chat", "loaded")
-    site.totals.add([record("chat", total_ms=1500.0, prompt_tokens=7, completion_tokens=5)])
-    site.totals.add([record("chat", 503)])
+    site.house.context.totals.add([record("chat", total_ms=1500.0, prompt_tokens=7, completion_tokens=5)])
+    site.house.context.totals.add([record("chat", 503)])
     _, page = await site.call("GET", "/metrics")
     for line in (
         'llama_async_proxy_inference_requests_total{model="chat",status="200"} 1',

@@ -1,27 +1,16 @@
-"""How an error reads on the HTTP doors that are ours."""
+"""Error answers of requests that are refused before they reach an API."""
 
 from __future__ import annotations
 
-import time
-
 import msgspec
 
+from llama_async_proxy.api.units import iso_now
 from llama_async_proxy.errors import ServiceError
-from llama_async_proxy.monitor.logtext import timestamp
-
-
-def iso_now() -> str:
-    """The present as ISO 8601 in UTC."""
-    return timestamp(time.time_ns() // 1_000_000)
-
-
-def error_envelope(code: str, message: str, kind: str, details: str | None = None) -> dict[str, object]:
-    """`kind` is what clients of the OpenAI API look for, so that they too show the sentence."""
-    error: dict[str, object] = {"code": code, "message": message, "type": kind}
-    if details:
-        error["details"] = details
-    return {"success": False, "error": error, "timestamp": iso_now()}
 
 
 def error_body(error: ServiceError) -> bytes:
-    return msgspec.json.encode(error_envelope(error.rest_code, error.message, error.openai_type, error.details))
+    """JSON in the form of /api, with the `type` that clients of the OpenAI API look for: they show the message, too."""
+    content: dict[str, object] = {"code": error.rest_code, "message": error.message, "type": error.openai_type}
+    if error.details:
+        content["details"] = error.details
+    return msgspec.json.encode({"success": False, "error": content, "timestamp": iso_now()})

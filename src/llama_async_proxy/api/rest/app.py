@@ -11,14 +11,13 @@ from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import HTMLResponse
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
 from llama_async_proxy import __version__
 from llama_async_proxy.api.boundary import AsgiBoundary
-from llama_async_proxy.api.http.errors import error_envelope
 from llama_async_proxy.api.rest.body_limit import BodyLimitMiddleware
 from llama_async_proxy.api.rest.config import config_routes
 from llama_async_proxy.api.rest.conversations import chat_routes
@@ -28,7 +27,8 @@ from llama_async_proxy.api.rest.logger import logger_routes
 from llama_async_proxy.api.rest.models import model_routes
 from llama_async_proxy.api.rest.presets import preset_routes
 from llama_async_proxy.api.rest.requests import request_routes
-from llama_async_proxy.api.rest.route_policy import ResourceRoute, RoutePolicy, failure
+from llama_async_proxy.api.rest.route_policy import ResourceRoute, RoutePolicy, error_response, failure
+from llama_async_proxy.api.rest.schema import ErrorContent
 from llama_async_proxy.api.rest.status import health_routes, monitoring_routes
 from llama_async_proxy.errors import InvalidInput, NotFound, ServiceError
 from llama_async_proxy.operations.context import Context
@@ -124,8 +124,8 @@ async def _on_http_exception(request: Request, error: HTTPException) -> Response
     if error.status_code == 405:
         allowed = ", ".join(_methods(request.app, path))
         message = f"{path} does not answer {request.method}, only {allowed}."
-        body = error_envelope("METHOD_NOT_ALLOWED", message, "invalid_request_error")
-        return JSONResponse(body, 405, {"Allow": allowed})
+        content = ErrorContent(code="METHOD_NOT_ALLOWED", message=message, type="invalid_request_error")
+        return error_response(content, 405, {"Allow": allowed})
     return await _on_service_error(request, InvalidInput("body", str(error.detail)))
 
 

@@ -39,6 +39,7 @@ from llama_async_proxy.operations.chats import (
     SendMessage,
     StopAnswer,
     UpdateConversation,
+    running_answer,
     start_answer,
 )
 from llama_async_proxy.operations.context import Context
@@ -243,7 +244,7 @@ async def resume_stream(
 ) -> Response:
     """The answer that is being generated, or the rest of the one that was being read; 204 when there is no more."""
     view = await chat_operations.get_conversation(context, GetConversation(conversation_id, every_branch=True))
-    running = context.answers.running(conversation_id)
+    running = running_answer(context, conversation_id)
     if last_event_id is None:
         return Response(status_code=204) if running is None else _stream(running, Position())
     message_id, has = parse_event_id(last_event_id)

@@ -11,8 +11,8 @@ from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
 
-from llama_async_proxy.api.http.errors import error_envelope
-from llama_async_proxy.api.rest.schema import ErrorAnswer
+from llama_async_proxy.api.rest.schema import ErrorAnswer, ErrorContent
+from llama_async_proxy.api.units import iso_now
 from llama_async_proxy.errors import Overloaded, ServiceError
 from llama_async_proxy.operations.context import Context
 
@@ -30,8 +30,15 @@ Live = Annotated[Context, Depends(_context)]
 
 def failure(error: ServiceError) -> JSONResponse:
     """The error answer of most resources."""
-    body = error_envelope(error.rest_code, error.message, error.openai_type, error.details)
-    return JSONResponse(body, error.status, retry_after(error))
+    content = ErrorContent(
+        code=error.rest_code, message=error.message, type=error.openai_type, details=error.details or None
+    )
+    return error_response(content, error.status, retry_after(error))
+
+
+def error_response(content: ErrorContent, status: int, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    answer = ErrorAnswer(error=content, timestamp=iso_now())
+    return JSONResponse(answer.model_dump(exclude_none=True), status, headers)
 
 
 def retry_after(error: ServiceError) -> dict[str, str] | None:

@@ -11,7 +11,7 @@ from typing import Annotated, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
-from llama_async_proxy.api.http.errors import iso_now
+from llama_async_proxy.api.units import iso_now
 
 Data = TypeVar("Data")
 Option = str | int | float | bool
@@ -40,7 +40,7 @@ class Answer(Envelope[Data], Generic[Data]):
     message: str | None = None
 
 
-class Failure(Wire):
+class ErrorContent(Wire):
     code: str
     message: str = Field(description="One sentence for people: what failed, why, what to do.")
     type: str = Field(description="What clients of the OpenAI API look for.")
@@ -51,5 +51,5 @@ class ErrorAnswer(Wire):
     """Every other answer."""
 
     success: Literal[False] = False
-    error: Failure
+    error: ErrorContent
     timestamp: str

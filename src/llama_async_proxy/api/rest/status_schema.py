@@ -11,9 +11,8 @@ from typing import Literal
 from pydantic import Field
 
 from llama_async_proxy import __version__
-from llama_async_proxy.api.http.errors import iso_now
-from llama_async_proxy.api.rest.schema import CamelWire, ErrorAnswer, Failure, Wire
-from llama_async_proxy.api.units import mib, tenth
+from llama_async_proxy.api.rest.schema import CamelWire, ErrorAnswer, ErrorContent, Wire
+from llama_async_proxy.api.units import iso_now, mib, tenth
 from llama_async_proxy.monitor.logtext import timestamp
 from llama_async_proxy.operations.health import Health, ServiceStatus
 from llama_async_proxy.operations.metrics import History, Metrics
@@ -134,7 +133,7 @@ def health_data(health: Health) -> HealthData:
 
 
 def unhealthy(health: Health) -> Unhealthy:
-    failure = Failure(
+    failure = ErrorContent(
         code="SERVICE_UNAVAILABLE", message="Not healthy: " + "; ".join(health.problems), type="unavailable_error"
     )
     return Unhealthy(error=failure, data=health_data(health), timestamp=iso_now())
