@@ -64,7 +64,7 @@ from llama_async_proxy.operations.context import Context
 from llama_async_proxy.operations.engine import describe_engine
 from llama_async_proxy.operations.launch import LaunchPlanner
 from llama_async_proxy.operations.memory import MemoryPlanner
-from llama_async_proxy.operations.models import ScanModels, scan_models
+from llama_async_proxy.operations.model_scanner import ModelScanner
 from llama_async_proxy.operations.option_policy import OptionPolicy
 from llama_async_proxy.operations.presets import make_default_preset
 from llama_async_proxy.operations.routers import register_found, registered_specs, router_options
@@ -218,6 +218,7 @@ class _Models:
     sampler: Sampler
     memory: MemoryPlanner
     scheduler: ModelScheduler
+    scanner: ModelScanner
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +258,8 @@ async def _models(stack: contextlib.AsyncExitStack, base: _Base) -> _Models:
     )
     scheduler = ModelScheduler(engine, scheduler_context, base.bus)
     names = Names(store.models.all, planner.preset_paths)
-    return _Models(planner, names, engine, requests, sampler, memory, scheduler)
+    scanner = ModelScanner(store.models, settings=live, bus=base.bus)
+    return _Models(planner, names, engine, requests, sampler, memory, scheduler, scanner)
 
 
 def _engine(base: _Base, planner: LaunchPlanner) -> contextlib.AbstractAsyncContextManager[Engine]:
@@ -307,7 +309,7 @@ def _data_path(stack: contextlib.AsyncExitStack, base: _Base, models: _Models) -
         totals=totals,
         client=client,
         completer=Completer(names=names, scheduler=scheduler, client=client, live=in_flight),
-        proxy=Proxy(names=names, scheduler=scheduler, client=client, live=in_flight),
+        proxy=Proxy(names=names, scheduler=scheduler, client=client, live=in_flight, registry=models.scanner),
         fast_path=FastPath(pool=pool, names=names, scheduler=scheduler, live=in_flight),
     )
 
@@ -334,6 +336,7 @@ async def _context(stack: contextlib.AsyncExitStack, base: _Base, models: _Model
         planner=models.planner,
         active_preset=active_preset,
         store=store,
+        scanner=models.scanner,
         names=models.names,
         engine=engine,
         scheduler=models.scheduler,
@@ -358,7 +361,11 @@ def _application(base: _Base, data_path: _DataPath, context: Context) -> Applica
     router = LlamaRouterApp(lambda: context, is_navigation)
     prometheus = PrometheusApp(lambda: context)
     inference = InferenceApp(
-        data_path.proxy, names=context.names, runtime=context.scheduler.runtime, settings=base.settings
+        data_path.proxy,
+        names=context.names,
+        runtime=context.scheduler.runtime,
+        settings=base.settings,
+        is_complete=lambda: context.scanner.has_scanned,
     )
     rest = base.seams.rest(lambda: context)
     return Application(
@@ -423,7 +430,7 @@ async def _first_scan(context: Context) -> None:
     try:
         if root == context.configuration.settings.data_dir / "models":
             root.mkdir(parents=True, exist_ok=True)
-        report = await scan_models(context, ScanModels())
+        report = await context.scanner.scan()
     except (ServiceError, OSError) as exc:
         logger.warning("The models directory was not scanned: %s", exc)
         return

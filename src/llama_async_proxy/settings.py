@@ -101,6 +101,12 @@ class Settings:
     custom_commands: bool = setting(False, "Let models be served by commands of their own. Whoever may change a model "
         "can then run programs as the service's user.", "llama.customCommands", "--custom-commands", restart=True,
         by_hand=True)
+    default_chat_model: str = setting("", "Model for chats that name none, where several are registered.",
+        "default_model.chat", "--default-model")
+    default_vision_model: str = setting("", "Model for chats with images that name none. Default: that for chats.",
+        "default_model.vision")
+    default_embedding_model: str = setting("", "Model for embeddings that name none.", "default_model.embedding")
+    default_rerank_model: str = setting("", "Model for reranking that names none.", "default_model.rerank")
     max_models: int = setting(4, "Most models loaded at once; 0: no limit.", "maxModels", "--max-models",
         aliases=("llama.maxModels", "maxModelsLoaded"), minimum=0, maximum=1000)
     load_on_request: bool = setting(True, "Load a model when a request names it.", "autoLoadModels")

@@ -173,5 +173,5 @@ def test_among_models_of_several_lengths_the_length_must_fit() -> None:
     assert chosen(both, projectors("mmproj-F16", length=None)) == {"gemma": "mmproj-F16", "llama": "mmproj-F16"}
 
 
-def test_a_projector_that_states_another_length_is_taken_by_a_lone_model() -> None:
-    assert chosen(models("llava"), projectors("mmproj-model-f16", length=768)) == {"llava": "mmproj-model-f16"}
+def test_a_projector_that_states_another_length_is_not_taken() -> None:
+    assert chosen(models("llava"), projectors("mmproj-model-f16", length=768)) == {}

@@ -45,7 +45,7 @@ async def test_a_new_file_is_registered_with_all_that_is_known_of_it(at: Service
     planned = PlannedModel(
         str(blob), "New:1b", "described", {"ctx-size": 512, "jinja": True}, ("gpt-4o",), (BOLD,), is_pinned=True
     )
-    assert await done(at, planned) == Outcome("New:1b", "new, as new-1b")
+    assert await done(at, planned) == Outcome("New:1b", "new, as New-1b")
     model = await stored(at, "new:1b")
     assert (model["path"], model["description"], model["isPinned"]) == (str(blob), "described", True)
     assert (model["options"], model["aliases"]) == ({"ctx-size": 512, "jinja": True}, ["gpt-4o"])

@@ -47,7 +47,7 @@ async def create(inner: ServiceHarness, name: str | None = "Polly", **options: O
 
 async def test_a_model_needs_no_file_when_it_has_a_command(inner: ServiceHarness) -> None:
     model = (await create(inner)).model
-    assert (model.slug, model.name, model.path, model.has_file) == ("polly", "Polly", "command:Polly", False)
+    assert (model.slug, model.name, model.path, model.has_file) == ("Polly", "Polly", "command:Polly", False)
     spec = inner.context.planner.spec(model)
     assert spec.command is not None
     assert not spec.options.keys() & COMMAND.keys()

@@ -14,6 +14,7 @@ import pytest
 
 from llama_async_proxy.gguf.reader import GgufError
 from llama_async_proxy.gguf.writer import TensorData, write_gguf
+from llama_async_proxy.operations import scan as scan_module
 from llama_async_proxy.operations.scan import ScanResult, read_model_file, scan_directories
 from llama_async_proxy.records.models import Model, ModelFile, ModelKind, ModelOrigin
 from support.models import split, write_chat, write_embedding, write_projector
@@ -455,3 +456,73 @@ def test_a_missing_file_is_an_os_error(root: Path) -> None:
     shutil.rmtree(root)
     with pytest.raises(FileNotFoundError):
         read_model_file(root / "m.gguf")
+
+
+# --- bounds, links, downloads -----------------------------------------------------------------------
+
+
+def test_a_link_to_what_holds_the_models_directory_is_said_and_not_followed(root: Path) -> None:
+    write_chat(root / "a.gguf")
+    write_chat(root.parent / "elsewhere.gguf")
+    (root / "everything").symlink_to("/", target_is_directory=True)
+    (root / "above").symlink_to(root.parent, target_is_directory=True)
+    result = scan(root)
+    assert found(result) == ["a.gguf"]
+    assert {name: "holds the models directory" in reason for name, reason in reasons(result).items()} == {
+        "everything": True,
+        "above": True,
+    }
+
+
+def test_directories_too_deep_are_said_and_left_out(root: Path) -> None:
+    deep = root.joinpath(*"abcdefghijklmnop")
+    deep.mkdir(parents=True)
+    write_chat(deep / "lost.gguf")
+    [broken] = scan(root).broken
+    assert "more than 12 directories deep" in broken.reason
+
+
+@pytest.mark.parametrize("limit", ["MAX_DIRECTORIES", "MAX_FILES"])
+def test_a_scan_ends_at_its_bounds_and_says_so(root: Path, monkeypatch: pytest.MonkeyPatch, limit: str) -> None:
+    monkeypatch.setattr(scan_module, limit, 3)
+    for name in "abcde":
+        (root / name).mkdir()
+        write_chat(root / name / f"{name}.gguf")
+    result = scan(root)
+    assert 0 < len(result.found) <= 3
+    assert sum("the scan ended here" in broken.reason for broken in result.broken) == 1
+
+
+def test_a_projector_beside_a_link_belongs_to_the_links_model(root: Path, tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    original = write_chat(tmp_path / "disk" / "vision.gguf")
+    (root / "folder").mkdir()
+    (root / "folder" / "gemma.gguf").symlink_to(original)
+    write_projector(root / "folder" / "mmproj-vision.gguf")
+    [model] = scan(root).found
+    assert (model.path, model.links) == (str(original), (str(root / "folder" / "gemma.gguf"),))
+    assert model.mmproj_path == str(root / "folder" / "mmproj-vision.gguf")
+
+
+@pytest.mark.parametrize("suffix", [".aria2", ".part", ".crdownload", ".incomplete"])
+def test_a_file_that_is_still_being_downloaded_is_told(root: Path, suffix: str) -> None:
+    write_chat(root / "a.gguf")
+    (root / f"a.gguf{suffix}").write_bytes(b"state")
+    assert reasons(scan(root)) == {"a.gguf": f"is still being downloaded: a.gguf{suffix} lies beside it"}
+
+
+@pytest.mark.parametrize("written", [0.1, 0.5, 0.8])
+def test_a_file_made_in_full_size_and_not_filled_is_told(root: Path, written: float) -> None:
+    path = write_chat(root / "a.gguf")
+    whole = path.read_bytes()
+    kept = int(len(whole) * written)
+    path.write_bytes(whole[:kept].ljust(len(whole), b"\0"))
+    assert "holds zeros where weights should be" in reasons(scan(root))["a.gguf"]
+
+
+@pytest.mark.parametrize("name", ["mmproj-F16.gguf", "mmproj-model.gguf"])
+def test_a_projector_of_another_length_is_not_attached(root: Path, name: str) -> None:
+    write_chat(root / "text.gguf")
+    write_projector(root / name, projection=768)
+    [model] = scan(root).found
+    assert model.mmproj_path is None

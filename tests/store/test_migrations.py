@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,7 +11,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, create_engine, text
 
 from llama_async_proxy.records.chats import NewConversation
 from llama_async_proxy.store import migrations, schema
@@ -151,3 +153,28 @@ async def test_a_database_of_the_second_version_keeps_its_conversations(empty: D
         assert [message.content for message in messages] == ["ancient words"]
         assert [hit.conversation_id for hit in await store.search.find(Query("ancient"))] == [1]
     assert examine_database(empty.path).endswith("MB")
+
+
+@pytest.mark.parametrize(
+    ("path", "old", "new", "aliases"),
+    [
+        ("/m/TinyLlama-1.1B.Q4_0.gguf", "tinyllama-1.1b.q4_0", "TinyLlama-1.1B.Q4_0", ["tinyllama-1.1b.q4_0"]),
+        ("/m/\u6a21\u578b.gguf", "model-2", "\u6a21\u578b", ["model-2"]),
+        ("/m/plain.gguf", "plain", "plain", []),
+        ("/m/Renamed.gguf", "chosen-by-a-person", "chosen-by-a-person", []),
+    ],
+)
+def test_ids_become_the_files_names_and_old_ids_stay_aliases(
+    tmp_path: Path, path: str, old: str, new: str, aliases: list[str]
+) -> None:
+    with sqlite3.connect(tmp_path / "old.db") as database:
+        database.execute("CREATE TABLE models (id INTEGER PRIMARY KEY, slug, name, path, aliases)")
+        database.execute("INSERT INTO models VALUES (1, ?, 'n', ?, '[]')", (old, path))
+    engine = create_engine(f"sqlite:///{tmp_path / 'old.db'}")
+    with engine.begin() as connection:
+        connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)"))
+        connection.execute(text("INSERT INTO alembic_version VALUES ('0004')"))
+        migrations.upgrade(connection)
+        row = connection.execute(text("SELECT slug, aliases, is_missing FROM models")).one()
+    engine.dispose()
+    assert (row.slug, json.loads(row.aliases), row.is_missing) == (new, aliases, 0)

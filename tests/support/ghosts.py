@@ -13,6 +13,7 @@ from typing import TypeAlias
 from llama_async_proxy.gguf.ggml import F32, Q4_K, Q6_K, Q8_0
 from llama_async_proxy.gguf.reader import Scalar
 from llama_async_proxy.gguf.writer import TensorData, write_gguf
+from support.models import with_an_end
 
 Q5_0, MXFP4 = 6, 39
 Tensor: TypeAlias = tuple[str, tuple[int, ...], int]
@@ -47,7 +48,7 @@ def write_shape(path: Path, ghost: Ghost) -> Path:
         for name, shape, kind in ghost.tensors
     ]
     write_gguf(path, metadata, tensors)
-    return path
+    return with_an_end(path)
 
 
 @dataclass(frozen=True, slots=True)

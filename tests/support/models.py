@@ -164,6 +164,14 @@ def write_ghost(path: Path, *, arch: str = "llama-8b", vocab: int | None = None,
     tokens = vocab or shape.vocab
     metadata = {**_ghost_metadata(path.stem, shape), **_ghost_tokens(shape, tokens, real_vocab=real_vocab)}
     write_gguf(path, metadata, list(_ghost_tensors(shape, tokens)))
+    return with_an_end(path)
+
+
+def with_an_end(path: Path) -> Path:
+    """The same sparse file with a last byte: a scan takes an end of zeros for a download that is not finished."""
+    with path.open("r+b") as file:
+        file.seek(read_header(path).needed_size - 1)
+        file.write(b"\1")
     return path
 
 

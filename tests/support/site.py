@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -30,6 +30,16 @@ from support.upstream import RunningEngine, Upstream, answers, make_model, make_
 
 CHAT = "/v1/chat/completions"
 STREAM = {"model": "tiny", "stream": True}
+
+
+class KnownRegistry:
+    """A registry whose first scan has ended, without default models."""
+
+    async def wait_for(self, is_known: Callable[[], bool]) -> None:
+        pass
+
+    def default_model(self, kind: str) -> str:
+        return ""
 
 
 class Site:
@@ -67,6 +77,7 @@ class Site:
             scheduler=self.scheduler,
             client=UpstreamClient(pool),
             live=self.live,
+            registry=KnownRegistry(),
             patience=patience or KeepAliveComments(),
         )
         door = InferenceApp(proxy, names=names, runtime=self.engine.runtime, settings=lambda: self.settings)

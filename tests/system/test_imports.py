@@ -73,12 +73,12 @@ def test_models_of_all_three_programs_are_listed_where_they_lie(idle_service: Ru
     assert "models.swapped.unlisted: not taken over" in results[2].stderr
     assert "swapped: --log-file is not taken over: it reads or writes files" in results[2].stderr
     models = {model["id"]: model for model in idle_service.call("GET", "/api/models")[1]["data"]["models"]}
-    assert models.keys() == {"tiny", "small-q8_0", "swapped"}
+    assert models.keys() == {"tiny", "small-Q8_0", "swapped"}
     assert Path(models["tiny"]["path"]).parent == tmp_path / "ollama/blobs"
     assert models["swapped"]["options"] == {"idle-ttl": 9}
-    assert models["small-q8_0"]["path"] == str(studio / "small-Q8_0.gguf")
+    assert models["small-Q8_0"]["path"] == str(studio / "small-Q8_0.gguf")
     ids = [model["id"] for model in idle_service.call("GET", "/v1/models")[1]["data"]]
-    assert ids == ["tiny", "pirate", "pirate:latest", "small-q8_0", "swapped"]
+    assert ids == ["tiny", "pirate", "pirate:latest", "small-Q8_0", "swapped"]
     again = imported(idle_service, "ollama", str(tmp_path / "ollama"))
     assert (again.returncode, again.stdout) == (0, "tiny: known, as tiny\n")
 

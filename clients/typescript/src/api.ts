@@ -382,7 +382,8 @@ export interface Gpu {
 
 export interface HealthData {
   services: ServicesHealth;
-  status: "healthy" | "unhealthy";
+  /** starting: the first scan for models has not ended. */
+  status: "healthy" | "unhealthy" | "starting";
   system: SystemHealth;
   timestamp: string;
 }
@@ -580,6 +581,8 @@ export interface ModelVariant {
 export interface Models {
   count: number;
   models: RegisteredModel[];
+  /** The first scan since the start has not ended: models may be missing here. */
+  scanning: boolean;
 }
 
 /** The same list twice: whole in `data`, and as file names beside it. */
@@ -813,6 +816,8 @@ export interface RegisteredModel {
   loadedAt?: string | null;
   /** MiB, measured. */
   memoryUsage?: number | null;
+  /** The last scan did not find its file; the model comes back with it. */
+  missing: boolean;
   name: string;
   /** Engine options of this model, by long flag name. */
   options: Record<string, string | number | boolean>;

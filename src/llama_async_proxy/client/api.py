@@ -396,7 +396,8 @@ class Gpu(TypedDict):
 
 class HealthData(TypedDict):
     services: ServicesHealth
-    status: Literal["healthy", "unhealthy"]
+    status: Literal["healthy", "unhealthy"] | Literal["starting"]
+    """starting: the first scan for models has not ended."""
     system: SystemHealth
     timestamp: str
 
@@ -601,6 +602,8 @@ class ModelVariant(TypedDict):
 class Models(TypedDict):
     count: int
     models: list[RegisteredModel]
+    scanning: bool
+    """The first scan since the start has not ended: models may be missing here."""
 
 
 class ModelsAnswer(TypedDict):
@@ -837,6 +840,8 @@ class RegisteredModel(TypedDict):
     loadedAt: NotRequired[str | None]
     memoryUsage: NotRequired[float | None]
     """MiB, measured."""
+    missing: bool
+    """The last scan did not find its file; the model comes back with it."""
     name: str
     options: dict[str, str | int | float | bool]
     """Engine options of this model, by long flag name."""

@@ -137,9 +137,8 @@ def companions(models: Sequence[Companioned], projectors: Sequence[Projector]) -
 
     A projector belongs to a model whose name has all its words ("mmproj-gemma-3-4b-it-f16" to
     "gemma-3-4b-it-Q4_K_M") and whose embeddings are as long as those it makes; the most specific one wins, then F16.
-    Old projectors state another length, so it is not asked where the directory has models of one length only.
+    A length that contradicts the model's excludes the projector, for the engine would refuse to load both.
     """
-    one_length = len({model.embedding_length for model in models}) == 1
     chosen: dict[str, str] = {}
     for model in models:
         lengths = (None, model.embedding_length)
@@ -147,7 +146,7 @@ def companions(models: Sequence[Companioned], projectors: Sequence[Projector]) -
         fitting = [
             projector
             for projector in projectors
-            if _words(projector.path) <= words and (one_length or projector.embedding_length in lengths)
+            if _words(projector.path) <= words and projector.embedding_length in lengths
         ]
         if fitting:
             chosen[model.path] = max(fitting, key=_preference).path

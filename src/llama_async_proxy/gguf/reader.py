@@ -131,6 +131,27 @@ def has_magic(path: Path) -> bool:
         return file.read(len(MAGIC)) == MAGIC
 
 
+_ZERO_TAIL = 1 << 20
+_ZERO_SHARE = 8
+_LEAST_DATA = 256 << 10
+"""Bytes of tensor data below which zeros say nothing: such files hold a few vectors."""
+
+
+def ends_in_zeros(path: Path, header: Header) -> bool:
+    """True when the last MiB of a file, or an eighth of its tensor data if that is less, holds nothing but zeros.
+
+    Programs that make a file in full size and fill it later leave such an end; weights never look like that, for even
+    vectors of zeros are far shorter. Raises OSError.
+    """
+    data = header.needed_size - header.data_offset
+    if data < _LEAST_DATA:
+        return False
+    size = min(_ZERO_TAIL, data // _ZERO_SHARE)
+    with path.open("rb", buffering=0) as file:
+        file.seek(header.needed_size - size)
+        return not any(file.read(size))
+
+
 def read_header(path: Path, *, with_tensors: bool = True, kept_elements: int = KEPT_ELEMENTS) -> Header:
     """The header of the GGUF file, version 2 or 3, either byte order. Arrays longer than `kept_elements` are Omitted.
 

@@ -52,7 +52,7 @@ class Completer:
 
     def find(self, name: str) -> Model:
         """The model of that name. Raises NotFound naming close matches."""
-        return choose(self._names.index, name, ())
+        return choose(self._names.index, name)
 
     def is_idle(self, name: str) -> bool:
         """Whether the model is loaded and nobody uses it."""

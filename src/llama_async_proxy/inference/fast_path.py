@@ -15,7 +15,7 @@ from llama_async_proxy.inference.proxy import CLIENT_GONE, ClientGone, Request, 
 from llama_async_proxy.inference.request_log import RequestLogEntry, key_id, request_id
 from llama_async_proxy.inference.requests.error_formats import error_body, error_event
 from llama_async_proxy.inference.requests.names import Names, choose
-from llama_async_proxy.inference.requests.routes import Route, parameters
+from llama_async_proxy.inference.requests.routes import Route, check_kind, parameters
 from llama_async_proxy.inference.response_writer import can_be_reassembled, error_headers, for_answer
 from llama_async_proxy.inference.scheduling.leases import Lease
 from llama_async_proxy.inference.scheduling.scheduler import ModelScheduler
@@ -110,7 +110,10 @@ class FastPath:
         try:
             asked = parameters(head.route, head.query, head.headers, body)
             index = self._names.index
-            model = choose(index, asked.model, () if asked.model else self.scheduler.loaded())
+            if asked.model is None:
+                return None
+            model = choose(index, asked.model)
+            check_kind(head.route, model)
         except Exception:  # the long way meets it again, and answers and logs it
             return None
         if index.variant(asked.model):

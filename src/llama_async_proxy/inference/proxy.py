@@ -11,14 +11,22 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 from llama_async_proxy.errors import InvalidInput, ServiceError
 from llama_async_proxy.inference.cancellation import CancelScope, ended
 from llama_async_proxy.inference.in_flight import InFlightRequests
 from llama_async_proxy.inference.request_log import RequestLogEntry, key_id, request_id
-from llama_async_proxy.inference.requests.names import Names, choose
+from llama_async_proxy.inference.requests.names import Names, choose, choose_unnamed
 from llama_async_proxy.inference.requests.priority import priority_of
-from llama_async_proxy.inference.requests.routes import Headers, Parameters, Route, forbids_loading, parameters
+from llama_async_proxy.inference.requests.routes import (
+    Headers,
+    Parameters,
+    Route,
+    check_kind,
+    forbids_loading,
+    parameters,
+)
 from llama_async_proxy.inference.requests.variants import with_defaults
 from llama_async_proxy.inference.response_writer import KeepAliveComments, Reply, ResponseWriter
 from llama_async_proxy.inference.scheduling.leases import Lease
@@ -53,6 +61,16 @@ class Request:
     """Address of the peer, for the record."""
 
 
+class ModelRegistry(Protocol):
+    """The part of the model registry that a request waits for, or asks."""
+
+    async def wait_for(self, is_known: Callable[[], bool]) -> None:
+        """Return when `is_known`, or the first scan has ended, or that takes too long."""
+
+    def default_model(self, kind: str) -> str:
+        """The name of the model for requests of a kind that name none; empty when none is set."""
+
+
 class ClientGone(Exception):
     """The client closed its connection before its answer was complete."""
 
@@ -68,12 +86,14 @@ class Proxy:
         scheduler: ModelScheduler,
         client: UpstreamClient,
         live: InFlightRequests,
+        registry: ModelRegistry,
         patience: KeepAliveComments = KeepAliveComments(),  # noqa: B008 - frozen
     ) -> None:
         self._names = names
         self._scheduler = scheduler
         self._client = client
         self._live = live
+        self._registry = registry
         self._patience = patience
 
     async def handle(self, request: Request, reply: Reply, gone: Callable[[], Awaitable[None]]) -> None:
@@ -112,8 +132,9 @@ class Proxy:
     ) -> None:
         asked = parameters(request.route, request.query, request.headers, request.body)
         account.model = asked.model or ""
-        model = choose(self._names.index, asked.model, () if asked.model else self._scheduler.loaded())
+        model = await self._chosen(request, asked.model)
         account.resolved(model)
+        check_kind(request.route, model)
         if not self._scheduler.is_ready(model) and forbids_loading(request.method, request.query, request.headers):
             raise InvalidInput("model", f"{model.slug!r} is not loaded, and this request may not load it")
         if variant := self._names.index.variant(asked.model):
@@ -132,6 +153,17 @@ class Proxy:
                 await self._exchange(request, asked, lease, delivery)
                 # Not later: some servers report a finished exchange as a gone client.
                 interruption.disarm()
+
+    async def _chosen(self, request: Request, name: str | None) -> Model:
+        """The model of a request. Until the first scan has ended an unknown name may still become known."""
+        index = self._names.index
+        if name is not None:
+            if index.resolve(name) is None:
+                await self._registry.wait_for(lambda: self._names.index.resolve(name) is not None)
+            return choose(self._names.index, name)
+        await self._registry.wait_for(lambda: False)
+        default = self._registry.default_model(request.route.default_kind(request.body))
+        return choose_unnamed(self._names.index, request.route.kind, default, loaded=self._scheduler.loaded())
 
     async def _exchange(self, request: Request, asked: Parameters, lease: Lease, delivery: ResponseWriter) -> None:
         reassembles = asked.reassembles and not lease.model.has_command

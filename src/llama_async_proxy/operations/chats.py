@@ -308,7 +308,7 @@ async def stop_answer(context: Context, request: StopAnswer) -> StoppedAnswer:
 
 
 def _answering_model(context: Context, name: str) -> Model:
-    model = choose(context.names.index, name, ())
+    model = choose(context.names.index, name)
     if model.facts.kind is not ModelKind.CHAT:
         raise InvalidInput("model", f"{model.slug!r} is a model for {model.facts.kind.value}, it cannot chat")
     return model

@@ -22,6 +22,7 @@ from llama_async_proxy.operations.active_preset import ActivePreset
 from llama_async_proxy.operations.configuration import Configuration
 from llama_async_proxy.operations.launch import LaunchPlanner
 from llama_async_proxy.operations.memory import MemoryPlanner
+from llama_async_proxy.operations.model_scanner import ModelScanner
 from llama_async_proxy.settings import Settings
 from llama_async_proxy.store.store import Store
 
@@ -33,6 +34,7 @@ class Context:
     planner: LaunchPlanner
     active_preset: ActivePreset
     store: Store
+    scanner: ModelScanner
     names: Names
     engine: Engine
     scheduler: ModelScheduler

@@ -25,6 +25,8 @@ class Health:
     """Healthy: the engine runs or was stopped on purpose, and the database answers."""
 
     healthy: bool
+    is_starting: bool
+    """The first scan has not ended; requests for known models are served."""
     problems: tuple[str, ...]
     checked_at_ms: int
     uptime_s: float
@@ -69,6 +71,7 @@ async def get_health(context: Context, _: GetHealth) -> Health:
         problems.append(f"database: {exc}")
     return Health(
         healthy=not problems,
+        is_starting=not context.scanner.has_scanned,
         problems=tuple(problems),
         checked_at_ms=now_ms,
         uptime_s=(now_ms - context.started_at_ms) / 1000,

@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from llama_async_proxy.engines.custom import COMMAND_OPTIONS
 from llama_async_proxy.engines.options import NO_NEGATIVE_FORM
-from llama_async_proxy.errors import InvalidInput
+from llama_async_proxy.errors import InvalidInput, NotFound
 from llama_async_proxy.operations.commands import command_of
 from llama_async_proxy.operations.option_policy import OptionPolicy
 from llama_async_proxy.presets.catalogue import BadValue, Catalogue, default_value, typed
@@ -33,6 +33,7 @@ _FLAG_OF_SETTING = {
 _STOP_TIMEOUT = "stop-timeout"
 _OURS = frozenset({*COMMAND_OPTIONS, IDLE_TTL, _STOP_TIMEOUT})
 """Options of a model that the service heeds itself."""
+_PUT_BACK = "Put it back and scan, or forget the model."
 NO_CATALOGUE = Catalogue(())
 _NO_PATHS: Mapping[str, str] = MappingProxyType({})
 
@@ -100,6 +101,8 @@ class LaunchPlanner:
         command of its own where those are not allowed, or with options that may not come over the network: rows written
         by earlier versions may hold them.
         """
+        if model.is_missing:
+            raise NotFound("model", model.slug, f"The file of model {model.slug!r} is gone: {model.path}. {_PUT_BACK}")
         settings = self._settings()
         self.policy.check({**_from_model(model), **options}, self.catalogue)
         chosen = {option.name: option.value for option in self._chosen(model, options)}

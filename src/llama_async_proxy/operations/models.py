@@ -11,18 +11,13 @@ from typing import TypeAlias
 
 from llama_async_proxy.engines.custom import COMMAND_OPTIONS, has_command
 from llama_async_proxy.errors import Conflict, InvalidInput, NotFound
-from llama_async_proxy.events import (
-    ModelCreated,
-    ModelDeleted,
-    ModelUpdated,
-    ScanFinished,
-    ScanProgressed,
-)
+from llama_async_proxy.events import ModelCreated, ModelDeleted, ModelUpdated
 from llama_async_proxy.gguf.reader import GgufError
 from llama_async_proxy.inference.requests.variants import RESERVED_PARAMETERS
 from llama_async_proxy.operations import network_changes
 from llama_async_proxy.operations.commands import check_change, check_options, command_file
 from llama_async_proxy.operations.context import Context
+from llama_async_proxy.operations.model_scanner import ScanReport
 from llama_async_proxy.operations.operation import Effect, operation
 from llama_async_proxy.operations.scan import read_model_file, scan_directories
 from llama_async_proxy.records.models import BrokenFile, Model, ModelDraft, ModelFile, ModelOrigin, Variant
@@ -49,6 +44,8 @@ class ListModels:
 @dataclass(frozen=True, slots=True)
 class ModelList:
     models: tuple[ModelView, ...]
+    is_complete: bool = True
+    """False until the first scan has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,17 +122,6 @@ class ScanModels:
 
 
 @dataclass(frozen=True, slots=True)
-class ScanReport:
-    scanned: int
-    """New models."""
-    updated: int
-    """Known models whose file changed."""
-    total: int
-    """Models registered now."""
-    failed: tuple[BrokenFile, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class DiscoverModels:
     """Look without registering. No paths: the models directory."""
 
@@ -174,7 +160,8 @@ def find(context: Context, ref: ModelRef) -> Model:
 
 
 def view(context: Context, model: Model) -> ModelView:
-    return ModelView(model, _with_gpu_bytes(context, context.scheduler.runtime(model.id)))
+    runtime = _with_gpu_bytes(context, context.scheduler.runtime(model.id))
+    return ModelView(context.store.models.with_last_use(model), runtime)
 
 
 def _with_gpu_bytes(context: Context, runtime: ModelRuntime) -> ModelRuntime:
@@ -185,7 +172,7 @@ def _with_gpu_bytes(context: Context, runtime: ModelRuntime) -> ModelRuntime:
 
 @operation("models.list", Effect.READ)
 async def list_models(context: Context, _: ListModels) -> ModelList:
-    return ModelList(tuple(view(context, model) for model in context.store.models.all()))
+    return ModelList(tuple(view(context, model) for model in context.store.models.all()), context.scanner.has_scanned)
 
 
 @operation("models.get", Effect.READ)
@@ -294,7 +281,8 @@ async def load_model(context: Context, request: LoadModel) -> ModelView:
     await network_changes.check_options(context, request.options)
     runtime = await context.scheduler.load(model, request.options, force=request.force)
     context.store.models.touch(model.id, context.now_ms())
-    return ModelView(context.store.models.get(model.id), _with_gpu_bytes(context, runtime))
+    model = context.store.models.with_last_use(context.store.models.get(model.id))
+    return ModelView(model, _with_gpu_bytes(context, runtime))
 
 
 @operation("models.unload", Effect.MANAGE)
@@ -308,27 +296,8 @@ async def unload_model(context: Context, request: UnloadModel) -> ModelView:
 
 @operation("models.scan", Effect.MANAGE)
 async def scan_models(context: Context, _: ScanModels) -> ScanReport:
-    """Registers new files of the models directory and refreshes changed ones."""
-    root = context.configuration.settings.models_dir
-    known = {model.path: model for model in context.store.models.all()}
-    loop = asyncio.get_running_loop()
-
-    def progress(done: int, total: int) -> None:
-        loop.call_soon_threadsafe(context.bus.publish, ScanProgressed(done, total))
-
-    if not await asyncio.to_thread(root.is_dir):
-        raise InvalidInput("basePath", f"models directory {root} does not exist; create it or set another")
-    result = await asyncio.to_thread(scan_directories, (root,), known=known, progress=progress)
-    changed = [file for file in result.found if file.path in known]
-    new = [ModelDraft(file=file, origin=ModelOrigin.SCANNED) for file in result.found if file.path not in known]
-    for file in changed:
-        model = await context.store.models.refresh(known[file.path].id, file)
-        context.bus.publish(ModelUpdated(model))
-    for model in await context.store.models.add_many(new):
-        context.bus.publish(ModelCreated(model))
-    total = len(context.store.models.all())
-    context.bus.publish(ScanFinished(len(new), len(changed), total, len(result.broken)))
-    return ScanReport(len(new), len(changed), total, result.broken)
+    """Registers new files of the models directory, refreshes changed ones, marks those that are gone."""
+    return await context.scanner.scan()
 
 
 @operation("models.discover", Effect.MANAGE)

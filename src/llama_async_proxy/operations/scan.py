@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
 from llama_async_proxy.gguf.facts import is_model, is_projector, model_facts, projection_length
 from llama_async_proxy.gguf.files import (
@@ -23,7 +24,7 @@ from llama_async_proxy.gguf.files import (
     is_candidate,
     shard_of,
 )
-from llama_async_proxy.gguf.reader import GgufError, Header, has_magic, read_header
+from llama_async_proxy.gguf.reader import GgufError, Header, ends_in_zeros, has_magic, read_header
 from llama_async_proxy.records.models import BrokenFile, Model, ModelFile
 
 _NOTHING_KNOWN: Mapping[str, Model] = MappingProxyType({})
@@ -61,7 +62,7 @@ def scan_directories(
     for root in roots:
         walk.root(root)
     candidates, incomplete = group(walk.files())
-    scan = _Scan(known)
+    scan = _Scan(known, walk.links)
     step = max(1, len(candidates) // 100)
     for done, candidate in enumerate(candidates):
         if done % step == 0:
@@ -90,41 +91,84 @@ def read_model_file(path: Path) -> ModelFile:
 # --- the walk -----------------------------------------------------------------------------------
 
 
+MAX_DEPTH = 12
+"""Directories below a root that a scan goes down."""
+MAX_DIRECTORIES = 20_000
+MAX_FILES = 20_000
+_DOWNLOADING = (".aria2", ".part", ".partial", ".crdownload", ".download", ".incomplete", ".!qB")
+"""Suffixes of the files that download programs (aria2, browsers, hub clients, qBittorrent) keep beside a file that they
+are filling."""
+
+
 @dataclass(slots=True)
 class _Walk:
-    """Collects the files below directories that may be models. Directories and files are visited once, by real path."""
+    """Collects the files below directories that may be models. Directories and files are visited once, by real path.
+
+    The walk has bounds, for a link may lead anywhere: MAX_DEPTH, MAX_DIRECTORIES and MAX_FILES; a link to a directory
+    that holds the root itself, such as /, is not followed, nor does a walk below a link change the file system. What is
+    left out is reported.
+    """
 
     recursive: bool
     include: tuple[str, ...]
     exclude: tuple[str, ...]
     broken: list[BrokenFile] = field(default_factory=list)
+    links: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    """Paths of links by the path of the file that they lead to."""
     _plain: dict[str, FileEntry] = field(default_factory=dict)
-    _links: dict[str, FileEntry] = field(default_factory=dict)
+    _linked: dict[str, FileEntry] = field(default_factory=dict)
     _visited: set[str] = field(default_factory=set)
+    _is_full: bool = False
 
     def root(self, root: Path) -> None:
-        pending = [(str(root), "")]
-        while pending:
-            directory, below_root = pending.pop()
-            pending += [(path, f"{below_root}{Path(path).name}/") for path in self._directory(directory, below_root)]
+        pending = [_Step(str(root), "", 0, None)]
+        real_root = os.path.realpath(root)
+        while pending and not self._is_full:
+            step = pending.pop()
+            steps = (self._follow(step, path, real_root) for path in self._directory(step))
+            pending += [following for following in steps if following is not None]
 
     def files(self) -> list[FileEntry]:
         """In the order of their paths. A link to a file that is here itself is left out."""
-        entries = {**self._links, **self._plain}
+        entries = {**self._linked, **self._plain}
         return sorted(entries.values())
 
-    def _directory(self, directory: str, below_root: str) -> list[str]:
+    def _follow(self, step: _Step, path: str, root: str) -> _Step | None:
+        """The step into a directory; None when it lies beyond the bounds, which is reported."""
+        if step.depth >= MAX_DEPTH:
+            self._report(path, f"this directory lies more than {MAX_DEPTH} directories deep and is not looked into")
+            return None
+        device = step.device
+        if Path(path).is_symlink():
+            real = os.path.realpath(path)
+            if real != root and os.path.commonpath((real, root)) == real:
+                self._report(path, f"this link leads to {real}, which holds the models directory, and is not followed")
+                return None
+            device = _device(real)
+        elif device is not None and _device(path) != device:
+            self._report(path, "this directory is on another file system than the link that leads here, and left out")
+            return None
+        return _Step(path, f"{step.below_root}{Path(path).name}/", step.depth + 1, device)
+
+    def _directory(self, step: _Step) -> list[str]:
         """Takes the files of one directory; the directories in it."""
-        real = os.path.realpath(directory)
-        if real in self._visited:
+        real = os.path.realpath(step.path)
+        if real in self._visited or self._is_beyond(step.path):
             return []
         self._visited.add(real)
         try:
             with os.scandir(real) as entries:
-                return [entry.path for entry in entries if self._entry(entry, below_root)]
+                return [entry.path for entry in entries if self._entry(entry, step.below_root)]
         except OSError as exc:
-            self._report(directory, f"this directory {_cause(exc)}")
+            self._report(step.path, f"this directory {_cause(exc)}")
             return []
+
+    def _is_beyond(self, path: str) -> bool:
+        if len(self._visited) >= MAX_DIRECTORIES or len(self._plain) + len(self._linked) >= MAX_FILES:
+            self._is_full = True
+            bounds = f"{MAX_DIRECTORIES:,} directories and {MAX_FILES:,} model files"
+            self._report(path, f"the scan ended here, for it looks at {bounds} at most")
+        return self._is_full
 
     def _entry(self, entry: os.DirEntry[str], below_root: str) -> bool:
         """True for a directory to walk into."""
@@ -152,12 +196,31 @@ class _Walk:
             raise GgufError("has a path that is not valid UTF-8; rename it")
         found = _file_entry(Path(entry.path))
         if entry.is_symlink():
-            self._links.setdefault(os.path.realpath(entry.path), found)
+            self._linked.setdefault(os.path.realpath(entry.path), found)
+            self.links[found.path].append(entry.path)
         else:
             self._plain[entry.path] = found
 
     def _report(self, path: str, reason: str) -> None:
         self.broken.append(BrokenFile(_shown(path), reason))
+
+
+class _Step(NamedTuple):
+    """A directory that the walk goes to."""
+
+    path: str
+    below_root: str
+    """The same as seen from the root, with a slash at its end."""
+    depth: int
+    device: int | None
+    """File system of the link that the walk followed last; None where it has followed none."""
+
+
+def _device(path: str) -> int | None:
+    try:
+        return Path(path).stat().st_dev
+    except OSError:
+        return None
 
 
 def _is_directory(entry: os.DirEntry[str]) -> bool:
@@ -193,8 +256,9 @@ def stable_path(path: Path) -> Path:
 
 
 class _Scan:
-    def __init__(self, known: Mapping[str, Model]) -> None:
+    def __init__(self, known: Mapping[str, Model], links: Mapping[str, Sequence[str]]) -> None:
         self._known = known
+        self._links = {path: tuple(sorted(found)) for path, found in links.items() if [path] != list(found)}
         self._found: list[ModelFile] = []
         self._unchanged: list[Model] = []
         self._projectors: defaultdict[str, list[Projector]] = defaultdict(list)
@@ -219,29 +283,40 @@ class _Scan:
         headers = _headers(candidate)
         if is_projector(headers[0]):
             projector = Projector(candidate.path, projection_length(headers[0]))
-            self._projectors[candidate.directory].append(projector)
+            for directory in self._directories(candidate.path):
+                self._projectors[directory].append(projector)
         elif is_model(headers[0]):
             self._found.append(_model_file(candidate, headers))
 
     def result(self, broken: list[BrokenFile]) -> ScanResult:
         """What was found, with each model's projector; a known model whose projector changed counts as changed."""
         mmproj = self._companions()
-        found = [replace(file, mmproj_path=mmproj.get(file.path)) for file in self._found]
+        found = [
+            replace(file, mmproj_path=mmproj.get(file.path), links=self._links.get(file.path, ()))
+            for file in self._found
+        ]
         unchanged = []
         for model in self._unchanged:
-            if model.mmproj_path == mmproj.get(model.path):
+            links = self._links.get(model.path, ())
+            if (model.mmproj_path, model.links) == (mmproj.get(model.path), links):
                 unchanged.append(model)
             else:
-                found.append(_file_of(model, mmproj.get(model.path)))
+                found.append(_file_of(model, mmproj.get(model.path), links))
         found.sort(key=lambda file: file.path)
         everything_broken = sorted([*broken, *self._broken], key=lambda file: file.path)
         return ScanResult(tuple(found), tuple(unchanged), tuple(everything_broken))
+
+    def _directories(self, path: str) -> set[str]:
+        """The directories that a file lies in, by its own name or by that of a link."""
+        return {str(Path(place).parent) for place in (path, *self._links.get(path, ()))}
 
     def _companions(self) -> dict[str, str]:
         models: defaultdict[str, list[Companioned]] = defaultdict(list)
         everything: list[ModelFile | Model] = [*self._found, *self._unchanged]
         for model in everything:
-            models[str(Path(model.path).parent)].append(_companioned(model))
+            # A projector may lie beside a link to the model, as in a folder of links into a download cache.
+            for directory in self._directories(model.path):
+                models[directory].append(_companioned(model))
         chosen: dict[str, str] = {}
         for directory, projectors in self._projectors.items():
             chosen |= companions(models[directory], projectors)
@@ -252,8 +327,8 @@ def _companioned(model: ModelFile | Model) -> Companioned:
     return Companioned(model.path, model.facts.embedding_length)
 
 
-def _file_of(model: Model, mmproj_path: str | None) -> ModelFile:
-    return ModelFile(model.path, model.size_bytes, model.mtime_ns, model.facts, model.shards, mmproj_path)
+def _file_of(model: Model, mmproj_path: str | None, links: tuple[str, ...]) -> ModelFile:
+    return ModelFile(model.path, model.size_bytes, model.mtime_ns, model.facts, model.shards, mmproj_path, links)
 
 
 def _headers(candidate: Candidate) -> list[Header]:
@@ -272,6 +347,9 @@ def _headers(candidate: Candidate) -> list[Header]:
         raise GgufError("names no architecture, so no engine can run it")
     if not any(header.tensor_count for header in headers) and is_model(headers[0]):
         raise GgufError("holds no tensors, only a vocabulary")
+    if is_model(headers[0]):
+        for file, header in zip(candidate.files, headers, strict=True):
+            _check_written(Path(file.path), header)
     parts = headers[0].integer("split.count") or 1
     if parts > 1 and not candidate.is_split:
         raise GgufError(f"is one of {parts} files of a split model, but its name does not say which")
@@ -284,6 +362,15 @@ def _check_whole(header: Header) -> None:
         raise GgufError(
             f"is incomplete: {header.file_size:,} of {header.needed_size:,} bytes ({percent} %); download it again"
         )
+
+
+def _check_written(path: Path, header: Header) -> None:
+    """Raises GgufError for a file that a download program has made in full size and not filled yet, OSError."""
+    for suffix in _DOWNLOADING:
+        if path.with_name(path.name + suffix).exists():
+            raise GgufError(f"is still being downloaded: {path.name + suffix} lies beside it")
+    if ends_in_zeros(path, header):
+        raise GgufError("is incomplete: its end holds zeros where weights should be; download it again")
 
 
 def _model_file(candidate: Candidate, headers: Sequence[Header]) -> ModelFile:

@@ -57,7 +57,9 @@ class ModelFile:
     shards: tuple[str, ...] = ()
     """Real paths in order; empty when the model is one file."""
     mmproj_path: str | None = None
-    """Companion multimodal projector found next to it."""
+    """Companion multimodal projector found next to it, or next to a link to it."""
+    links: tuple[str, ...] = ()
+    """Paths of symbolic links to it that a scan came by; the model answers to their names, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,9 @@ class Model:
     mtime_ns: int
     shards: tuple[str, ...] = ()
     mmproj_path: str | None = None
+    links: tuple[str, ...] = ()
+    is_missing: bool = False
+    """The last scan did not find its file. The model keeps its id, and comes back with the file."""
     description: str | None = None
     """Given by a person; falls back to the header's."""
     version: str | None = None

@@ -25,11 +25,13 @@ RESERVED_SLUGS = frozenset({"load", "unload", "sse"})
 """They would hide routes such as /models/load."""
 MAX_NAME_LENGTH = 255
 _MAX_SLUG_LENGTH = 100
+_UNPRINTED = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters, and those that turn the direction of writing, by which one name could pass for another."""
 _TOUCH_INTERVAL_MS = 10_000
 """How exact `last_used_at_ms` is: a busy model answers hundreds of requests a second."""
 
 _SHARD = re.compile(r"-\d{5}-of-\d{5}$")
-_NOT_IN_SLUGS = re.compile(r"[^a-z0-9._-]+")
+_NOT_IN_SLUGS = re.compile(r"[^\w.~+@=-]+")
 
 
 class ModelChanges(TypedDict, total=False):
@@ -59,6 +61,8 @@ class ModelTable:
         """Reads all models; blocks. Raises StoreUnavailable."""
         self._writer = writer
         self._now_ms = now_ms
+        self._touched: dict[int, int] = {}
+        """Last uses by id, of this run of the service; the event loop's thread alone looks at them."""
         self._publish(database.read_now(_load))
 
     # --- reading ----------------------------------------------------------------------------------
@@ -73,6 +77,11 @@ class ModelTable:
         if model is None:
             raise NotFound("model", model_id)
         return model
+
+    def with_last_use(self, model: Model) -> Model:
+        """The model with the moment of its last use, which is stored a little later. For the event loop's thread."""
+        at_ms = self._touched.get(model.id)
+        return model if at_ms is None else replace(model, last_used_at_ms=max(at_ms, model.last_used_at_ms or 0))
 
     def by_slug(self, slug: str) -> Model | None:
         return next((model for model in self._models if model.slug == slug), None)
@@ -104,7 +113,13 @@ class ModelTable:
             mtime_ns=file.mtime_ns,
             shards=file.shards,
             mmproj_path=file.mmproj_path,
+            links=file.links,
+            is_missing=False,
         )
+
+    async def mark(self, model_id: int, *, missing: bool) -> Model:
+        """Note whether the model's file is there. Raises NotFound."""
+        return await self._change(model_id, is_missing=missing)
 
     async def update(self, model_id: int, **changes: Unpack[ModelChanges]) -> Model:
         """Raises NotFound, InvalidInput, and Conflict when another model has the name. The slug never changes."""
@@ -122,7 +137,9 @@ class ModelTable:
     def touch(self, model_id: int, at_ms: int) -> None:
         """Note that a model was used. Cheap; soon stored, to within ten seconds. Unknown ids are ignored."""
         model = self._by_id.get(model_id)
-        if model is not None and at_ms - (model.last_used_at_ms or 0) >= _TOUCH_INTERVAL_MS:
+        if model is not None:
+            self._touched[model_id] = at_ms
+        if model is not None and (model.last_used_at_ms is None or at_ms - model.last_used_at_ms >= _TOUCH_INTERVAL_MS):
             self._writer.append(self._store_touches, (model_id, at_ms))
 
     async def delete(self, model_id: int) -> Model:
@@ -185,9 +202,8 @@ class ModelTable:
 
 
 def slugify(text: str) -> str:
-    """`text` as it may stand in a URL: ASCII, lower case; empty when nothing of it can."""
-    ascii_only = unicodedata.normalize("NFKD", text.casefold()).encode("ascii", "ignore").decode().lower()
-    return _NOT_IN_SLUGS.sub("-", ascii_only)[:_MAX_SLUG_LENGTH].strip("-._")
+    """`text` as it may stand in the path of a URL, in its own case and script; empty when nothing of it can."""
+    return _NOT_IN_SLUGS.sub("-", unicodedata.normalize("NFC", text))[:_MAX_SLUG_LENGTH].strip("-.")
 
 
 def file_stem(path: str) -> str:
@@ -212,6 +228,8 @@ def _checked_name(name: str, field: str = "name") -> str:
         raise InvalidInput(field, "must not be empty")
     if len(name) > MAX_NAME_LENGTH:
         raise InvalidInput(field, f"must have at most {MAX_NAME_LENGTH} characters, not {len(name)}")
+    if found := _UNPRINTED.search(name):
+        raise InvalidInput(field, f"must not contain the control character U+{ord(found[0]):04X}")
     return name
 
 
@@ -261,13 +279,13 @@ def register(draft: ModelDraft, existing: Sequence[Model], now_ms: int) -> Model
     """The model a draft becomes; its id is still 0. Raises Conflict, InvalidInput."""
     stem = file_stem(draft.file.path)
     taken = {_name_key(variant.name) for model in existing for variant in model.variants}
-    name = (stem or "model") if draft.name is None else _checked_name(draft.name)
+    name = (_UNPRINTED.sub("", stem) or "model") if draft.name is None else _checked_name(draft.name)
     if draft.origin is ModelOrigin.SCANNED:
         name = _unique(name, taken | {_name_key(model.name) for model in existing}, _name_key)
     slug = slugify(draft.name or stem) or slugify(stem) or "model"
     new = Model(
         id=0,
-        slug=_unique(slug, RESERVED_SLUGS | taken | {model.slug for model in existing}),
+        slug=_unique(slug, RESERVED_SLUGS | taken | {model.slug.casefold() for model in existing}, str.casefold),
         name=name,
         path=draft.file.path,
         origin=draft.origin,
@@ -276,6 +294,7 @@ def register(draft: ModelDraft, existing: Sequence[Model], now_ms: int) -> Model
         mtime_ns=draft.file.mtime_ns,
         shards=draft.file.shards,
         mmproj_path=draft.file.mmproj_path,
+        links=draft.file.links,
         description=draft.description,
         version=draft.version,
         family=draft.family,
@@ -339,6 +358,7 @@ def _from_row(row: Row[Any], its_variants: tuple[Variant, ...]) -> Model:
             "origin": ModelOrigin(values["origin"]),
             "facts": ModelFacts(**facts | {"kind": ModelKind(facts["kind"])}),
             "shards": tuple(values["shards"]),
+            "links": tuple(values["links"]),
             "options": MappingProxyType(values["options"]),
             "aliases": tuple(values["aliases"]),
             "variants": its_variants,

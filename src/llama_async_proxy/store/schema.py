@@ -59,6 +59,8 @@ models = Table(
     Column("created_at_ms", BigInteger, nullable=False),
     Column("updated_at_ms", BigInteger, nullable=False),
     Column("last_used_at_ms", BigInteger),
+    Column("links", JSON, nullable=False, server_default="[]"),
+    Column("is_missing", Boolean, nullable=False, server_default="0"),
     # Clients keep ids; without this SQLite gives the id of a deleted newest row to the next one.
     sqlite_autoincrement=True,
 )

@@ -563,7 +563,7 @@ async def test_without_a_model_the_only_loaded_one_answers(cold_site: UpstreamSi
     assert (await cold_site.http.post("/completion", json={})).json() == {"from": "other"}
     assert (await cold_site.http.get("/props")).status_code == 200
     await cold_site.scheduler.load(cold_site.models[0])
-    assert "several" in error_of(await cold_site.http.post("/completion", json={}))["message"]
+    assert "name one of other, tiny" in error_of(await cold_site.http.post("/completion", json={}))["message"]
 
 
 async def test_a_body_that_is_no_json_names_the_body(site: UpstreamSite) -> None:

@@ -77,10 +77,10 @@ async def test_models_are_registered_listed_and_removed(at: ServiceHarness, tmp_
     assert answer["message"] == "Models registered successfully"
     assert answer["data"]["registered"] == 1
     [created] = answer["data"]["models"]
-    assert (created["id"], created["status"], created["family"]) == ("my-chat", "registered", "mistral")
+    assert (created["id"], created["status"], created["family"]) == ("My-Chat", "registered", "mistral")
     assert (await at.call("GET", "/api/models/my-chat"))[1]["data"]["status"] == "stopped"
     status, answer = await at.call("DELETE", "/api/models/my-chat")
-    assert (status, answer["data"]) == (200, {"modelId": "my-chat"})
+    assert (status, answer["data"]) == (200, {"modelId": "My-Chat"})
     assert answer["message"] == "Model removed successfully"
     assert path.exists()
     assert (await at.call("GET", "/api/models/my-chat"))[0] == 404

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from llama_async_proxy.errors import InvalidInput, NotFound
-from llama_async_proxy.inference.requests.names import NameIndex, Names, choose
-from llama_async_proxy.records.models import Model
+from llama_async_proxy.inference.requests.names import NameIndex, Names, choose, choose_unnamed
+from llama_async_proxy.records.models import Model, ModelKind
 from support.upstream import make_model
 
 LLAMA = make_model(1, "llama-3.2-1b", name="Llama 3.2 1B", path="/m/Llama-3.2-1B-Q4_K_M.gguf", aliases=("gpt-4o",))
@@ -81,20 +83,68 @@ def test_the_index_is_rebuilt_only_for_another_tuple() -> None:
 
 def test_an_unknown_model_names_close_ones() -> None:
     with pytest.raises(NotFound) as caught:
-        choose(INDEX, "qwem", (1,))
+        choose(INDEX, "qwem")
     assert caught.value.similar == ("qwen",)
     assert "'qwem'" in caught.value.message
 
 
-def test_without_a_name_the_only_loaded_model_is_meant() -> None:
-    assert choose(INDEX, None, (2,)) is QWEN
+def test_without_a_name_the_only_model_of_the_routes_kind_is_meant_loaded_or_not() -> None:
+    embedder = make_model(3, "bge", facts=replace(LLAMA.facts, kind=ModelKind.EMBEDDING))
+    index = NameIndex.of((LLAMA, QWEN, embedder))
+    assert choose_unnamed(index, ModelKind.EMBEDDING, loaded=(1, 2)) is embedder
+    assert choose_unnamed(NameIndex.of((LLAMA, replace(QWEN, is_missing=True))), ModelKind.CHAT) is LLAMA
 
 
-@pytest.mark.parametrize(("loaded", "says"), [((), "no model is loaded"), ((1, 2), "several"), ((9,), "no model")])
-def test_without_a_name_anything_else_is_refused(loaded: tuple[int, ...], says: str) -> None:
+def test_without_a_name_the_default_is_meant_then_the_only_loaded_one() -> None:
+    assert choose_unnamed(INDEX, ModelKind.CHAT, "qwen", loaded=(1,)) is QWEN
+    assert choose_unnamed(INDEX, ModelKind.CHAT, loaded=(2,)) is QWEN
+
+
+@pytest.mark.parametrize(
+    ("kind", "default", "loaded", "says"),
+    [
+        (ModelKind.CHAT, "", (), "name one of llama-3.2-1b, qwen"),
+        (ModelKind.CHAT, "", (1, 2), "name one of"),
+        (ModelKind.RERANK, "", (1,), "no model for rerank is registered"),
+        (ModelKind.CHAT, "gone", (1,), "the default model 'gone' is not registered"),
+    ],
+)
+def test_without_a_name_anything_else_is_refused(
+    kind: ModelKind, default: str, loaded: tuple[int, ...], says: str
+) -> None:
     with pytest.raises(InvalidInput, match=says) as caught:
-        choose(INDEX, None, loaded)
+        choose_unnamed(INDEX, kind, default, loaded=loaded)
     assert caught.value.field == "model"
+
+
+@pytest.mark.parametrize(
+    ("path", "names"),
+    [
+        ("/m/models--org--repo/snapshots/abc/TinyLlama-Q4_K_M.gguf", ["org/repo:Q4_K_M", "org/repo", "repo:q4_k_m"]),
+        ("/m/lmstudio/org/repo/x-IQ2_XXS.gguf", ["org/repo:IQ2_XXS", "repo:iq2_xxs", "x:IQ2_XXS", "repo/x-IQ2_XXS"]),
+        ("/m/dir/name.gguf", ["dir/name", "dir/name.gguf", "name:latest", "dir/name:latest"]),
+        ("/m/\u6a21\u578b.gguf", ["\u6a21\u578b", "\u6a21\u578b:latest"]),
+        ("/m/caf\u00e9.gguf", ["cafe\u0301", "CAFE\u0301"]),
+    ],
+)
+def test_names_as_hubs_directories_and_other_programs_write_them(path: str, names: list[str]) -> None:
+    model = make_model(1, "x1", path=path)
+    index = NameIndex.of((model, QWEN))
+    for name in names:
+        assert index.resolve(name) is model, name
+
+
+def test_a_link_to_a_file_names_its_model() -> None:
+    model = make_model(1, "blob", links=("/m/coder/Qwen-Coder.gguf",))
+    for name in ("Qwen-Coder", "qwen-coder.gguf", "coder/Qwen-Coder"):
+        assert NameIndex.of((model,)).resolve(name) is model
+
+
+def test_a_model_without_its_file_is_not_listed_but_keeps_its_name() -> None:
+    gone = make_model(1, "gone", is_missing=True)
+    index = NameIndex.of((gone, QWEN))
+    assert index.listed == (QWEN,)
+    assert index.resolve("gone") is gone
 
 
 def test_a_section_of_the_preset_names_its_file_until_another_preset_does() -> None:

@@ -13,15 +13,15 @@ from llama_async_proxy.api.units import iso_time, mib
 from llama_async_proxy.gguf.memory import Footprint
 from llama_async_proxy.operations.engine import EngineView
 from llama_async_proxy.operations.estimate import Fit, MemoryReport
+from llama_async_proxy.operations.model_scanner import ScanReport
 from llama_async_proxy.operations.models import (
     CleanUpReport,
     DeletedModel,
     Discovery,
     ModelList,
     ModelView,
-    ScanReport,
 )
-from llama_async_proxy.records.models import BrokenFile, Model, ModelFile, ModelOrigin, Variant
+from llama_async_proxy.records.models import BrokenFile, Model, ModelFile, ModelKind, ModelOrigin, Variant
 from llama_async_proxy.records.runtime import ModelRuntime, ModelStatus
 
 ContextSize = Annotated[int, Field(ge=0, le=1 << 31, description="Tokens.")]
@@ -70,6 +70,7 @@ class RegisteredModel(FoundModel):
     last_used: str | None = None
     memory_usage: float | None = Field(None, description="MiB, measured.")
     error: str | None = Field(None, description="Why the last load failed.")
+    missing: bool = Field(description="The last scan did not find its file; the model comes back with it.")
     is_favorite: bool
     is_pinned: bool
     aliases: list[str]
@@ -80,6 +81,7 @@ class RegisteredModel(FoundModel):
 class Models(Wire):
     count: int
     models: list[RegisteredModel]
+    scanning: bool = Field(description="The first scan since the start has not ended: models may be missing here.")
 
 
 class ModelsAnswer(Envelope[Models]):
@@ -248,11 +250,23 @@ def _machine_memory(host_bytes: int, gpu_bytes: int | None) -> MachineMemory:
     return MachineMemory(host=mib(host_bytes), gpu=mib(gpu_bytes))
 
 
+def _is_no_chat_model(model: Model) -> bool:
+    return model.facts.kind is not ModelKind.CHAT
+
+
 def models_answer(listed: ModelList, engine: EngineView) -> ModelsAnswer:
+    models = [view.model for view in listed.models if not view.model.is_missing]
     return ModelsAnswer(
-        data=Models(count=len(listed.models), models=[registered_model(view) for view in listed.models]),
-        models=[PurePath(view.model.path).name for view in listed.models],
-        count=len(listed.models),
+        data=Models(
+            count=len(listed.models),
+            models=[registered_model(view) for view in listed.models],
+            scanning=not listed.is_complete,
+        ),
+        # Clients written for this list chat with its first entry.
+        models=[
+            PurePath(model.path).name for model in sorted(models, key=lambda m: m.facts.kind is not ModelKind.CHAT)
+        ],
+        count=len(models),
         llamacpp_url=engine.url,
     )
 
@@ -274,6 +288,7 @@ def registered_model(view: ModelView, status: Status | None = None) -> Registere
         last_used=iso_time(model.last_used_at_ms),
         memory_usage=mib(_resident_bytes(runtime)),
         error=runtime.error,
+        missing=model.is_missing,
         is_favorite=model.is_favorite,
         is_pinned=model.is_pinned,
         aliases=list(model.aliases),

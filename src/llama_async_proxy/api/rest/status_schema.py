@@ -49,7 +49,7 @@ class SystemHealth(Wire):
 
 
 class HealthData(Wire):
-    status: Wellness
+    status: Wellness | Literal["starting"] = Field(description="starting: the first scan for models has not ended.")
     timestamp: str
     services: ServicesHealth
     system: SystemHealth
@@ -109,7 +109,7 @@ def health_data(health: Health) -> HealthData:
     database_fails = any(problem.startswith("database") for problem in health.problems)
     engine_fails = health.engine.state.status is EngineStatus.ERROR
     return HealthData(
-        status=_wellness(health.healthy),
+        status="starting" if health.healthy and health.is_starting else _wellness(health.healthy),
         timestamp=checked_at,
         services=ServicesHealth(
             proxy=ProxyHealth(

@@ -19,9 +19,13 @@ import msgspec
 from llama_async_proxy.errors import InvalidInput
 from llama_async_proxy.inference.requests.error_formats import Dialect
 from llama_async_proxy.inference.streaming import aggregator, prompt_progress
+from llama_async_proxy.records.models import Model, ModelKind
 
 Headers = Iterable[tuple[bytes, bytes]]
 """(name in lower case, value) as received."""
+
+
+_IMAGE_SIGNS = (b'"image_url"', b'"input_image"', b'"type":"image"', b'"type": "image"')
 
 
 class ModelIn(Enum):
@@ -40,6 +44,21 @@ class Route:
     dialect: Dialect = Dialect.OPENAI
     streams: bool = False
     """Answers with server-sent events when the body says `"stream": true`."""
+
+    @property
+    def kind(self) -> ModelKind | None:
+        """The kind of model that answers here; None where any does."""
+        if self.path.endswith(("/embeddings", "/embedding")):
+            return ModelKind.EMBEDDING
+        if self.path.endswith(("/rerank", "/reranking")):
+            return ModelKind.RERANK
+        return ModelKind.CHAT if self.streams else None
+
+    def default_kind(self, body: bytes) -> str:
+        """The KIND of the setting `default_model.KIND` that a request asks for; a chat with images asks for vision."""
+        kind = self.kind or ModelKind.CHAT
+        has_image = kind is ModelKind.CHAT and any(sign in body for sign in _IMAGE_SIGNS)
+        return "vision" if has_image else kind.value
 
 
 def _generating(*paths: str) -> tuple[Route, ...]:
@@ -136,6 +155,16 @@ def parameters(route: Route, query: bytes, headers: Headers, body: bytes) -> Par
         hides = is_long and asked.allow_hidden_progress and not prompt_progress.continues_an_answer(body)
         return Parameters(model, stream=True, hides_progress=hides)
     return Parameters(model, reassembles=stream in _NO_STREAM and asked.allow_reassembly)
+
+
+def check_kind(route: Route, model: Model) -> None:
+    """Raises InvalidInput when the model's header says that it cannot generate text, which the route asks for.
+
+    The other way round the engine decides: a chat model makes embeddings when its options say so.
+    """
+    if route.streams and model.facts.kind is not ModelKind.CHAT and not model.has_command:
+        made_for = "reranking" if model.facts.kind is ModelKind.RERANK else "embeddings"
+        raise InvalidInput("model", f"{model.slug!r} is a model for {made_for} and generates no text")
 
 
 def forbids_loading(method: str, query: bytes, headers: Headers) -> bool:

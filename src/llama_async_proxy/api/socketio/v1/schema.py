@@ -17,6 +17,7 @@ from llama_async_proxy.operations.config import ConfigUpdated, ConfigView, Updat
 from llama_async_proxy.operations.configuration import as_tree
 from llama_async_proxy.operations.engine import EngineView
 from llama_async_proxy.operations.metrics import GetSamples, Metrics, Samples
+from llama_async_proxy.operations.model_scanner import ScanReport
 from llama_async_proxy.operations.models import (
     CleanUpReport,
     CreateModels,
@@ -28,7 +29,6 @@ from llama_async_proxy.operations.models import (
     ModelRef,
     ModelView,
     NewModel,
-    ScanReport,
     UnloadModel,
     UpdateModel,
 )
