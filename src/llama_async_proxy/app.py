@@ -365,7 +365,6 @@ def _application(base: _Base, data_path: _DataPath, context: Context) -> Applica
         names=context.names,
         runtime=context.scheduler.runtime,
         settings=base.settings,
-        is_complete=lambda: context.scanner.has_scanned,
     )
     rest = base.seams.rest(lambda: context)
     return Application(

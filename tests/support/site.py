@@ -35,6 +35,8 @@ STREAM = {"model": "tiny", "stream": True}
 class KnownRegistry:
     """A registry whose first scan has ended, without default models."""
 
+    has_scanned = True
+
     async def wait_for(self, is_known: Callable[[], bool]) -> None:
         pass
 

@@ -67,6 +67,10 @@ class ModelRegistry(Protocol):
     async def wait_for(self, is_known: Callable[[], bool]) -> None:
         """Return when `is_known`, or the first scan has ended, or that takes too long."""
 
+    @property
+    def has_scanned(self) -> bool:
+        """False while the first scan may still find models."""
+
     def default_model(self, kind: str) -> str:
         """The name of the model for requests of a kind that name none; empty when none is set."""
 
@@ -95,6 +99,11 @@ class Proxy:
         self._live = live
         self._registry = registry
         self._patience = patience
+
+    @property
+    def knows_all_models(self) -> bool:
+        """False while the first scan may still find models."""
+        return self._registry.has_scanned
 
     async def handle(self, request: Request, reply: Reply, gone: Callable[[], Awaitable[None]]) -> None:
         """Answer `request`. `gone` returns when the client has closed its connection.

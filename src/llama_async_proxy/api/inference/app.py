@@ -39,10 +39,7 @@ class InferenceApp:
         names: Names,
         runtime: Callable[[int], ModelRuntime],
         settings: Callable[[], Settings],
-        is_complete: Callable[[], bool] = lambda: True,
     ) -> None:
-        """`is_complete` is false while the first scan may still find models."""
-        self._is_complete = is_complete
         self._proxy = proxy
         self._names = names
         self._runtime = runtime
@@ -99,7 +96,7 @@ class InferenceApp:
         index = self._names.index
         if path == _MODELS:
             listed = model_list.model_list((model, self._runtime(model.id)) for model in index.listed)
-            return listed if self._is_complete() else {**listed, "scanning": True}
+            return listed if self._proxy.knows_all_models else {**listed, "scanning": True}
         if path.startswith(f"{_MODELS}/"):
             model = choose(index, path.removeprefix(f"{_MODELS}/"))
             return model_list.entry(model, self._runtime(model.id))
