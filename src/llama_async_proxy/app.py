@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from llama_async_proxy.api.http.access import SecurityMiddleware
 from llama_async_proxy.api.http.metering import MeteringMiddleware
-from llama_async_proxy.api.http.protocol import ShortWay, http_protocol
+from llama_async_proxy.api.http.protocol import FastPathContext, http_protocol
 from llama_async_proxy.api.http.server import Goodbye, Server, listen
 from llama_async_proxy.api.inference.app import InferenceApp
 from llama_async_proxy.api.inference.llama_router import LlamaRouterApp
@@ -163,7 +163,7 @@ class Seams:
 @dataclass(frozen=True, slots=True)
 class Application:
     asgi: ASGIApp
-    fast_path: ShortWay
+    fast_path: FastPathContext
     context: Context
     sockets: Sockets
     background: tuple[Callable[[], Awaitable[None]], ...]
@@ -308,9 +308,9 @@ def _data_path(stack: contextlib.AsyncExitStack, base: _Base, models: _Models) -
         in_flight=in_flight,
         totals=totals,
         client=client,
-        completer=Completer(names=names, scheduler=scheduler, client=client, live=in_flight),
-        proxy=Proxy(names=names, scheduler=scheduler, client=client, live=in_flight, registry=models.scanner),
-        fast_path=FastPath(pool=pool, names=names, scheduler=scheduler, live=in_flight),
+        completer=Completer(names=names, scheduler=scheduler, client=client, in_flight=in_flight),
+        proxy=Proxy(names=names, scheduler=scheduler, client=client, in_flight=in_flight, registry=models.scanner),
+        fast_path=FastPath(pool=pool, names=names, scheduler=scheduler, in_flight=in_flight),
     )
 
 
@@ -341,7 +341,7 @@ async def _context(stack: contextlib.AsyncExitStack, base: _Base, models: _Model
         engine=engine,
         scheduler=models.scheduler,
         memory=models.memory,
-        live=data_path.in_flight,
+        in_flight=data_path.in_flight,
         answers=answers,
         sampler=models.sampler,
         requests=models.requests,
@@ -369,13 +369,13 @@ def _application(base: _Base, data_path: _DataPath, context: Context) -> Applica
     rest = base.seams.rest(lambda: context)
     return Application(
         asgi=_asgi(context, sockets, (prometheus, router, inference), rest),
-        fast_path=ShortWay(data_path.fast_path, context.requests),
+        fast_path=FastPathContext(data_path.fast_path, context.requests),
         context=context,
         sockets=sockets,
         background=(
             context.sampler.run,
             context.scheduler.run,
-            context.live.run,
+            context.in_flight.run,
             context.active_preset.run,
             sockets.run,
             router.run,

@@ -31,9 +31,9 @@ async def test_the_block_raises_what_the_watch_returns() -> None:
 
 async def test_the_first_reason_counts() -> None:
     async def work() -> None:
-        async with CancelScope(forever) as interruption:
-            interruption.trip(Reason("first"))
-            interruption.trip(Reason("second"))
+        async with CancelScope(forever) as scope:
+            scope.cancel(Reason("first"))
+            scope.cancel(Reason("second"))
             await asyncio.Event().wait()
 
     with pytest.raises(Reason, match="first"):
@@ -41,9 +41,9 @@ async def test_the_first_reason_counts() -> None:
 
 
 async def test_a_disarmed_block_is_not_interrupted() -> None:
-    async with CancelScope(forever) as interruption:
-        interruption.disarm()
-        interruption.trip(Reason("late"))
+    async with CancelScope(forever) as scope:
+        scope.shield()
+        scope.cancel(Reason("late"))
         await asyncio.sleep(0)
 
 
@@ -69,8 +69,8 @@ async def test_a_cancellation_from_elsewhere_stays_one() -> None:
 
 async def test_a_cancellation_beside_a_reason_wins() -> None:
     async def work() -> None:
-        async with CancelScope(forever) as interruption:
-            asyncio.get_running_loop().call_soon(interruption.trip, Reason("ours"))
+        async with CancelScope(forever) as scope:
+            asyncio.get_running_loop().call_soon(scope.cancel, Reason("ours"))
             asyncio.get_running_loop().call_soon(task.cancel)
             await asyncio.Event().wait()
 

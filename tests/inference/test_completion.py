@@ -46,22 +46,22 @@ class Desk:
         engine: RunningEngine,
         completer: Completer,
         scheduler: ModelScheduler,
-        live: InFlightRequests,
+        in_flight: InFlightRequests,
         recorded: list[RequestRecord],
     ) -> None:
         self.upstream, self.engine, self.completer, self.scheduler = upstream, engine, completer, scheduler
-        self.live = live
+        self.in_flight = in_flight
         self._recorded = recorded
-        self.pieces: list[tuple[str, str]] = []
+        self.chunks: list[tuple[str, str]] = []
         self.stop = asyncio.Event()
 
     @property
     def records(self) -> list[RequestRecord]:
-        self.live.record()
+        self.in_flight.record()
         return self._recorded
 
     async def ask(self, request: CompletionRequest = ASKED) -> Completion:
-        return await self.completer.complete(request, lambda *piece: self.pieces.append(piece), self.stop.wait)
+        return await self.completer.complete(request, lambda *chunk: self.chunks.append(chunk), self.stop.wait)
 
 
 @pytest.fixture
@@ -77,26 +77,28 @@ async def desk() -> AsyncIterator[Desk]:
             bus,
         )
         recorded: list[RequestRecord] = []
-        live = InFlightRequests(scheduler.runtime, bus, positions=scheduler.queue_positions, finished=recorded.extend)
+        in_flight = InFlightRequests(
+            scheduler.runtime, bus, positions=scheduler.queue_positions, finished=recorded.extend
+        )
         running = asyncio.create_task(scheduler.run())
         completer = Completer(
             names=Names(lambda: (MODEL,)),
             scheduler=scheduler,
             client=UpstreamClient(pool),
-            live=live,
+            in_flight=in_flight,
         )
-        desk = Desk(upstream, engine, completer, scheduler, live, recorded)
+        desk = Desk(upstream, engine, completer, scheduler, in_flight, recorded)
         yield desk
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         pool.close()
 
 
-def streams(*pieces: bytes, ends: bool = True, then: Callable[[Exchange], Awaitable[None]] | None = None) -> Any:
+def streams(*chunks: bytes, ends: bool = True, then: Callable[[Exchange], Awaitable[None]] | None = None) -> Any:
     async def behave(exchange: Exchange) -> None:
         await exchange.send(STREAM_HEAD)
-        for piece in pieces:
-            await exchange.chunk(piece)
+        for chunk in chunks:
+            await exchange.chunk(chunk)
         if then is not None:
             await then(exchange)
         if ends:
@@ -131,7 +133,7 @@ async def test_pieces_come_as_they_are_sent_and_the_request_is_recorded(desk: De
     role = b'data: {"choices":[{"delta":{"role":"assistant","content":null}}]}\n\n'
     desk.upstream.behaviour = streams(role, delta(b"Hm", b"reasoning_content"), delta(b"Hi") + delta(b" you"), END)
     completion = await desk.ask()
-    assert desk.pieces == [("", "Hm"), ("Hi", ""), (" you", "")]
+    assert desk.chunks == [("", "Hm"), ("Hi", ""), (" you", "")]
     assert desk.records == [completion.record]
     record = completion.record
     assert (record.model, record.route, record.client, record.status) == ("tiny", "/api/chat", "10.0.0.7", 200)
@@ -154,7 +156,7 @@ async def test_stopping_closes_the_connection_to_the_engine(desk: Desk) -> None:
     desk.upstream.behaviour = streams(delta(b"Hi"), then=linger)
     asking = asyncio.create_task(desk.ask())
     async with asyncio.timeout(30):
-        while not desk.pieces:
+        while not desk.chunks:
             await asyncio.sleep(0.001)
     assert not desk.completer.is_idle("tiny")
     desk.stop.set()
@@ -167,11 +169,11 @@ async def test_it_is_seen_among_the_running_requests_and_cancelling_it_there_sto
     desk.engine.gate.clear()
     asking = asyncio.create_task(desk.ask())
     await asyncio.sleep(0)
-    [seen] = desk.live.all()
+    [seen] = desk.in_flight.all()
     assert (seen.route, seen.model, seen.client) == ("/api/chat", "tiny", "10.0.0.7")
-    desk.live.cancel(seen.id)
+    desk.in_flight.cancel(seen.id)
     assert (await asking).was_stopped
-    assert desk.live.all() == ()
+    assert desk.in_flight.all() == ()
     desk.engine.gate.set()
 
 
@@ -225,7 +227,7 @@ async def test_the_end_of_the_service_breaks_it_off(desk: Desk) -> None:
     desk.upstream.behaviour = streams(delta(b"Hi"), then=linger)
     asking = asyncio.create_task(desk.ask())
     async with asyncio.timeout(30):
-        while not desk.pieces:
+        while not desk.chunks:
             await asyncio.sleep(0.001)
     desk.scheduler.revoke_all()
     with pytest.raises(Unavailable):
@@ -236,7 +238,7 @@ async def test_the_end_of_the_service_breaks_it_off(desk: Desk) -> None:
 def test_events_are_the_same_however_they_are_cut(size: int) -> None:
     reader, stream = EventReader(), b": comment\n\ndata: {}\r\n\r\nevent: x\ndata: \xf0\x9f\xa6\x99\n\ndata: [DONE]\n\n"
     cut = (stream[at : at + size] for at in range(0, len(stream), size))
-    assert [data for piece in cut for data in reader.feed(piece)] == [b"{}", b"\xf0\x9f\xa6\x99", b"[DONE]"]
+    assert [data for chunk in cut for data in reader.feed(chunk)] == [b"{}", b"\xf0\x9f\xa6\x99", b"[DONE]"]
 
 
 def test_an_event_without_end_is_an_error() -> None:

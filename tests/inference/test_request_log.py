@@ -10,9 +10,9 @@ from support.upstream import event, make_model
 
 
 def test_a_request_that_never_got_far_leaves_what_is_known() -> None:
-    account = RequestLogEntry("127.0.0.1", "/completion")
-    account.status, account.error = 404, "Model 'x' not found."
-    record = account.record()
+    entry = RequestLogEntry("127.0.0.1", "/completion")
+    entry.status, entry.error = 404, "Model 'x' not found."
+    record = entry.record()
     assert (record.client, record.route, record.status, record.error) == (
         "127.0.0.1",
         "/completion",
@@ -24,24 +24,24 @@ def test_a_request_that_never_got_far_leaves_what_is_known() -> None:
 
 
 def test_waiting_times_are_the_leases() -> None:
-    account = RequestLogEntry("", "/completion")
+    entry = RequestLogEntry("", "/completion")
     lease = Lease(make_model())
-    account.leased(lease)
+    entry.leased(lease)
     lease.queued_s, lease.load_s = 0.5, 2.0
-    record = account.record()
+    record = entry.record()
     assert (record.queued_ms, record.load_ms) == (500.0, 2000.0)
 
 
 def test_a_stream_without_timings_is_measured_from_its_first_token(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 1.0, 3.0])
     monkeypatch.setattr("llama_async_proxy.inference.request_log.time.perf_counter", lambda: next(clock))
-    account = RequestLogEntry("", "/v1/messages")
-    account.streamed = True
-    account.received(event({"message": {"usage": {"input_tokens": 4, "output_tokens": 0}}}))
-    account.received(event({"delta": {"text": "a"}}))
-    account.received(event({"usage": {"output_tokens": 11}}))
-    account.end()
-    record = account.record()
+    entry = RequestLogEntry("", "/v1/messages")
+    entry.streamed = True
+    entry.received(event({"message": {"usage": {"input_tokens": 4, "output_tokens": 0}}}))
+    entry.received(event({"delta": {"text": "a"}}))
+    entry.received(event({"usage": {"output_tokens": 11}}))
+    entry.end()
+    record = entry.record()
     assert record.first_token_ms == 1000.0
     assert record.total_ms == 3000.0
     assert (record.prompt_tokens, record.completion_tokens) == (4, 11)

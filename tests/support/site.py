@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from llama_async_proxy.api.http.protocol import ShortWay, http_protocol
+from llama_async_proxy.api.http.protocol import FastPathContext, http_protocol
 from llama_async_proxy.api.inference.app import InferenceApp
 from llama_async_proxy.events import EventBus
 from llama_async_proxy.inference.fast_path import FastPath
@@ -58,7 +58,7 @@ class Site:
 
     @asynccontextmanager
     async def served(
-        self, endpoints: Mapping[int, Endpoint], patience: KeepAliveComments | None = None
+        self, endpoints: Mapping[int, Endpoint], keep_alive: KeepAliveComments | None = None
     ) -> AsyncIterator[None]:
         bus = EventBus()
         names = Names(lambda: self.models)
@@ -70,7 +70,7 @@ class Site:
             ),
             bus,
         )
-        self.live = InFlightRequests(
+        self.in_flight = InFlightRequests(
             self.scheduler.runtime, bus, positions=self.scheduler.queue_positions, finished=self._finished
         )
         pool = ConnectionPool(lambda: self.settings)
@@ -78,9 +78,9 @@ class Site:
             names=names,
             scheduler=self.scheduler,
             client=UpstreamClient(pool),
-            live=self.live,
+            in_flight=self.in_flight,
             registry=KnownRegistry(),
-            patience=patience or KeepAliveComments(),
+            keep_alive=keep_alive or KeepAliveComments(),
         )
         door = InferenceApp(proxy, names=names, runtime=self.engine.runtime, settings=lambda: self.settings)
         async with AsyncExitStack() as stack:
@@ -91,9 +91,9 @@ class Site:
                     pool=pool,
                     names=names,
                     scheduler=self.scheduler,
-                    live=self.live,
+                    in_flight=self.in_flight,
                 )
-                http = http_protocol(ShortWay(self.fast_path, self.meter))
+                http = http_protocol(FastPathContext(self.fast_path, self.meter))
             self.port = await stack.enter_async_context(serving(door, http, keep_alive_s=self.keep_alive_s))
             self.url = f"http://127.0.0.1:{self.port}"
             # Reading the certificates that nobody asks for takes longer than most tests.
@@ -108,7 +108,7 @@ class Site:
     @property
     def records(self) -> list[RequestRecord]:
         """Of the requests that have ended."""
-        self.live.record()
+        self.in_flight.record()
         return self._records
 
     async def record(self) -> RequestRecord:
@@ -122,22 +122,22 @@ class Site:
 class UpstreamSite(Site):
     """Model "tiny" runs on `upstream`, "other" on a second one."""
 
-    default_short_way = False
+    default_fast_path = False
     """Whether the switch is in front of the ASGI route, where a test does not say."""
 
     def __init__(self, *, fast_path: bool | None = None, **settings: Any) -> None:
         models = (make_model(1, "tiny", name="Tiny", aliases=("gpt-4o",)), make_model(2, "other"))
-        super().__init__(models, fast_path=self.default_short_way if fast_path is None else fast_path, **settings)
+        super().__init__(models, fast_path=self.default_fast_path if fast_path is None else fast_path, **settings)
         self.upstream = Upstream()
         self.other = Upstream(answers({"from": "other"}))
 
     @asynccontextmanager
-    async def running(self, patience: KeepAliveComments | None = None) -> AsyncIterator[UpstreamSite]:
+    async def running(self, keep_alive: KeepAliveComments | None = None) -> AsyncIterator[UpstreamSite]:
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self.upstream.serving())
             await stack.enter_async_context(self.other.serving())
             endpoints = {1: self.upstream.endpoint, 2: self.other.endpoint}
-            await stack.enter_async_context(self.served(endpoints, patience))
+            await stack.enter_async_context(self.served(endpoints, keep_alive))
             yield self
 
     async def stream(self, path: str = CHAT, **body: Any) -> httpx.Response:

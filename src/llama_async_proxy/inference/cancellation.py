@@ -8,12 +8,12 @@ from types import TracebackType
 
 
 class CancelScope:
-    """An `async with` block that raises `reason` when `trip(reason)` is called, or when `watch` returns one."""
+    """An `async with` block that raises `reason` when `cancel(reason)` is called, or when `watch` returns one."""
 
     def __init__(self, watch: Callable[[], Awaitable[Exception]]) -> None:
         self._watch = watch
         self._reason: Exception | None = None
-        self._is_armed = True
+        self._can_cancel = True
         self._task: asyncio.Task[object]
         self._watcher: asyncio.Task[None]
 
@@ -23,31 +23,31 @@ class CancelScope:
             raise RuntimeError("only a task can be interrupted")
         self._task = task
         self._cancels_before = task.cancelling()
-        self._watcher = asyncio.create_task(self._trip_when_watch_returns())
+        self._watcher = asyncio.create_task(self._cancel_when_watch_returns())
         return self
 
-    def trip(self, reason: Exception) -> None:
+    def cancel(self, reason: Exception) -> None:
         """Make the block raise `reason`. Does nothing the second time, or once disarmed."""
-        if self._is_armed:
-            self._is_armed = False
+        if self._can_cancel:
+            self._can_cancel = False
             self._reason = reason
             self._task.cancel()
 
-    def disarm(self) -> None:
+    def shield(self) -> None:
         """From now on nothing interrupts: the work is done."""
-        self._is_armed = False
+        self._can_cancel = False
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.disarm()
+        self.shield()
         ours_alone = self._reason is not None and self._task.uncancel() <= self._cancels_before
         await ended(self._watcher)
         if self._reason is not None and ours_alone and kind is asyncio.CancelledError:
             raise self._reason from None
 
-    async def _trip_when_watch_returns(self) -> None:
-        self.trip(await self._watch())
+    async def _cancel_when_watch_returns(self) -> None:
+        self.cancel(await self._watch())
 
 
 async def ended(task: asyncio.Task[None]) -> None:

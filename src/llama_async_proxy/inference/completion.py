@@ -13,15 +13,15 @@ from llama_async_proxy.inference.in_flight import InFlightRequests
 from llama_async_proxy.inference.proxy import CLIENT_GONE
 from llama_async_proxy.inference.request_log import RequestLogEntry
 from llama_async_proxy.inference.requests.names import Names, choose
-from llama_async_proxy.inference.requests.routes import Route
+from llama_async_proxy.inference.requests.routes import InferenceRoute
 from llama_async_proxy.inference.requests.variants import with_defaults
 from llama_async_proxy.inference.scheduling.scheduler import ModelScheduler
 from llama_async_proxy.inference.streaming import sse
-from llama_async_proxy.inference.upstream.client import Response, UpstreamClient, UpstreamRequest
+from llama_async_proxy.inference.upstream.client import UpstreamClient, UpstreamRequest, UpstreamResponse
 from llama_async_proxy.records.chats import Completion, CompletionRequest
 from llama_async_proxy.records.models import Model
 
-_ROUTE = Route("POST", "/v1/chat/completions", streams=True)
+_ROUTE = InferenceRoute("POST", "/v1/chat/completions", streams=True)
 _HEADERS = ((b"content-type", b"application/json"),)
 _MAX_ERROR_BODY = 64 * 1024
 _MAX_EVENT = 8 << 20
@@ -43,12 +43,12 @@ class Completer:
         names: Names,
         scheduler: ModelScheduler,
         client: UpstreamClient,
-        live: InFlightRequests,
+        in_flight: InFlightRequests,
     ) -> None:
         self._names = names
         self._scheduler = scheduler
         self._client = client
-        self._live = live
+        self._in_flight = in_flight
 
     def find(self, name: str) -> Model:
         """The model of that name. Raises NotFound naming close matches."""
@@ -67,42 +67,42 @@ class Completer:
 
         Raises NotFound for an unknown model, what a lease raises, UpstreamFailed for what the engine says against it.
         """
-        account = RequestLogEntry(request.client, request.route)
-        account.model, account.status, account.streamed = request.model, 200, True
+        entry = RequestLogEntry(request.client, request.route)
+        entry.model, entry.status, entry.streamed = request.model, 200, True
         was_stopped = False
         try:
-            await self._run(request, grow, stopped, account)
+            await self._run(request, grow, stopped, entry)
         except (_Stopped, Cancelled):
             was_stopped = True
-            account.status = CLIENT_GONE
+            entry.status = CLIENT_GONE
         except ServiceError as error:
-            account.status, account.error = error.status, error.message
+            entry.status, entry.error = error.status, error.message
             raise
         except asyncio.CancelledError:
-            account.status, account.error = 503, "the service stopped"
+            entry.status, entry.error = 503, "the service stopped"
             raise
         finally:
-            self._live.end(account)
-        return Completion(account.record(), was_stopped)
+            self._in_flight.end(entry)
+        return Completion(entry.record(), was_stopped)
 
     async def _run(
-        self, request: CompletionRequest, grow: Grow, stopped: Callable[[], Awaitable[object]], account: RequestLogEntry
+        self, request: CompletionRequest, grow: Grow, stopped: Callable[[], Awaitable[object]], entry: RequestLogEntry
     ) -> None:
         model = self.find(request.model)
-        account.resolved(model)
+        entry.resolved(model)
 
         async def stop() -> Exception:
             await stopped()
             return _Stopped()
 
-        async with CancelScope(stop) as interruption:
-            self._live.add(account, interruption.trip)
-            async with self._scheduler.lease(model, interruption.trip) as lease:
-                account.leased(lease)
+        async with CancelScope(stop) as scope:
+            self._in_flight.add(entry, scope.cancel)
+            async with self._scheduler.lease(model, scope.cancel) as lease:
+                entry.leased(lease)
                 sent = UpstreamRequest("POST", _ROUTE.path.encode(), _HEADERS, self._body(model, request))
                 async with self._client.request(lease.endpoint, sent) as response:
-                    await _read(response, grow, account)
-                    interruption.disarm()
+                    await _read(response, grow, entry)
+                    scope.shield()
 
     def _body(self, model: Model, request: CompletionRequest) -> bytes:
         ours = {"model": model.slug, "stream": True, "stream_options": {"include_usage": True}}
@@ -111,19 +111,19 @@ class Completer:
         return with_defaults(variant, _ROUTE, body) if variant else body
 
 
-async def _read(response: Response, grow: Grow, account: RequestLogEntry) -> None:
+async def _read(response: UpstreamResponse, grow: Grow, entry: RequestLogEntry) -> None:
     if response.status != 200 or not sse.is_event_stream(response.headers):
         raise await _refusal(response)
     events = EventReader()
     while not response.ended:
         chunk = await response.read()
-        account.received(chunk)
+        entry.received(chunk)
         for data in events.feed(chunk):
             if data != _DONE:
-                _pass_on(data, grow)
+                _emit(data, grow)
 
 
-async def _refusal(response: Response) -> UpstreamFailed:
+async def _refusal(response: UpstreamResponse) -> UpstreamFailed:
     body = b""
     while not response.ended and len(body) < _MAX_ERROR_BODY:
         body += await response.read()
@@ -152,13 +152,13 @@ class EventReader:
         return [line[5:].strip() for line in lines if line.startswith(b"data:")]
 
 
-class _Delta(msgspec.Struct):
+class _CompletionDelta(msgspec.Struct):
     content: str | None = None
     reasoning_content: str | None = None
 
 
 class _Choice(msgspec.Struct):
-    delta: _Delta = msgspec.field(default_factory=_Delta)
+    delta: _CompletionDelta = msgspec.field(default_factory=_CompletionDelta)
 
 
 class _Error(msgspec.Struct):
@@ -176,7 +176,7 @@ class _Event(msgspec.Struct):
 _EVENT = msgspec.json.Decoder(_Event)
 
 
-def _pass_on(data: bytes, grow: Grow) -> None:
+def _emit(data: bytes, grow: Grow) -> None:
     try:
         event = _EVENT.decode(data)
     except msgspec.DecodeError as error:

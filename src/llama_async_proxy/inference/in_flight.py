@@ -47,21 +47,21 @@ class InFlightRequests:
         self._watchers = 0
         self._is_watched = asyncio.Event()
 
-    def add(self, account: RequestLogEntry, cancel: Cancel) -> None:
-        self._running[account] = cancel
+    def add(self, entry: RequestLogEntry, cancel: Cancel) -> None:
+        self._running[entry] = cancel
 
-    def end(self, account: RequestLogEntry) -> None:
+    def end(self, entry: RequestLogEntry) -> None:
         """Its last byte has left, or it has failed; it need not have been added."""
-        account.end()
-        self._running.pop(account, None)
+        entry.end()
+        self._running.pop(entry, None)
         if not self._ended:
             asyncio.get_running_loop().call_later(RECORD_S, self.record)
-        self._ended.append(account)
+        self._ended.append(entry)
 
     def record(self) -> None:
         """Record at once what has ended."""
         if self._ended:
-            records = tuple([account.record() for account in self._ended])
+            records = tuple([entry.record() for entry in self._ended])
             self._ended.clear()
             self._finished(records)
 
@@ -71,7 +71,7 @@ class InFlightRequests:
 
     def cancel(self, request_id: str) -> tuple[LiveRequest, ...]:
         """Break off the request of that id, or all who share it; its client gets an error. Raises NotFound."""
-        found = {account: cancel for account, cancel in self._running.items() if account.id == request_id}
+        found = {entry: cancel for entry, cancel in self._running.items() if entry.id == request_id}
         if not found:
             raise NotFound("request", request_id, f"No request {request_id[:100]!r} is running; it may have ended.")
         views = self._views(found)
@@ -105,24 +105,24 @@ class InFlightRequests:
 
     def _views(self, running: Mapping[RequestLogEntry, Cancel]) -> tuple[LiveRequest, ...]:
         positions = self._positions()
-        return tuple(self._view(account, positions.get(cancel)) for account, cancel in running.items())
+        return tuple(self._view(entry, positions.get(cancel)) for entry, cancel in running.items())
 
-    def _view(self, account: RequestLogEntry, position: int | None) -> LiveRequest:
+    def _view(self, entry: RequestLogEntry, position: int | None) -> LiveRequest:
         queue = None
-        if account.is_waiting:
-            queue = self._runtime(account.model_id).queue if account.model_id is not None else None
-            phase = RequestPhase.LOADING if account.model_id is not None and queue is None else RequestPhase.QUEUED
+        if entry.is_waiting:
+            queue = self._runtime(entry.model_id).queue if entry.model_id is not None else None
+            phase = RequestPhase.LOADING if entry.model_id is not None and queue is None else RequestPhase.QUEUED
         else:
-            phase = RequestPhase.GENERATING if account.has_begun else RequestPhase.PROMPT
+            phase = RequestPhase.GENERATING if entry.has_begun else RequestPhase.PROMPT
         return LiveRequest(
-            id=account.id,
-            arrived_at_ms=account.arrived_at_ms,
-            client=account.client,
-            route=account.route,
-            model=account.model,
+            id=entry.id,
+            arrived_at_ms=entry.arrived_at_ms,
+            client=entry.client,
+            route=entry.route,
+            model=entry.model,
             phase=phase,
             queue=queue,
-            tokens=account.pieces,
-            elapsed_ms=account.elapsed_ms,
+            tokens=entry.events,
+            elapsed_ms=entry.elapsed_ms,
             position=position,
         )

@@ -21,19 +21,18 @@ from llama_async_proxy.inference.requests.names import Names, choose, choose_unn
 from llama_async_proxy.inference.requests.priority import priority_of
 from llama_async_proxy.inference.requests.routes import (
     Headers,
-    Parameters,
-    Route,
+    InferenceRoute,
+    RoutingParameters,
     check_kind,
     forbids_loading,
-    parameters,
+    routing_parameters,
 )
 from llama_async_proxy.inference.requests.variants import with_defaults
 from llama_async_proxy.inference.response_writer import KeepAliveComments, Reply, ResponseWriter
 from llama_async_proxy.inference.scheduling.leases import Lease
 from llama_async_proxy.inference.scheduling.scheduler import ModelScheduler
-from llama_async_proxy.inference.streaming import aggregator
-from llama_async_proxy.inference.streaming.aggregator import CannotAggregate
-from llama_async_proxy.inference.streaming.prompt_progress import PromptProgressFilter, asking
+from llama_async_proxy.inference.streaming.aggregator import CannotAggregate, begin_aggregation
+from llama_async_proxy.inference.streaming.prompt_progress import PromptProgressFilter, with_progress
 from llama_async_proxy.inference.upstream.client import UpstreamClient, UpstreamRequest
 from llama_async_proxy.inference.upstream.response_headers import HOP_BY_HOP, Header
 from llama_async_proxy.records.models import Model
@@ -51,8 +50,8 @@ _NOT_FOR_THE_ENGINE = HOP_BY_HOP | {
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    route: Route
+class InferenceRequest:
+    route: InferenceRoute
     method: str
     query: bytes
     headers: Headers
@@ -89,81 +88,85 @@ class Proxy:
         names: Names,
         scheduler: ModelScheduler,
         client: UpstreamClient,
-        live: InFlightRequests,
+        in_flight: InFlightRequests,
         registry: ModelRegistry,
-        patience: KeepAliveComments = KeepAliveComments(),  # noqa: B008 - frozen
+        keep_alive: KeepAliveComments = KeepAliveComments(),  # noqa: B008 - frozen
     ) -> None:
         self._names = names
         self._scheduler = scheduler
         self._client = client
-        self._live = live
+        self._in_flight = in_flight
         self._registry = registry
-        self._patience = patience
+        self._keep_alive = keep_alive
 
     @property
     def knows_all_models(self) -> bool:
         """False while the first scan may still find models."""
         return self._registry.has_scanned
 
-    async def handle(self, request: Request, reply: Reply, gone: Callable[[], Awaitable[None]]) -> None:
+    async def handle(self, request: InferenceRequest, reply: Reply, gone: Callable[[], Awaitable[None]]) -> None:
         """Answer `request`. `gone` returns when the client has closed its connection.
 
         Raises nothing for what clients and engines do. An answer that broke off and can carry no error is left without
         its last byte: the caller closes the connection then, which is how HTTP says so.
         """
-        account = _account(request)
-        delivery = ResponseWriter(reply, request.route.dialect, account)
+        entry = _entry(request)
+        writer = ResponseWriter(reply, request.route.api_format, entry)
         try:
-            await self._serve(request, delivery, account, gone)
+            await self._serve(request, writer, entry, gone)
         except ClientGone as error:
-            account.status, account.error = CLIENT_GONE, str(error)
+            entry.status, entry.error = CLIENT_GONE, str(error)
         except ServiceError as error:
-            await delivery.fail(error)
+            await writer.fail(error)
         except asyncio.CancelledError:
-            account.status, account.error = account.status or 503, "the service stopped"
+            entry.status, entry.error = entry.status or 503, "the service stopped"
             raise
         except Exception:  # a fault of ours: the client gets an answer, the log the trace
-            logger.exception("Inference request %s to %s failed", account.id, request.route.path)
-            await delivery.fail(ServiceError(f"Internal error; the service's log has it under {account.id}."))
+            logger.exception("Inference request %s to %s failed", entry.id, request.route.path)
+            await writer.fail(ServiceError(f"Internal error; the service's log has it under {entry.id}."))
         finally:
-            self._live.end(account)
+            self._in_flight.end(entry)
 
-    async def refuse(self, request: Request, reply: Reply, error: ServiceError) -> None:
+    async def refuse(self, request: InferenceRequest, reply: Reply, error: ServiceError) -> None:
         """Answer with `error`; the body of `request` need not have been read."""
-        account = _account(request)
+        entry = _entry(request)
         try:
-            await ResponseWriter(reply, request.route.dialect, account).fail(error)
+            await ResponseWriter(reply, request.route.api_format, entry).fail(error)
         finally:
-            self._live.end(account)
+            self._in_flight.end(entry)
 
     async def _serve(
-        self, request: Request, delivery: ResponseWriter, account: RequestLogEntry, gone: Callable[[], Awaitable[None]]
+        self,
+        request: InferenceRequest,
+        writer: ResponseWriter,
+        entry: RequestLogEntry,
+        gone: Callable[[], Awaitable[None]],
     ) -> None:
-        asked = parameters(request.route, request.query, request.headers, request.body)
-        account.model = asked.model or ""
+        asked = routing_parameters(request.route, request.query, request.headers, request.body)
+        entry.model = asked.model or ""
         model = await self._chosen(request, asked.model)
-        account.resolved(model)
+        entry.resolved(model)
         check_kind(request.route, model)
         if not self._scheduler.is_ready(model) and forbids_loading(request.method, request.query, request.headers):
             raise InvalidInput("model", f"{model.slug!r} is not loaded, and this request may not load it")
         if variant := self._names.index.variant(asked.model):
             request = replace(request, body=with_defaults(variant, request.route, request.body))
-            asked = parameters(request.route, request.query, request.headers, request.body)
+            asked = routing_parameters(request.route, request.query, request.headers, request.body)
 
         async def client_gone() -> Exception:
             await gone()
             return ClientGone()
 
-        async with CancelScope(client_gone) as interruption:
-            self._live.add(account, interruption.trip)
-            claim = self._scheduler.lease(model, interruption.trip, priority_of(request.headers))
-            async with self._leased(model, claim, delivery if asked.stream else None) as lease:
-                account.leased(lease)
-                await self._exchange(request, asked, lease, delivery)
+        async with CancelScope(client_gone) as scope:
+            self._in_flight.add(entry, scope.cancel)
+            claim = self._scheduler.lease(model, scope.cancel, priority_of(request.headers))
+            async with self._leased(model, claim, writer if asked.stream else None) as lease:
+                entry.leased(lease)
+                await self._exchange(request, asked, lease, writer)
                 # Not later: some servers report a finished exchange as a gone client.
-                interruption.disarm()
+                scope.shield()
 
-    async def _chosen(self, request: Request, name: str | None) -> Model:
+    async def _chosen(self, request: InferenceRequest, name: str | None) -> Model:
         """The model of a request. Until the first scan has ended an unknown name may still become known."""
         index = self._names.index
         if name is not None:
@@ -174,24 +177,26 @@ class Proxy:
         default = self._registry.default_model(request.route.default_kind(request.body))
         return choose_unnamed(self._names.index, request.route.kind, default, loaded=self._scheduler.loaded())
 
-    async def _exchange(self, request: Request, asked: Parameters, lease: Lease, delivery: ResponseWriter) -> None:
-        reassembles = asked.reassembles and not lease.model.has_command
-        if reassembles and await self._reassembled(request, lease, delivery):
+    async def _exchange(
+        self, request: InferenceRequest, asked: RoutingParameters, lease: Lease, writer: ResponseWriter
+    ) -> None:
+        aggregates = asked.aggregates and not lease.model.has_command
+        if aggregates and await self._reassembled(request, lease, writer):
             return
-        hidden = None
-        if asked.hides_progress and not lease.model.has_command:
-            hidden, request = PromptProgressFilter(), replace(request, body=asking(request.body))
-        async with self._client.request(lease.endpoint, for_engine(request)) as response:
-            await delivery.relay(response, hidden)
+        progress_filter = None
+        if asked.filters_progress and not lease.model.has_command:
+            progress_filter, request = PromptProgressFilter(), replace(request, body=with_progress(request.body))
+        async with self._client.request(lease.endpoint, to_upstream_request(request)) as response:
+            await writer.relay(response, progress_filter)
 
-    async def _reassembled(self, request: Request, lease: Lease, delivery: ResponseWriter) -> bool:
+    async def _reassembled(self, request: InferenceRequest, lease: Lease, writer: ResponseWriter) -> bool:
         """Answer from a stream. False when that cannot be done; nothing has left then."""
-        upstream = for_engine(request)
-        parts = aggregator.begin(request.route.path)
-        streaming = replace(upstream, body=parts.as_stream(upstream.body))
+        upstream = to_upstream_request(request)
+        aggregator = begin_aggregation(request.route.path)
+        streaming = replace(upstream, body=aggregator.as_stream(upstream.body))
         async with self._client.request(lease.endpoint, streaming) as response:
             try:
-                await delivery.reassemble(response, parts)
+                await writer.reassemble(response, aggregator)
             except CannotAggregate:
                 return False
         return True
@@ -205,31 +210,31 @@ class Proxy:
             async with claim as lease:
                 yield lease
             return
-        company = asyncio.create_task(waiting.keep_company(self._patience))
+        comments = asyncio.create_task(waiting.send_keep_alive_comments(self._keep_alive))
         try:
             async with claim as lease:
-                await ended(company)
+                await ended(comments)
                 yield lease
         finally:
-            await ended(company)
+            await ended(comments)
 
 
-def _account(request: Request) -> RequestLogEntry:
+def _entry(request: InferenceRequest) -> RequestLogEntry:
     return RequestLogEntry(request.client, request.route.path, request_id(request.headers), key_id(request.headers))
 
 
-def for_engine(request: Request) -> UpstreamRequest:
+def to_upstream_request(request: InferenceRequest) -> UpstreamRequest:
     """The request as the engine gets it: without what concerns only us and our client."""
     target = request.route.path.encode()
     return UpstreamRequest(
         request.method,
         target + b"?" + request.query if request.query else target,
-        kept_headers(request.headers),
+        forwarded_headers(request.headers),
         request.body,
     )
 
 
-def kept_headers(headers: Headers) -> list[Header]:
+def forwarded_headers(headers: Headers) -> list[Header]:
     """A client's headers without those that are not for the engine, nor those its Connection header names."""
     named = {token.strip().lower() for name, value in headers if name == b"connection" for token in value.split(b",")}
     return [(name, value) for name, value in headers if name not in _NOT_FOR_THE_ENGINE and name not in named]

@@ -9,7 +9,7 @@ from hashlib import sha256
 from random import getrandbits
 
 from llama_async_proxy.inference.scheduling.leases import Lease
-from llama_async_proxy.inference.streaming.usage import UsageCapture, usage_of
+from llama_async_proxy.inference.streaming.usage import UsageCapture, usage_from_body
 from llama_async_proxy.records.models import Model
 from llama_async_proxy.records.requests import RequestRecord
 
@@ -49,11 +49,11 @@ class RequestLogEntry:
         "arrived_at_ms",
         "client",
         "error",
+        "events",
         "id",
         "key",
         "model",
         "model_id",
-        "pieces",
         "route",
         "status",
         "streamed",
@@ -68,7 +68,7 @@ class RequestLogEntry:
         self.arrived_at_ms = time.time_ns() // 1_000_000
         self.model = ""
         self.model_id: int | None = None
-        self.pieces = 0
+        self.events = 0
         """Of the engine's answer: events of a stream."""
         self.status = 0
         """As sent to the client."""
@@ -107,7 +107,7 @@ class RequestLogEntry:
     def answered(self, body: bytes) -> None:
         """The engine's answer has come, all at once."""
         self._first_s = time.perf_counter()
-        self.pieces = 1
+        self.events = 1
         self._body = body
 
     def received(self, chunk: bytes) -> None:
@@ -116,7 +116,7 @@ class RequestLogEntry:
         if usage is None:
             self._first_s = time.perf_counter()
             usage = self._usage = UsageCapture()
-        self.pieces += 1 if len(chunk) < _TWO_EVENTS else chunk.count(b"\n\n") or 1
+        self.events += 1 if len(chunk) < _TWO_EVENTS else chunk.count(b"\n\n") or 1
         usage.feed(chunk)
 
     def end(self) -> None:
@@ -125,7 +125,7 @@ class RequestLogEntry:
 
     def record(self) -> RequestRecord:
         """What is to be kept of it, once it has ended."""
-        usage = usage_of(self._body) if self._usage is None else self._usage.usage()
+        usage = usage_from_body(self._body) if self._usage is None else self._usage.usage()
         queued_ms, load_ms = (_ms(self._lease.queued_s), _ms(self._lease.load_s)) if self._lease else (None, None)
         # By position: names would double the time this takes.
         return RequestRecord(

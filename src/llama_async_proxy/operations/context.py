@@ -39,7 +39,7 @@ class Context:
     engine: Engine
     scheduler: ModelScheduler
     memory: MemoryPlanner
-    live: InFlightRequests
+    in_flight: InFlightRequests
     answers: Answers
     sampler: Sampler
     requests: RequestMeter

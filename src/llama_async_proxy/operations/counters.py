@@ -72,7 +72,7 @@ class ServiceCounters:
 @operation("metrics.counters", Effect.READ)
 async def get_counters(context: Context, _: GetCounters) -> ServiceCounters:
     """Requests that ended up to this moment are counted."""
-    context.live.record()
+    context.in_flight.record()
     models = {model.id: model for model in context.store.models.all()}
     gauges = tuple(
         _gauges(context, models[runtime.model_id], runtime)
@@ -83,7 +83,7 @@ async def get_counters(context: Context, _: GetCounters) -> ServiceCounters:
         started_at_ms=context.started_at_ms,
         engine=context.engine.state,
         http=context.requests.snapshot(),
-        inference_in_flight=len(context.live.all()),
+        inference_in_flight=len(context.in_flight.all()),
         ended=tuple(EndedRequests(*key, count) for key, count in context.totals.requests.items()),
         totals=_totals(context),
         models=gauges,

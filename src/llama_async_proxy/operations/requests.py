@@ -43,13 +43,13 @@ async def list_requests(context: Context, request: ListRequests) -> RequestList:
     """Raises InvalidInput for a limit out of range, StoreUnavailable when those that have ended cannot be read."""
     if not 0 <= request.limit <= MOST_RECENT:
         raise InvalidInput("limit", f"must be a number from 0 to {MOST_RECENT}, not {request.limit}")
-    live = tuple(one for one in context.live.all() if request.model in (None, one.model))
+    live = tuple(one for one in context.in_flight.all() if request.model in (None, one.model))
     return RequestList(live, await _recent(context, request) if request.limit else ())
 
 
 async def _recent(context: Context, request: ListRequests) -> tuple[RequestRecord, ...]:
     """With what ended just now."""
-    context.live.record()
+    context.in_flight.record()
     await context.store.catch_up()
     return await context.store.requests.recent(limit=request.limit, model=request.model)
 
@@ -57,4 +57,4 @@ async def _recent(context: Context, request: ListRequests) -> tuple[RequestRecor
 @operation("requests.cancel", Effect.MANAGE)
 async def cancel_request(context: Context, request: CancelRequest) -> CancelledRequests:
     """Raises NotFound when no such request is running."""
-    return CancelledRequests(context.live.cancel(request.id))
+    return CancelledRequests(context.in_flight.cancel(request.id))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from llama_async_proxy.api.http.request_headers import ParsedHead, RequestHeaderCache, parse
+from llama_async_proxy.api.http.request_headers import ParsedRequestHead, RequestHeadCache, parse
 from support.upstream import make_settings
 
 SERVER = ("127.0.0.1", 3000)
@@ -14,26 +14,26 @@ def head(*fields: str, length: int = 2, line: str = "POST /completion HTTP/1.1")
     return "\r\n".join((line, "Host: localhost", *fields, f"Content-Length: {length}", "", "")).encode()
 
 
-def parsed(data: bytes) -> ParsedHead:
+def parsed(data: bytes) -> ParsedRequestHead:
     found = parse(data)
     assert found is not None
     return found
 
 
 def test_a_head_met_again_is_known_whatever_its_length() -> None:
-    heads, settings, data = RequestHeaderCache(), make_settings(), head("X: 1")
-    learnt = heads.learn(data + b"{}", len(data), parsed(data), settings, SERVER)
+    heads, settings, data = RequestHeadCache(), make_settings(), head("X: 1")
+    learnt = heads.store(data + b"{}", len(data), parsed(data), settings, SERVER)
     again = head("X: 1", length=12345)
-    assert heads.find(again + b"{", settings, SERVER) == (learnt, (len(again), 12345))
+    assert heads.lookup(again + b"{", settings, SERVER) == (learnt, (len(again), 12345))
     assert learnt.head.headers[:2] == [(b"host", b"localhost"), (b"x", b"1")]
 
 
 def test_a_head_without_a_body_is_known_as_it_is() -> None:
-    heads, settings = RequestHeaderCache(), make_settings()
+    heads, settings = RequestHeadCache(), make_settings()
     data = b"GET /props?model=m HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    learnt = heads.learn(data, len(data), parsed(data), settings, SERVER)
-    assert heads.find(data, settings, SERVER) == (learnt, (len(data), 0))
-    assert heads.find(data[:-1], settings, SERVER) is None
+    learnt = heads.store(data, len(data), parsed(data), settings, SERVER)
+    assert heads.lookup(data, settings, SERVER) == (learnt, (len(data), 0))
+    assert heads.lookup(data[:-1], settings, SERVER) is None
 
 
 @pytest.mark.parametrize(
@@ -50,25 +50,25 @@ def test_a_head_without_a_body_is_known_as_it_is() -> None:
     ],
 )
 def test_any_other_is_not(other: bytes) -> None:
-    heads, settings, data = RequestHeaderCache(), make_settings(), head("X: 1")
-    heads.learn(data, len(data), parsed(data), settings, SERVER)
-    assert heads.find(other, settings, SERVER) is None
+    heads, settings, data = RequestHeadCache(), make_settings(), head("X: 1")
+    heads.store(data, len(data), parsed(data), settings, SERVER)
+    assert heads.lookup(other, settings, SERVER) is None
 
 
 def test_it_is_judged_anew_under_other_settings_and_at_another_address() -> None:
-    heads, settings, data = RequestHeaderCache(), make_settings(), head()
-    heads.learn(data, len(data), parsed(data), settings, SERVER)
-    assert heads.find(data, make_settings(), SERVER) is None
-    assert heads.find(data, settings, ("192.0.2.1", 3000)) is None
-    assert heads.find(data, settings, SERVER) is not None
+    heads, settings, data = RequestHeadCache(), make_settings(), head()
+    heads.store(data, len(data), parsed(data), settings, SERVER)
+    assert heads.lookup(data, make_settings(), SERVER) is None
+    assert heads.lookup(data, settings, ("192.0.2.1", 3000)) is None
+    assert heads.lookup(data, settings, SERVER) is not None
 
 
 def test_only_the_last_few_are_kept() -> None:
-    heads, settings = RequestHeaderCache(), make_settings()
+    heads, settings = RequestHeadCache(), make_settings()
     many = [head(f"X: {n}") for n in range(20)]
     for data in many:
-        heads.learn(data, len(data), parsed(data), settings, SERVER)
-    known = [data for data in many if heads.find(data, settings, SERVER)]
+        heads.store(data, len(data), parsed(data), settings, SERVER)
+    known = [data for data in many if heads.lookup(data, settings, SERVER)]
     assert known == many[-8:]
 
 

@@ -41,7 +41,7 @@ LOOP_FACTORIES = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_
 def fast_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
     """Every test runs with the ASGI route alone and with the switch in front of it."""
     chosen: bool = request.param
-    monkeypatch.setattr(UpstreamSite, "default_short_way", chosen)
+    monkeypatch.setattr(UpstreamSite, "default_fast_path", chosen)
     return chosen
 
 
@@ -225,23 +225,23 @@ async def test_a_cancelled_stream_ends_with_an_error_event_and_frees_its_slot(si
     async with RawClient.connected(site.port) as client:
         await client.post(CHAT, json.dumps(STREAM).encode(), "x-request-id: r1")
         await client.until(token("a"))
-        [live] = site.live.all()
-        assert (live.id, live.model, live.phase) == ("r1", "tiny", RequestPhase.GENERATING)
-        assert live.tokens >= 1
-        assert site.live.cancel("r1")[0].id == "r1"
+        [in_flight] = site.in_flight.all()
+        assert (in_flight.id, in_flight.model, in_flight.phase) == ("r1", "tiny", RequestPhase.GENERATING)
+        assert in_flight.tokens >= 1
+        assert site.in_flight.cancel("r1")[0].id == "r1"
         rest = await client.until(b"\r\n0\r\n\r\n")
         assert b'"cancelled_error"' in rest
         assert b"[DONE]" not in rest
     await site.upstream.until(lambda u: u.cancelled == 1)
     assert (await site.record()).error == "The request was cancelled."
-    assert not site.live.all()
+    assert not site.in_flight.all()
 
 
 async def test_a_cancelled_answer_is_an_error_that_nobody_tries_again(site: UpstreamSite) -> None:
     site.upstream.behaviour = never_answers
     request = asyncio.create_task(site.http.post(CHAT, json={"model": "tiny"}, headers={"x-request-id": "r1"}))
     await site.upstream.until(lambda u: len(u.requests) == 1)
-    assert [live.phase for live in site.live.cancel("r1")] == [RequestPhase.PROMPT]
+    assert [in_flight.phase for in_flight in site.in_flight.cancel("r1")] == [RequestPhase.PROMPT]
     response = await request
     assert (response.status_code, error_of(response)["type"]) == (499, "cancelled_error")
     await site.upstream.until(lambda u: u.cancelled == 1)
@@ -253,10 +253,10 @@ async def test_a_request_that_waits_for_a_load_can_be_cancelled(cold_site: Upstr
     async with asyncio.timeout(30):
         while cold_site.engine.runtime(1).status is not ModelStatus.LOADING:
             await asyncio.sleep(0.001)
-    assert [live.phase for live in cold_site.live.cancel("r1")] == [RequestPhase.LOADING]
+    assert [in_flight.phase for in_flight in cold_site.in_flight.cancel("r1")] == [RequestPhase.LOADING]
     assert (await request).status_code == 499
     with pytest.raises(NotFound):
-        cold_site.live.cancel("r1")
+        cold_site.in_flight.cancel("r1")
 
 
 # --- clients that leave or are slow -------------------------------------------------------------------------------
@@ -574,12 +574,12 @@ async def test_a_body_that_is_no_json_names_the_body(site: UpstreamSite) -> None
 
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_a_body_over_the_limit_is_a_413(chunked: bool) -> None:
-    async def pieces() -> AsyncIterator[bytes]:
+    async def chunks() -> AsyncIterator[bytes]:
         for _ in range(40):
             yield b" " * 65536
 
     async with UpstreamSite(max_body_mib=1).running() as site:
-        content = pieces() if chunked else b" " * (40 * 65536)
+        content = chunks() if chunked else b" " * (40 * 65536)
         response = await site.http.post(CHAT, content=content)
         assert response.status_code == 413
         assert "1 MiB" in error_of(response)["message"]

@@ -16,7 +16,7 @@ import uvloop
 from starlette.types import Receive, Scope, Send
 
 from llama_async_proxy.api.http import protocol
-from llama_async_proxy.api.http.protocol import ShortWay, http_protocol
+from llama_async_proxy.api.http.protocol import FastPathContext, http_protocol
 from llama_async_proxy.api.http.server import Server, listen
 from llama_async_proxy.api.inference import app
 from llama_async_proxy.inference.proxy import CLIENT_GONE
@@ -40,9 +40,9 @@ def post(body: bytes = BODY, *headers: str, version: str = "1.1", path: str = CH
 
 def chunked(body: bytes, *, size: int = 7) -> bytes:
     """A request that only the ASGI route understands."""
-    pieces = [body[i : i + size] for i in range(0, len(body), size)]
+    chunks = [body[i : i + size] for i in range(0, len(body), size)]
     head = b"POST %b HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n" % CHAT.encode()
-    return head + b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+    return head + b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\n"
 
 
 @pytest.fixture(params=["asgi", "splice"])
@@ -391,8 +391,8 @@ async def test_an_answer_that_ends_with_its_connection_arrives_whole(site: Upstr
 
 async def test_a_head_in_pieces_is_put_together(site: UpstreamSite) -> None:
     async def slowly(exchange: Exchange) -> None:
-        for piece in (b"HTTP/1.1 2", b"00 OK\r\ncontent-le", b"ngth: 2\r\n\r", b"\n{", b"}"):
-            await exchange.send(piece)
+        for chunk in (b"HTTP/1.1 2", b"00 OK\r\ncontent-le", b"ngth: 2\r\n\r", b"\n{", b"}"):
+            await exchange.send(chunk)
             await asyncio.sleep(0.005)
 
     site.upstream.behaviour = slowly
@@ -605,7 +605,7 @@ class OneServer:
     def __init__(self, site: UpstreamSite) -> None:
         self.listeners = listen("127.0.0.1", 0)
         self.port: int = self.listeners[0].getsockname()[1]
-        self.server = Server(_accepts, http_protocol(ShortWay(site.fast_path, site.meter)), self._goodbye)
+        self.server = Server(_accepts, http_protocol(FastPathContext(site.fast_path, site.meter)), self._goodbye)
         self._site = site
 
     async def _goodbye(self, _: object) -> None:

@@ -393,7 +393,7 @@ async def test_an_imported_picture_can_be_seen_and_is_nothing_but_a_picture(at: 
 async def test_usage_is_counted_by_model_and_by_day(at: ServiceHarness) -> None:
     await say(at, await begin(at), "three small words")
     await say(at, await begin(at), "fail")
-    at.context.live.record()
+    at.context.in_flight.record()
     await at.context.store.flush()
     _, usage = await at.call("GET", "/api/stats?days=2")
     total = usage["total"]

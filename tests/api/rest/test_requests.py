@@ -24,7 +24,7 @@ async def at(tmp_path: Path, model_files: Path) -> AsyncIterator[ServiceHarness]
 def running(at: ServiceHarness, own_id: str) -> list[ServiceError]:
     """A request in flight; the errors it was broken off with."""
     errors: list[ServiceError] = []
-    at.context.live.add(RequestLogEntry("127.0.0.1", "/v1/chat/completions", own_id), errors.append)
+    at.context.in_flight.add(RequestLogEntry("127.0.0.1", "/v1/chat/completions", own_id), errors.append)
     return errors
 
 
@@ -40,7 +40,7 @@ async def test_running_requests_are_listed_and_cancelled(at: ServiceHarness) -> 
 
 async def test_ended_requests_are_listed_at_once_and_up_to_the_limit(at: ServiceHarness) -> None:
     for number in range(3):
-        at.context.live.end(RequestLogEntry("", "/completion", f"r{number}"))
+        at.context.in_flight.end(RequestLogEntry("", "/completion", f"r{number}"))
     status, answer = await at.call("GET", "/api/requests?limit=2")
     assert status == 200
     assert [one["id"] for one in answer["data"]["recent"]] == ["r2", "r1"]
@@ -48,13 +48,13 @@ async def test_ended_requests_are_listed_at_once_and_up_to_the_limit(at: Service
 
 
 async def test_requests_are_listed_while_nothing_can_be_stored(at: ServiceHarness) -> None:
-    at.context.live.end(RequestLogEntry("", "/completion", "before"))
+    at.context.in_flight.end(RequestLogEntry("", "/completion", "before"))
     assert len((await at.call("GET", "/api/requests"))[1]["data"]["recent"]) == 1
     with closing(
         sqlite3.connect(at.context.configuration.settings.data_dir / "service.db", isolation_level=None)
     ) as other:
         other.execute("BEGIN IMMEDIATE")
-        at.context.live.end(RequestLogEntry("", "/completion", "meanwhile"))
+        at.context.in_flight.end(RequestLogEntry("", "/completion", "meanwhile"))
         answer = (await at.call("GET", "/api/requests"))[1]
         assert [one["id"] for one in answer["data"]["recent"]] == ["before"]
     while len((await at.call("GET", "/api/requests"))[1]["data"]["recent"]) < 2:
@@ -74,7 +74,7 @@ async def test_a_request_that_is_not_there_cannot_be_cancelled(at: ServiceHarnes
 
 
 async def test_what_runs_is_told_to_who_listens(at: ServiceHarness) -> None:
-    with at.context.live.watch(), at.context.bus.subscribe(RequestsProgressed) as events:
+    with at.context.in_flight.watch(), at.context.bus.subscribe(RequestsProgressed) as events:
         running(at, "r1")
         async for event in events:
             assert isinstance(event, RequestsProgressed)

@@ -121,11 +121,11 @@ async def test_finished_requests_are_told_and_remembered(at: ServiceHarness, pag
 async def test_requests_in_flight_are_told_until_they_end(at: ServiceHarness, page: Client) -> None:
     assert await snapshot_of(page, "live") == {"live": []}
     account = RequestLogEntry("127.0.0.1", "/completion", "r1")
-    at.context.live.add(account, lambda _: None)
+    at.context.in_flight.add(account, lambda _: None)
     told = await page.until("delta", lambda d: d["items"][-1])
     assert [(one["id"], one["phase"]) for one in told["items"][-1]] == [("r1", "queued")]
     assert [one["id"] for one in (await snapshot_of(page, "live"))["live"]] == ["r1"]
-    at.context.live.end(account)
+    at.context.in_flight.end(account)
     await page.until("delta", lambda d: d["seq"] > told["seq"] and d["items"][-1] == [])
 
 

@@ -14,7 +14,7 @@ from llama_async_proxy.errors import (
     TooLarge,
     UpstreamFailed,
 )
-from llama_async_proxy.inference.requests.error_formats import Dialect, error_body, error_event, relayed_error_event
+from llama_async_proxy.inference.requests.error_formats import ApiFormat, error_body, error_event, relayed_error_event
 
 UNKNOWN = NotFound("model", "qwem", "Model 'qwem' not found.", similar=("qwen",))
 
@@ -27,7 +27,7 @@ def parsed(event: bytes) -> tuple[bytes | None, Any]:
 
 
 def test_an_unknown_model_has_openais_code_and_names_close_ones() -> None:
-    assert json.loads(error_body(Dialect.OPENAI, UNKNOWN)) == {
+    assert json.loads(error_body(ApiFormat.OPENAI, UNKNOWN)) == {
         "error": {
             "code": "model_not_found",
             "message": "Model 'qwem' not found. Did you mean qwen?",
@@ -38,7 +38,7 @@ def test_an_unknown_model_has_openais_code_and_names_close_ones() -> None:
 
 
 def test_other_errors_look_as_llama_server_writes_them() -> None:
-    body = json.loads(error_body(Dialect.OPENAI, InvalidInput("messages", "is missing")))
+    body = json.loads(error_body(ApiFormat.OPENAI, InvalidInput("messages", "is missing")))
     assert body == {"error": {"code": 400, "message": "messages: is missing", "type": "invalid_request_error"}}
 
 
@@ -55,41 +55,41 @@ def test_other_errors_look_as_llama_server_writes_them() -> None:
     ],
 )
 def test_anthropic_clients_get_their_own_types(error: ServiceError, kind: str) -> None:
-    body = json.loads(error_body(Dialect.ANTHROPIC, error))
+    body = json.loads(error_body(ApiFormat.ANTHROPIC, error))
     assert (body["type"], body["error"]["type"]) == ("error", kind)
     assert body["error"]["message"]
 
 
 def test_an_error_in_a_stream_is_an_event_each_client_raises_on() -> None:
     gone = UpstreamFailed("The model's process broke off its answer.")
-    name, data = parsed(error_event(Dialect.OPENAI, gone))
+    name, data = parsed(error_event(ApiFormat.OPENAI, gone))
     assert name is None
     assert data["error"]["message"] == gone.message
-    name, data = parsed(error_event(Dialect.ANTHROPIC, gone))
+    name, data = parsed(error_event(ApiFormat.ANTHROPIC, gone))
     assert (name, data["type"]) == (b"error", "error")
-    name, data = parsed(error_event(Dialect.RESPONSES, gone))
+    name, data = parsed(error_event(ApiFormat.RESPONSES, gone))
     assert (name, data["type"], data["message"]) == (b"error", "error", gone.message)
     assert data["error"]["message"] == gone.message
 
 
 def test_an_engines_error_is_relayed_as_it_is_to_openai_clients() -> None:
     body = b'{"error":{"code":400,"message":"too long","type":"exceed_context_size_error","n_ctx":512}}'
-    event, message = relayed_error_event(Dialect.OPENAI, body)
+    event, message = relayed_error_event(ApiFormat.OPENAI, body)
     assert event == b"data: " + body + b"\n\n"
     assert message == "too long"
 
 
 def test_an_engines_error_is_translated_for_anthropic_clients() -> None:
-    event, _ = relayed_error_event(Dialect.ANTHROPIC, b'{"error":{"message":"too long"}}')
+    event, _ = relayed_error_event(ApiFormat.ANTHROPIC, b'{"error":{"message":"too long"}}')
     assert parsed(event) == (b"error", {"type": "error", "error": {"type": "api_error", "message": "too long"}})
 
 
 @pytest.mark.parametrize("body", [b"", b"Internal Server Error", b'{"error":"text"}', b"\xff"])
 def test_anything_else_an_engine_says_becomes_an_error_of_ours(body: bytes) -> None:
-    _, data = parsed(relayed_error_event(Dialect.OPENAI, body)[0])
+    _, data = parsed(relayed_error_event(ApiFormat.OPENAI, body)[0])
     assert data["error"]["type"] == "upstream_error"
 
 
 def test_a_relayed_body_of_several_lines_stays_one_event() -> None:
-    _, data = parsed(relayed_error_event(Dialect.OPENAI, b'{\n "error": {\n  "message": "m"\n }\n}')[0])
+    _, data = parsed(relayed_error_event(ApiFormat.OPENAI, b'{\n "error": {\n  "message": "m"\n }\n}')[0])
     assert data["error"]["message"] == "m"

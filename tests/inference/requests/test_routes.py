@@ -8,12 +8,19 @@ from hypothesis import strategies as st
 
 from llama_async_proxy.errors import InvalidInput
 from llama_async_proxy.inference.requests import routes
-from llama_async_proxy.inference.requests.error_formats import Dialect
-from llama_async_proxy.inference.requests.routes import ROUTES, ModelIn, Parameters, Route, find, parameters
+from llama_async_proxy.inference.requests.error_formats import ApiFormat
+from llama_async_proxy.inference.requests.routes import (
+    ROUTES,
+    InferenceRoute,
+    ModelIn,
+    RoutingParameters,
+    find,
+    routing_parameters,
+)
 
-CHAT = Route("POST", "/v1/chat/completions", streams=True)
-PROPS = Route("GET", "/props", ModelIn.QUERY)
-AUDIO = Route("POST", "/v1/audio/transcriptions", ModelIn.FORM)
+CHAT = InferenceRoute("POST", "/v1/chat/completions", streams=True)
+PROPS = InferenceRoute("GET", "/props", ModelIn.QUERY)
+AUDIO = InferenceRoute("POST", "/v1/audio/transcriptions", ModelIn.FORM)
 FORM_TYPE = [(b"content-type", b'multipart/form-data; boundary="B-1"')]
 
 
@@ -49,7 +56,7 @@ def test_other_requests_have_no_route(method: str, path: str) -> None:
 
 
 def test_messages_speak_anthropic_and_the_rest_openai() -> None:
-    anthropic = {route.path for route in ROUTES if route.dialect is Dialect.ANTHROPIC}
+    anthropic = {route.path for route in ROUTES if route.api_format is ApiFormat.ANTHROPIC}
     assert anthropic == {"/v1/messages", "/v1/messages/count_tokens"}
 
 
@@ -61,21 +68,21 @@ def test_methods_of_a_path() -> None:
 @pytest.mark.parametrize(
     ("body", "expected"),
     [
-        (b'{"model":"a"}', Parameters("a", False)),
-        (b'{"messages":[{"model":"inner","stream":true}],"model":"outer"}', Parameters("outer", False)),
-        (b'{"model":"a","stream":true}', Parameters("a", True)),
-        (b'{"model":"a", "stream" : true }', Parameters("a", True)),
-        (b'{"model":"a","stream":false}', Parameters("a", False)),
-        (b'{"model":"a","stream":"yes"}', Parameters("a", False)),  # the engine refuses it, in its own words
-        (b'{"model":7}', Parameters("7", False)),
-        (b'{"model":null}', Parameters(None, False)),
-        (b'{"model":"  "}', Parameters(None, False)),
-        (b"{}", Parameters(None, False)),
-        ('{"model":"模型"}'.encode(), Parameters("模型", False)),
+        (b'{"model":"a"}', RoutingParameters("a", False)),
+        (b'{"messages":[{"model":"inner","stream":true}],"model":"outer"}', RoutingParameters("outer", False)),
+        (b'{"model":"a","stream":true}', RoutingParameters("a", True)),
+        (b'{"model":"a", "stream" : true }', RoutingParameters("a", True)),
+        (b'{"model":"a","stream":false}', RoutingParameters("a", False)),
+        (b'{"model":"a","stream":"yes"}', RoutingParameters("a", False)),  # the engine refuses it, in its own words
+        (b'{"model":7}', RoutingParameters("7", False)),
+        (b'{"model":null}', RoutingParameters(None, False)),
+        (b'{"model":"  "}', RoutingParameters(None, False)),
+        (b"{}", RoutingParameters(None, False)),
+        ('{"model":"模型"}'.encode(), RoutingParameters("模型", False)),
     ],
 )
-def test_model_and_stream_are_read_from_the_body(body: bytes, expected: Parameters) -> None:
-    found = parameters(CHAT, b"", [], body)
+def test_model_and_stream_are_read_from_the_body(body: bytes, expected: RoutingParameters) -> None:
+    found = routing_parameters(CHAT, b"", [], body)
     assert (found.model, found.stream) == (expected.model, expected.stream)
 
 
@@ -87,7 +94,7 @@ def test_model_and_stream_are_read_from_the_body(body: bytes, expected: Paramete
     ],
 )
 def test_an_ordinary_generation_is_reassembled(body: bytes) -> None:
-    assert parameters(CHAT, b"", [], body).reassembles
+    assert routing_parameters(CHAT, b"", [], body).aggregates
 
 
 @pytest.mark.parametrize(
@@ -109,18 +116,18 @@ def test_an_ordinary_generation_is_reassembled(body: bytes) -> None:
     ],
 )
 def test_what_a_stream_says_differently_is_not(body: bytes) -> None:
-    assert not parameters(CHAT, b"", [], body).reassembles
-    assert not parameters(Route("POST", "/tokenize"), b"", [], b"{}").reassembles
+    assert not routing_parameters(CHAT, b"", [], body).aggregates
+    assert not routing_parameters(InferenceRoute("POST", "/tokenize"), b"", [], b"{}").aggregates
 
 
 def test_a_route_that_does_not_stream_ignores_the_wish() -> None:
-    assert not parameters(Route("POST", "/tokenize"), b"", [], b'{"stream":true}').stream
+    assert not routing_parameters(InferenceRoute("POST", "/tokenize"), b"", [], b'{"stream":true}').stream
 
 
 @pytest.mark.parametrize("body", [b"", b"{bad", b"[1]", b'{"model":["a"]}', b'{"model":"a"', b"\xff\xfe"])
 def test_a_body_that_is_no_such_object_is_refused_by_name(body: bytes) -> None:
     with pytest.raises(InvalidInput) as caught:
-        parameters(CHAT, b"", [], body)
+        routing_parameters(CHAT, b"", [], body)
     assert caught.value.field == "body"
 
 
@@ -128,7 +135,7 @@ def test_a_body_that_is_no_such_object_is_refused_by_name(body: bytes) -> None:
 def test_no_body_crashes_the_reader(body: bytes) -> None:
     for route in (CHAT, AUDIO):
         with contextlib.suppress(InvalidInput):
-            parameters(route, b"", FORM_TYPE, body)
+            routing_parameters(route, b"", FORM_TYPE, body)
 
 
 @pytest.mark.parametrize(
@@ -144,7 +151,7 @@ def test_no_body_crashes_the_reader(body: bytes) -> None:
     ],
 )
 def test_the_query_names_the_model(query: bytes, expected: str | None) -> None:
-    assert parameters(PROPS, query, [], b"").model == expected
+    assert routing_parameters(PROPS, query, [], b"").model == expected
 
 
 def form(*parts: tuple[str, bytes]) -> bytes:
@@ -158,13 +165,13 @@ MODEL = ('Content-Disposition: form-data; name="model"', b"whisper")
 
 @pytest.mark.parametrize("parts", [(MODEL, FILE), (FILE, MODEL)], ids=["model first", "file first"])
 def test_a_form_names_the_model_in_its_own_field(parts: tuple[tuple[str, bytes], ...]) -> None:
-    assert parameters(AUDIO, b"", FORM_TYPE, form(*parts)).model == "whisper"
+    assert routing_parameters(AUDIO, b"", FORM_TYPE, form(*parts)).model == "whisper"
 
 
 def test_a_form_without_the_field_names_no_model() -> None:
-    assert parameters(AUDIO, b"", FORM_TYPE, form(FILE)).model is None
+    assert routing_parameters(AUDIO, b"", FORM_TYPE, form(FILE)).model is None
 
 
 def test_a_form_without_a_boundary_is_refused() -> None:
     with pytest.raises(InvalidInput, match="content-type"):
-        parameters(AUDIO, b"", [(b"content-type", b"application/json")], b"{}")
+        routing_parameters(AUDIO, b"", [(b"content-type", b"application/json")], b"{}")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from llama_async_proxy.errors import UpstreamFailed
 from llama_async_proxy.inference.requests.routes import ROUTES
 from llama_async_proxy.inference.streaming import aggregator
-from llama_async_proxy.inference.streaming.aggregator import Answer, CannotAggregate
+from llama_async_proxy.inference.streaming.aggregator import AggregatedAnswer, CannotAggregate
 
 CHAT = "/v1/chat/completions"
 PATHS = sorted(route.path for route in ROUTES if route.streams)
@@ -32,15 +32,15 @@ def chat_end(tokens: int = 3) -> bytes:
     return event({**head, "object": "chat.completion.chunk", "usage": usage, "timings": {"predicted_n": tokens}})
 
 
-def answered(path: str, *pieces: bytes) -> Answer:
-    parts = aggregator.begin(path)
-    for piece in pieces:
-        parts.feed(piece)
+def answered(path: str, *chunks: bytes) -> AggregatedAnswer:
+    parts = aggregator.begin_aggregation(path)
+    for chunk in chunks:
+        parts.feed(chunk)
     return parts.answer()
 
 
-def message(*pieces: bytes) -> Any:
-    return json.loads(answered(CHAT, *pieces).body)["choices"][0]["message"]
+def message(*chunks: bytes) -> Any:
+    return json.loads(answered(CHAT, *chunks).body)["choices"][0]["message"]
 
 
 STREAM = chat(role="assistant", content=None) + chat(content="Hé") + chat(content="llo 🦙") + chat("stop") + chat_end()
@@ -53,14 +53,14 @@ WHOLE = (
 
 
 def test_every_route_that_generates_is_reassembled() -> None:
-    assert [type(aggregator.begin(path)) for path in PATHS]  # else a KeyError
+    assert [type(aggregator.begin_aggregation(path)) for path in PATHS]  # else a KeyError
 
 
 @given(st.lists(st.integers(1, len(STREAM)), max_size=8))
 def test_a_stream_may_be_cut_anywhere(cuts: list[int]) -> None:
     edges = [0, *sorted(cuts), len(STREAM)]
-    pieces = [STREAM[start:end] for start, end in itertools.pairwise(edges) if end > start]
-    assert answered(CHAT, *pieces, b"data: [DONE]\n\n") == Answer(200, WHOLE)
+    chunks = [STREAM[start:end] for start, end in itertools.pairwise(edges) if end > start]
+    assert answered(CHAT, *chunks, b"data: [DONE]\n\n") == AggregatedAnswer(200, WHOLE)
 
 
 def test_a_long_stream_is_read_on_the_way() -> None:
@@ -69,14 +69,14 @@ def test_a_long_stream_is_read_on_the_way() -> None:
 
 
 def test_comments_and_progress_are_no_part_of_the_answer() -> None:
-    parts = aggregator.begin(CHAT)
+    parts = aggregator.begin_aggregation(CHAT)
     parts.feed(b":\n\n")
     parts.feed(
         event({"choices": [{"delta": {"role": "assistant"}}], "prompt_progress": {"total": 5}}).replace(b'": {', b'":{')
     )
     assert not parts.is_generating
     parts.feed(STREAM)
-    assert parts.answer() == Answer(200, WHOLE)
+    assert parts.answer() == AggregatedAnswer(200, WHOLE)
 
 
 def test_reasoning_and_tool_calls_are_joined() -> None:
@@ -110,7 +110,7 @@ def test_an_error_in_the_stream_is_an_answer_with_its_status() -> None:
 
 
 def test_a_stream_that_stops_short_is_a_failure() -> None:
-    for path, *pieces in (
+    for path, *chunks in (
         (CHAT, chat(content="a")),
         ("/completion", event({"content": "a", "tokens_predicted": 1, "stop": False})),
         ("/v1/completions", event({"choices": [{"text": "a", "finish_reason": None}]})),
@@ -118,11 +118,11 @@ def test_a_stream_that_stops_short_is_a_failure() -> None:
         ("/v1/messages", event({"type": "message_start", "message": {}}, "message_start")),
     ):
         with pytest.raises(UpstreamFailed, match="before it was complete"):
-            answered(str(path), *pieces)
+            answered(str(path), *chunks)
 
 
 @pytest.mark.parametrize(
-    ("path", "pieces"),
+    ("path", "chunks"),
     [
         (CHAT, (chat("stop"), chat_end(4))),  # all of it was taken for something not to be shown
         (CHAT, (b'data: {"error":{"code":500,"message":"Invalid diff: now finding less tool calls!"}}\n\n',)),
@@ -130,14 +130,14 @@ def test_a_stream_that_stops_short_is_a_failure() -> None:
         ("/v1/messages", (event({"type": "content_block_delta", "index": 0}, "content_block_delta"),)),
     ],
 )
-def test_what_the_stream_does_not_tell_is_left_to_the_engine(path: str, pieces: tuple[bytes, ...]) -> None:
+def test_what_the_stream_does_not_tell_is_left_to_the_engine(path: str, chunks: tuple[bytes, ...]) -> None:
     with pytest.raises(CannotAggregate):
-        answered(path, *pieces)
+        answered(path, *chunks)
 
 
 def test_the_first_event_tells_at_once_that_it_is_in_vain() -> None:
     with pytest.raises(CannotAggregate):
-        aggregator.begin("/v1/messages").feed(event({"type": "message_stop"}, "message_stop"))
+        aggregator.begin_aggregation("/v1/messages").feed(event({"type": "message_stop"}, "message_stop"))
 
 
 def test_a_character_without_its_end_is_shown_as_the_engine_does() -> None:
@@ -160,7 +160,7 @@ def test_a_character_without_its_end_is_shown_as_the_engine_does() -> None:
 @pytest.mark.parametrize("body", [b"{}", b" { } \n", b'{"a":1}', b'{"stream":false,"a":"}"} '])
 def test_a_request_becomes_one_for_a_stream(body: bytes) -> None:
     for path in PATHS:
-        asked = json.loads(aggregator.begin(path).as_stream(body))
+        asked = json.loads(aggregator.begin_aggregation(path).as_stream(body))
         assert asked.pop("stream") is True
         assert asked.pop("return_progress") is True
         assert asked.pop("stream_options") == {"include_usage": True}
@@ -171,9 +171,9 @@ def test_a_request_becomes_one_for_a_stream(body: bytes) -> None:
 @given(
     st.sampled_from(PATHS), st.lists(st.binary(max_size=60) | st.sampled_from([STREAM, b"data: {}\n\n"]), max_size=5)
 )
-def test_no_stream_crashes_it(path: str, pieces: list[bytes]) -> None:
+def test_no_stream_crashes_it(path: str, chunks: list[bytes]) -> None:
     try:
-        answer = answered(path, *pieces)
+        answer = answered(path, *chunks)
     except (CannotAggregate, UpstreamFailed):
         return
     assert json.loads(answer.body)

@@ -5,8 +5,12 @@ from collections.abc import Callable
 
 import pytest
 
-from llama_async_proxy.inference.requests.routes import Parameters, find, parameters
-from llama_async_proxy.inference.streaming.prompt_progress import PromptProgressFilter, asking, continues_an_answer
+from llama_async_proxy.inference.requests.routes import RoutingParameters, find, routing_parameters
+from llama_async_proxy.inference.streaming.prompt_progress import (
+    PromptProgressFilter,
+    ends_with_assistant_message,
+    with_progress,
+)
 from support.upstream import token
 
 PROGRESS = b'data: {"choices":[],"prompt_progress":{"total":9,"processed":0}}\n\n'
@@ -22,17 +26,17 @@ def bare(event: bytes) -> bytes:
     return event
 
 
-def shown(*pieces: bytes) -> bytes:
+def shown(*chunks: bytes) -> bytes:
     hidden = PromptProgressFilter()
-    return b"".join(map(hidden.feed, pieces)) + hidden.rest()
+    return b"".join(map(hidden.feed, chunks)) + hidden.rest()
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 50, 10_000])
 @pytest.mark.parametrize("framed", [chunk, bare])
 def test_progress_is_taken_out_however_the_stream_is_cut(framed: Callable[[bytes], bytes], size: int) -> None:
     stream = b"".join(map(framed, (PROGRESS, COMMENT, PROGRESS, TOKEN, TOKEN)))
-    pieces = (stream[i : i + size] for i in range(0, len(stream), size))
-    assert shown(*pieces) == b"".join(map(framed, (COMMENT, TOKEN, TOKEN)))
+    chunks = (stream[i : i + size] for i in range(0, len(stream), size))
+    assert shown(*chunks) == b"".join(map(framed, (COMMENT, TOKEN, TOKEN)))
 
 
 def test_of_several_events_in_a_chunk_the_others_stay() -> None:
@@ -53,8 +57,8 @@ def test_responses_begin_once(framed: Callable[[bytes], bytes]) -> None:
 
 def test_after_the_first_token_nothing_is_taken_out() -> None:
     hidden = PromptProgressFilter()
-    pieces = (chunk(PROGRESS), chunk(TOKEN) + chunk(PROGRESS), chunk(PROGRESS))
-    assert [(hidden.feed(piece), hidden.is_over) for piece in pieces] == [
+    chunks = (chunk(PROGRESS), chunk(TOKEN) + chunk(PROGRESS), chunk(PROGRESS))
+    assert [(hidden.feed(chunk), hidden.is_over) for chunk in chunks] == [
         (b"", False),
         (chunk(TOKEN) + chunk(PROGRESS), True),
         (chunk(PROGRESS), True),
@@ -79,7 +83,7 @@ def test_anything_else_is_passed_on(stream: bytes) -> None:
 
 def test_the_request_is_the_same_but_for_the_question() -> None:
     for body in (b"{}", b'{"a":1}', b'{"a":1 } \n', b'{"return_progress":false,"b":"}"}'):
-        assert json.loads(asking(body)) == {**json.loads(body), "return_progress": True}
+        assert json.loads(with_progress(body)) == {**json.loads(body), "return_progress": True}
 
 
 @pytest.mark.parametrize(
@@ -93,21 +97,21 @@ def test_the_request_is_the_same_but_for_the_question() -> None:
     ],
 )
 def test_an_answer_to_be_continued_is_known(messages: object, expected: bool) -> None:
-    assert continues_an_answer(json.dumps({"messages": messages}).encode()) is expected
+    assert ends_with_assistant_message(json.dumps({"messages": messages}).encode()) is expected
 
 
-def asked(path: str, **body: object) -> Parameters:
+def asked(path: str, **body: object) -> RoutingParameters:
     route = find("POST", path)
     assert route is not None
-    return parameters(route, b"", (), json.dumps({"stream": True, "prompt": "x" * 3000, **body}).encode())
+    return routing_parameters(route, b"", (), json.dumps({"stream": True, "prompt": "x" * 3000, **body}).encode())
 
 
 def test_only_long_prompts_of_one_stream_are_asked_for_progress() -> None:
-    assert asked("/completion").hides_progress
-    assert asked("/v1/chat/completions", return_progress=False).hides_progress
-    assert not asked("/completion", prompt="short").hides_progress
-    assert not asked("/completion", stream=False).hides_progress
-    assert not asked("/completion", return_progress=True).hides_progress, "the client wants it itself"
-    assert not asked("/v1/completions", n=2).hides_progress
-    assert not asked("/v1/completions", prompt=["a" * 3000, "b"]).hides_progress
-    assert not asked("/v1/messages").hides_progress, "llama-server does not tell it there"
+    assert asked("/completion").filters_progress
+    assert asked("/v1/chat/completions", return_progress=False).filters_progress
+    assert not asked("/completion", prompt="short").filters_progress
+    assert not asked("/completion", stream=False).filters_progress
+    assert not asked("/completion", return_progress=True).filters_progress, "the client wants it itself"
+    assert not asked("/v1/completions", n=2).filters_progress
+    assert not asked("/v1/completions", prompt=["a" * 3000, "b"]).filters_progress
+    assert not asked("/v1/messages").filters_progress, "llama-server does not tell it there"

@@ -7,7 +7,7 @@ import pytest
 from llama_async_proxy.errors import ServiceError
 from llama_async_proxy.inference.upstream.connection import UpstreamConnection, last_chunks
 from llama_async_proxy.inference.upstream.connection_pool import ConnectionPool
-from llama_async_proxy.inference.upstream.response_headers import Head
+from llama_async_proxy.inference.upstream.response_headers import ResponseHead
 from support.upstream import Upstream, answers, make_settings, never_answers, says
 
 REQUEST = b"GET /props HTTP/1.1\r\n\r\n"
@@ -20,15 +20,15 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + CHUNKS
 class Asker:
     """Asks once, and keeps what it is told."""
 
-    def __init__(self, pool: ConnectionPool, upstream: Upstream, *, pieces: bool = False, raw: bool = True) -> None:
+    def __init__(self, pool: ConnectionPool, upstream: Upstream, *, chunks: bool = False, raw: bool = True) -> None:
         self.told: list[str] = []
-        self.head_told: Head | None = None
-        self.bytes = self.pieces = b""
-        self._wants = {"pieces": pieces, "raw": raw}
+        self.head_told: ResponseHead | None = None
+        self.bytes = self.chunks = b""
+        self._wants = {"chunks": chunks, "raw": raw}
         self._pool = pool
         self._ended: asyncio.Future[None] = pool.loop.create_future()
-        self.channel = pool.take(upstream.endpoint)
-        self.channel.reach(self)
+        self.connection = pool.take(upstream.endpoint)
+        self.connection.when_ready(self)
 
     async def until_end(self) -> str:
         """Word and reason of the end."""
@@ -36,37 +36,37 @@ class Asker:
             await self._ended
         return self.told[-1]
 
-    def connected(self, channel: UpstreamConnection) -> None:
-        channel.begin(self, REQUEST, SETTINGS, **self._wants)
+    def on_ready(self, connection: UpstreamConnection) -> None:
+        connection.send(self, REQUEST, SETTINGS, **self._wants)
 
-    def answer(self, head: Head, body: bytes, channel: UpstreamConnection) -> None:
-        self.head(head, body)
-        self._end("answer", channel)
+    def on_answer(self, head: ResponseHead, body: bytes, connection: UpstreamConnection) -> None:
+        self.on_head(head, body)
+        self._end("answer", connection)
 
-    def head(self, head: Head, body: bytes) -> None:
+    def on_head(self, head: ResponseHead, body: bytes) -> None:
         self.head_told = head
-        self.body(body)
+        self.on_body(body)
 
-    def body(self, data: bytes) -> None:
+    def on_body(self, data: bytes) -> None:
         self.bytes += data
 
-    def piece(self, piece: bytes) -> None:
-        self.pieces += piece
+    def on_chunk(self, chunk: bytes) -> None:
+        self.chunks += chunk
 
-    def complete(self, channel: UpstreamConnection) -> None:
-        self._end("complete", channel)
+    def on_complete(self, connection: UpstreamConnection) -> None:
+        self._end("complete", connection)
 
-    def died(self, _: UpstreamConnection, error: ServiceError) -> None:
+    def on_disconnect(self, _: UpstreamConnection, error: ServiceError) -> None:
         self._end(f"died: {error}")
 
-    def fail(self, error: ServiceError) -> None:
-        self.channel.abort()
+    def on_failure(self, error: ServiceError) -> None:
+        self.connection.abort()
         self._end(f"failed: {error}")
 
     def _end(self, word: str, free: UpstreamConnection | None = None) -> None:
         self.told.append(word)
         if free is not None:
-            self._pool.keep(free)
+            self._pool.put_back(free)
         self._ended.set_result(None)
 
 
@@ -74,16 +74,16 @@ async def test_bytes_pass_as_they_are(pool: ConnectionPool, upstream: Upstream) 
     upstream.behaviour = says(CHUNKED)
     asker = Asker(pool, upstream)
     assert await asker.until_end() == "complete"
-    assert (asker.bytes, asker.pieces) == (CHUNKS, b"")
+    assert (asker.bytes, asker.chunks) == (CHUNKS, b"")
     assert asker.head_told is not None
     assert asker.head_told.is_chunked
 
 
 async def test_who_wants_pieces_is_told_them_too(pool: ConnectionPool, upstream: Upstream) -> None:
     upstream.behaviour = says(CHUNKED)
-    asker = Asker(pool, upstream, pieces=True)
+    asker = Asker(pool, upstream, chunks=True)
     assert await asker.until_end() == "complete"
-    assert (asker.bytes, asker.pieces) == (CHUNKS, b"abc")
+    assert (asker.bytes, asker.chunks) == (CHUNKS, b"abc")
 
 
 async def test_a_head_that_is_known_is_not_read_again(pool: ConnectionPool, upstream: Upstream) -> None:
@@ -99,12 +99,12 @@ async def test_bytes_beyond_an_answer_fail_it_for_who_would_pass_them_on(
     pool: ConnectionPool, upstream: Upstream, beyond: bytes
 ) -> None:
     upstream.behaviour = says(WHOLE + beyond)
-    asker = Asker(pool, upstream, pieces=True)
+    asker = Asker(pool, upstream, chunks=True)
     assert (await asker.until_end()).startswith("failed: The model's process sent something")
     assert asker.head_told is None
-    asker = Asker(pool, upstream, pieces=True, raw=False)
+    asker = Asker(pool, upstream, chunks=True, raw=False)
     assert await asker.until_end() == "complete"
-    assert asker.pieces == b"ok"
+    assert asker.chunks == b"ok"
     await upstream.until(lambda u: u.open == 0)
 
 
@@ -112,7 +112,7 @@ async def test_closing_tells_who_waits(pool: ConnectionPool, upstream: Upstream)
     upstream.behaviour = never_answers
     asker = Asker(pool, upstream)
     await upstream.until(lambda u: len(u.requests) == 1)
-    asker.channel.close()
+    asker.connection.close()
     assert await asker.until_end() == "failed: The model's process closed the connection without an answer."
     await upstream.until(lambda u: u.open == 0)
 
@@ -121,18 +121,18 @@ async def test_a_channel_that_is_not_read_does_not_expire(pool: ConnectionPool, 
     upstream.behaviour = never_answers
     asker = Asker(pool, upstream)
     await upstream.until(lambda u: len(u.requests) == 1)
-    asker.channel.set_paused(True)
-    asker.channel.expire()
+    asker.connection.set_paused(True)
+    asker.connection.expire()
     assert asker.told == []
-    asker.channel.set_paused(False)
-    asker.channel.expire()
+    asker.connection.set_paused(False)
+    asker.connection.expire()
     assert (await asker.until_end()).startswith("failed: The model's process does not begin to answer")
 
 
 async def test_a_kept_channel_expires_without_a_word(pool: ConnectionPool, upstream: Upstream) -> None:
     asker = Asker(pool, upstream)
     await asker.until_end()
-    asker.channel.expire()
+    asker.connection.expire()
     await upstream.until(lambda u: u.open == 0)
     assert asker.told == ["complete"]
     upstream.behaviour = answers({"second": True})

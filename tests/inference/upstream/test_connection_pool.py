@@ -62,7 +62,7 @@ async def test_both_ways_of_a_request_share_them() -> None:
 
 async def test_only_heads_that_are_looked_up_are_kept(pool: ConnectionPool, upstream: Upstream) -> None:
     await fetch(pool, upstream)
-    assert pool.known.find(JSON_HEAD % 2 + b"{}") is None
+    assert pool.head_cache.lookup(JSON_HEAD % 2 + b"{}") is None
 
 
 async def test_a_burst_leaves_a_bounded_number_of_connections(pool: ConnectionPool, upstream: Upstream) -> None:
@@ -103,7 +103,7 @@ async def test_one_that_has_idled_for_too_long_is_not_taken(
 
 async def test_a_prepared_connection_is_taken_once(pool: ConnectionPool, upstream: Upstream) -> None:
     for _ in range(3):
-        pool.prepare(upstream.endpoint)
+        pool.connect_ahead(upstream.endpoint)
     await upstream.until(lambda u: u.connections == 1)
     upstream.behaviour = streams(token("a"))
     for _ in range(2):
@@ -112,7 +112,7 @@ async def test_a_prepared_connection_is_taken_once(pool: ConnectionPool, upstrea
 
 
 async def test_a_prepared_connection_may_be_taken_while_it_opens(pool: ConnectionPool, upstream: Upstream) -> None:
-    pool.prepare(upstream.endpoint)
+    pool.connect_ahead(upstream.endpoint)
     assert await fetch(pool, upstream) == b'{"ok": true}'
     assert upstream.connections == 1
 
@@ -140,5 +140,5 @@ async def test_connections_leave_nothing_behind(pool: ConnectionPool, upstream: 
     pool.close()
     await upstream.until(lambda u: u.open == 0)
     await asyncio.sleep(0)
-    assert not pool._channels
+    assert not pool._connections
     assert not pool._idle

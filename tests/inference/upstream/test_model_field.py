@@ -25,8 +25,8 @@ def test_the_other_values_of_a_body_keep_their_bytes() -> None:
     body = '{"model": "x", "seed": 1.50, "text": "\\u00e9é", "deep": {"a" : [1 ,2]}}'.encode()
     named = body_for("chat", body)
     assert json.loads(named) == {**json.loads(body), "model": "chat"}
-    for piece in ("1.50", '"\\u00e9é"', '{"a" : [1 ,2]}'):
-        assert piece.encode() in named
+    for chunk in ("1.50", '"\\u00e9é"', '{"a" : [1 ,2]}'):
+        assert chunk.encode() in named
 
 
 def test_a_body_without_a_name_gets_one() -> None:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from llama_async_proxy.inference.upstream.response_headers import Head, ResponseHeaderCache
+from llama_async_proxy.inference.upstream.response_headers import ResponseHead, ResponseHeadCache
 
 BODY = b'{"ok":true}'
 HEAD = b"HTTP/1.1 200 OK\r\nServer: llama.cpp\r\nContent-Length: %d\r\nContent-Type: application/json\r\n\r\n"
@@ -12,21 +12,23 @@ def answer(body: bytes = BODY, head: bytes = HEAD) -> bytes:
     return head % len(body) + body
 
 
-def read_head(status: int = 200) -> Head:
+def read_head(status: int = 200) -> ResponseHead:
     headers = ((b"content-type", b"application/json"),)
-    return Head(status, headers, b"content-type: application/json\r\n", len(BODY), is_chunked=False, is_stream=False)
+    return ResponseHead(
+        status, headers, b"content-type: application/json\r\n", len(BODY), is_chunked=False, is_stream=False
+    )
 
 
 @pytest.fixture
-def known() -> ResponseHeaderCache:
-    heads = ResponseHeaderCache()
-    heads.learn(answer(), read_head())
+def known() -> ResponseHeadCache:
+    heads = ResponseHeadCache()
+    heads.store(answer(), read_head())
     return heads
 
 
-def test_a_head_is_known_again_with_another_length(known: ResponseHeaderCache) -> None:
+def test_a_head_is_known_again_with_another_length(known: ResponseHeadCache) -> None:
     body = b'{"longer":"than the first"}'
-    found = known.find(answer(body))
+    found = known.lookup(answer(body))
     assert found is not None
     head, rest = found
     assert (head.status, head.lines) == (200, b"content-type: application/json\r\n")
@@ -47,47 +49,47 @@ def test_a_head_is_known_again_with_another_length(known: ResponseHeaderCache) -
     ],
     ids=["incomplete", "too much", "no end", "status", "header", "two lengths", "sign", "nothing"],
 )
-def test_everything_else_is_read_anew(known: ResponseHeaderCache, data: bytes) -> None:
-    assert known.find(data) is None
+def test_everything_else_is_read_anew(known: ResponseHeadCache, data: bytes) -> None:
+    assert known.lookup(data) is None
 
 
 def test_of_errors_and_of_heads_with_two_lengths_nothing_is_learnt() -> None:
-    heads = ResponseHeaderCache()
+    heads = ResponseHeadCache()
     refused = answer(head=HEAD.replace(b"200 OK", b"400 Bad Request"))
-    heads.learn(refused, read_head(400))
+    heads.store(refused, read_head(400))
     twice = answer(head=HEAD.replace(b"Content-Type", b"content-length: 11\r\nContent-Type"))
-    heads.learn(twice, read_head())
-    assert heads.find(refused) is None
-    assert heads.find(twice) is None
+    heads.store(twice, read_head())
+    assert heads.lookup(refused) is None
+    assert heads.lookup(twice) is None
 
 
 STREAM = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
-def stream_head(status: int = 200, *, is_stream: bool = True) -> Head:
-    return Head(status, (), b"", None, is_chunked=True, is_stream=is_stream)
+def stream_head(status: int = 200, *, is_stream: bool = True) -> ResponseHead:
+    return ResponseHead(status, (), b"", None, is_chunked=True, is_stream=is_stream)
 
 
 def test_the_head_of_a_stream_is_known_again() -> None:
-    heads = ResponseHeaderCache()
+    heads = ResponseHeadCache()
     head = stream_head()
-    heads.learn_stream(STREAM + b"5\r\nfirst", head)
-    assert heads.find_stream(STREAM + b"6\r\nsecond") == (head, b"6\r\nsecond")
-    assert heads.find_stream(STREAM[:-1]) is None
-    assert heads.find_stream(STREAM.replace(b"200 OK", b"500 No")) is None
+    heads.store_stream(STREAM + b"5\r\nfirst", head)
+    assert heads.lookup_stream(STREAM + b"6\r\nsecond") == (head, b"6\r\nsecond")
+    assert heads.lookup_stream(STREAM[:-1]) is None
+    assert heads.lookup_stream(STREAM.replace(b"200 OK", b"500 No")) is None
 
 
 def test_no_other_heads_are_taken_for_streams() -> None:
-    heads = ResponseHeaderCache()
-    heads.learn_stream(STREAM, stream_head(is_stream=False))
-    heads.learn_stream(STREAM.replace(b"200 OK", b"500 No"), stream_head(500))
+    heads = ResponseHeadCache()
+    heads.store_stream(STREAM, stream_head(is_stream=False))
+    heads.store_stream(STREAM.replace(b"200 OK", b"500 No"), stream_head(500))
     interim = b"HTTP/1.1 100 Continue\r\n\r\n"
-    heads.learn_stream(interim + STREAM, stream_head())
-    assert heads.find_stream(STREAM) is heads.find_stream(interim + STREAM) is None
+    heads.store_stream(interim + STREAM, stream_head())
+    assert heads.lookup_stream(STREAM) is heads.lookup_stream(interim + STREAM) is None
 
 
-def test_what_is_known_is_bounded(known: ResponseHeaderCache) -> None:
+def test_what_is_known_is_bounded(known: ResponseHeadCache) -> None:
     for number in range(200):
-        known.learn(b"HTTP/1.1 200 OK\r\nServer: %d\r\nContent-Length: 2\r\n\r\n{}" % number, read_head())
-    assert known.find(answer()) is None
-    assert known.find(b"HTTP/1.1 200 OK\r\nServer: 199\r\nContent-Length: 3\r\n\r\n[1]") is not None
+        known.store(b"HTTP/1.1 200 OK\r\nServer: %d\r\nContent-Length: 2\r\n\r\n{}" % number, read_head())
+    assert known.lookup(answer()) is None
+    assert known.lookup(b"HTTP/1.1 200 OK\r\nServer: 199\r\nContent-Length: 3\r\n\r\n[1]") is not None

@@ -23,7 +23,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.server import ServerState
 
 from llama_async_proxy.api.http.access import judge
-from llama_async_proxy.api.http.request_headers import CachedRequestHeaders, RequestHeaderCache, parse
+from llama_async_proxy.api.http.request_headers import CachedRequestHead, RequestHeadCache, parse
 from llama_async_proxy.errors import ServiceError
 from llama_async_proxy.inference.fast_path import FastPath, ProxiedExchange, RequestHead
 from llama_async_proxy.inference.upstream.response_headers import Header
@@ -45,17 +45,17 @@ _STATUS_LINES = {status.value: f"{status.value} {status.phrase}".encode() for st
 
 
 @dataclass(frozen=True, slots=True)
-class ShortWay:
+class FastPathContext:
     """What the switch needs of the service."""
 
     fast_path: FastPath
     meter: RequestMeter
-    heads: RequestHeaderCache = field(default_factory=RequestHeaderCache)
+    head_cache: RequestHeadCache = field(default_factory=RequestHeadCache)
 
 
-def http_protocol(way: ShortWay) -> type[asyncio.Protocol]:
+def http_protocol(context: FastPathContext) -> type[asyncio.Protocol]:
     """For uvicorn's `Config(http=...)`, which only calls it."""
-    return cast("type[asyncio.Protocol]", functools.partial(HttpProtocol, way=way))
+    return cast("type[asyncio.Protocol]", functools.partial(HttpProtocol, context=context))
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -68,34 +68,34 @@ class HttpProtocol(HttpToolsProtocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
-        way: ShortWay,
+        context: FastPathContext,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self._way = way
-        self._passage: ProxiedExchange | None = None
+        self._context = context
+        self._exchange: ProxiedExchange | None = None
         self._token: RequestToken
         self._status = 0
-        self._has_left = False
+        self._client_left = False
         self._closes = False
-        self._is_paused = False
+        self._client_is_slow = False
         """The client reads more slowly than we write."""
-        self._last_head: CachedRequestHeaders | None = None
+        self._last_head: CachedRequestHead | None = None
         """Of the last request: the next one's is mostly the same."""
         self._default_headers: list[Header] = []
         self._default_lines = b""
         """uvicorn's own header fields as they are written; it makes a new list when their text changes."""
-        self._held = bytearray()
+        self._buffered = bytearray()
         """What came in and is neither a whole request yet nor anybody's turn."""
-        self._needed = 0
-        """Length of `_held` below which looking at it is in vain."""
+        self._needed_bytes = 0
+        """Length of `_buffered` below which looking at it is in vain."""
         self._is_receiving = False
-        """Part of a request is in `_held`."""
+        """Part of a request is in `_buffered`."""
         self._is_in_head = False
         """uvicorn's parser is."""
         self._head_size = 0
         """Bytes that came after those in which that head began, or the last of a body: of heads, chunk extensions and
         trailers."""
-        self._is_deaf = False
+        self._discards_input = False
         """What still comes is for nobody: the connection closes with the answer that is running."""
         self._deadline_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -105,45 +105,45 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.write = transport.write
-        self._wait_at_most(HEAD_S)
+        self._set_deadline(HEAD_S)
 
     def data_received(self, data: bytes) -> None:
-        if self._passage is not None:
-            self._held += data
-            if len(self._held) > _MAX_PIPELINED:
+        if self._exchange is not None:
+            self._buffered += data
+            if len(self._buffered) > _MAX_PIPELINED:
                 self.transport.pause_reading()
-        elif self._held:
-            self._held += data
-            if len(self._held) >= self._needed:
-                self._advance()
+        elif self._buffered:
+            self._buffered += data
+            if len(self._buffered) >= self._needed_bytes:
+                self._start_buffered_request()
         elif self._is_idle():
-            self._take(data)
+            self._start_request(data)
         else:
-            self._pass_on(data)
+            self._pass_to_uvicorn(data)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._has_left = True
+        self._client_left = True
         if self._timer is not None:
             self._timer.cancel()
-        if self._passage is not None:
-            self._passage.client_gone()
+        if self._exchange is not None:
+            self._exchange.client_gone()
         super().connection_lost(exc)
         self.parser = None  # type: ignore[assignment]  # it holds this protocol, which nothing else would take apart
 
     def pause_writing(self) -> None:
-        self._is_paused = True
+        self._client_is_slow = True
         super().pause_writing()
-        if self._passage is not None:
-            self._passage.set_paused(True)
+        if self._exchange is not None:
+            self._exchange.set_paused(True)
 
     def resume_writing(self) -> None:
-        self._is_paused = False
+        self._client_is_slow = False
         super().resume_writing()
-        if self._passage is not None:
-            self._passage.set_paused(False)
+        if self._exchange is not None:
+            self._exchange.set_paused(False)
 
     def shutdown(self) -> None:
-        if self._passage is None:
+        if self._exchange is None:
             super().shutdown()
         self._closes = True
 
@@ -166,56 +166,56 @@ class HttpProtocol(HttpToolsProtocol):
         cycle = cast("RequestResponseCycle | None", self.cycle)
         return self._is_in_head or (cycle is not None and cycle.more_body)
 
-    def _advance(self) -> None:
-        if self._held and self._passage is None and not self.transport.is_closing():
-            data = bytes(self._held)
-            self._held.clear()
-            self._take(data)
+    def _start_buffered_request(self) -> None:
+        if self._buffered and self._exchange is None and not self.transport.is_closing():
+            data = bytes(self._buffered)
+            self._buffered.clear()
+            self._start_request(data)
 
-    def _take(self, data: bytes) -> None:
+    def _start_request(self, data: bytes) -> None:
         """Look at what begins a request."""
-        settings = self._way.fast_path.pool.settings()
+        settings = self._context.fast_path.pool.settings()
         last = self._last_head
         lengths = last.lengths(data) if last is not None and last.settings is settings else None
         if last is not None and lengths is not None:
-            self._begin(last.head, data, lengths, closes=last.closes)
-        elif met := self._way.heads.find(data, settings, self.server):
-            known, lengths = met
-            self._last_head = known
-            self._begin(known.head, data, lengths, closes=known.closes)
+            self._try_fast_path(last.head, data, lengths, closes=last.closes)
+        elif hit := self._context.head_cache.lookup(data, settings, self.server):
+            cached, lengths = hit
+            self._last_head = cached
+            self._try_fast_path(cached.head, data, lengths, closes=cached.closes)
         else:
-            self._read(data, settings)
+            self._parse_head(data, settings)
 
-    def _read(self, data: bytes, settings: Settings) -> None:
+    def _parse_head(self, data: bytes, settings: Settings) -> None:
         """Look at what begins a request with a head not met before."""
         end = data.find(_BLANK_LINE) + len(_BLANK_LINE)
         if end < len(_BLANK_LINE):
             self._head_is_incomplete(data)
         elif end > MAX_HEAD or data.count(b"\n", 0, end) > MAX_HEADERS + 2:
             self._refuse(431, b"Request header fields too large")
-        elif (found := parse(data[:end])) and self._is_harmless(found.head, settings):
-            self._last_head = self._way.heads.learn(data, end, found, settings, self.server)
-            self._begin(found.head, data, (end, found.length), closes=found.closes)
+        elif (found := parse(data[:end])) and self._is_allowed(found.head, settings):
+            self._last_head = self._context.head_cache.store(data, end, found, settings, self.server)
+            self._try_fast_path(found.head, data, (end, found.length), closes=found.closes)
         else:
-            self._pass_on(data)
+            self._pass_to_uvicorn(data)
 
     def _head_is_incomplete(self, data: bytes) -> None:
         if b"\n\n" in data or not data[:1].isupper():
-            self._pass_on(data)  # never a request in our sense; uvicorn says so
+            self._pass_to_uvicorn(data)  # never a request in our sense; uvicorn says so
         elif len(data) > MAX_HEAD:
             self._refuse(431, b"Request header fields too large")
         else:
-            self._hold(data, 0, HEAD_S)
+            self._buffer(data, 0, HEAD_S)
 
-    def _hold(self, data: bytes, needed: int, limit_s: float) -> None:
+    def _buffer(self, data: bytes, needed: int, limit_s: float) -> None:
         if needed or not self._is_receiving:  # else every byte of a slow head would grant it more time
-            self._wait_at_most(limit_s)
+            self._set_deadline(limit_s)
         self._is_receiving = True
         self._unset_keepalive_if_required()
-        self._held += data
-        self._needed = needed
+        self._buffered += data
+        self._needed_bytes = needed
 
-    def _is_harmless(self, head: RequestHead, settings: Settings) -> bool:
+    def _is_allowed(self, head: RequestHead, settings: Settings) -> bool:
         """The request is ours or of an allowed program. All else is for the security in front of the long way."""
         scope = {
             "type": "http",
@@ -229,42 +229,42 @@ class HttpProtocol(HttpToolsProtocol):
         except ServiceError:
             return False
 
-    def _begin(self, head: RequestHead, data: bytes, lengths: tuple[int, int], *, closes: bool) -> None:
+    def _try_fast_path(self, head: RequestHead, data: bytes, lengths: tuple[int, int], *, closes: bool) -> None:
         """`lengths` are those of head and body."""
         end = lengths[0]
         whole = end + lengths[1]
         if len(data) < whole:
-            self._hold(data, whole, BODY_S)
+            self._buffer(data, whole, BODY_S)
             return
         self._unset_keepalive_if_required()
-        self._received()
+        self._clear_buffer_state()
         self._status = 0
         self._closes = self._closes or closes
-        passage = self._passage = self._way.fast_path.begin(head, data[end:whole], self)
-        if passage is None:
-            self._pass_on(data)
+        exchange = self._exchange = self._context.fast_path.begin(head, data[end:whole], self)
+        if exchange is None:
+            self._pass_to_uvicorn(data)
             return
-        self._token = self._way.meter.start()
+        self._token = self._context.meter.start()
         if len(data) > whole:
-            self._held += data[whole:]
-        if self._is_paused:
-            passage.set_paused(True)
+            self._buffered += data[whole:]
+        if self._client_is_slow:
+            exchange.set_paused(True)
 
-    def _pass_on(self, data: bytes) -> None:
+    def _pass_to_uvicorn(self, data: bytes) -> None:
         """Let uvicorn have it."""
-        if self._is_deaf:
+        if self._discards_input:
             return
-        self._received()
+        self._clear_buffer_state()
         self._head_size += len(data)
         super().data_received(_without_upgrade_offer(data) if self._is_idle() else data)
         if self._head_size > MAX_HEAD and self._is_in_request():
             self._refuse(431, b"Request header fields too large")
         elif not self._deadline_s and self._is_idle():
-            self._wait_at_most(self.timeout_keep_alive)  # blank lines begin nothing, but end uvicorn's own wait
+            self._set_deadline(self.timeout_keep_alive)  # blank lines begin nothing, but end uvicorn's own wait
 
-    def _received(self) -> None:
+    def _clear_buffer_state(self) -> None:
         """Nothing is held any more."""
-        self._needed = 0
+        self._needed_bytes = 0
         self._is_receiving = False
 
     def _refuse(self, status: int, why: bytes) -> None:
@@ -272,7 +272,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self._is_answering():
             if not self.cycle.more_body:
                 self.cycle.keep_alive = False
-                self._is_deaf = True
+                self._discards_input = True
                 return
             if self.cycle.response_started or self.pipeline:  # where another answer would be read as part of it
                 self.transport.close()
@@ -301,39 +301,39 @@ class HttpProtocol(HttpToolsProtocol):
         parts = (_STATUS_LINES.get(status, b"%d " % status), self._default_lines, lines, close, body)
         self.transport.write(b"HTTP/1.1 %b\r\n%b%b%b\r\n%b" % parts)
 
-    def ended(self, *, whole: bool) -> None:
-        self._passage = None
+    def end(self, *, whole: bool) -> None:
+        self._exchange = None
         self.server_state.total_requests += 1
-        self._way.meter.finish(self._token, self._status or 499, broken=not (whole or self._has_left))
+        self._context.meter.finish(self._token, self._status or 499, broken=not (whole or self._client_left))
         if self._closes or not whole:
             self.transport.close()
             return
-        if self._held:
+        if self._buffered:
             self.transport.resume_reading()
-            self.loop.call_soon(self._advance)
-        self._wait_at_most(self.timeout_keep_alive)
+            self.loop.call_soon(self._start_buffered_request)
+        self._set_deadline(self.timeout_keep_alive)
 
     # --- time limits ------------------------------------------------------------------------------
 
-    def _wait_at_most(self, limit_s: float) -> None:
+    def _set_deadline(self, limit_s: float) -> None:
         """For more of a request. One timer per connection, moved only when it fires."""
         self._deadline_s = self.loop.time() + limit_s
         if self._timer is None or self._timer.when() > self._deadline_s:
             if self._timer is not None:
                 self._timer.cancel()
-            self._timer = self.loop.call_at(self._deadline_s, self._timer_fired)
+            self._timer = self.loop.call_at(self._deadline_s, self._on_timer)
 
-    def _timer_fired(self) -> None:
+    def _on_timer(self) -> None:
         self._timer = None
-        if self._deadline_s == 0.0 or self._passage is not None or self.transport.is_closing():
+        if self._deadline_s == 0.0 or self._exchange is not None or self.transport.is_closing():
             return
         if self.loop.time() < self._deadline_s:
-            self._timer = self.loop.call_at(self._deadline_s, self._timer_fired)
-        elif self._needed:
-            data = bytes(self._held)
-            self._held.clear()
-            self._pass_on(data)
-        elif self._held or self._is_in_head:
+            self._timer = self.loop.call_at(self._deadline_s, self._on_timer)
+        elif self._needed_bytes:
+            data = bytes(self._buffered)
+            self._buffered.clear()
+            self._pass_to_uvicorn(data)
+        elif self._buffered or self._is_in_head:
             self._refuse(408, b"The head of the request did not arrive in time")
         else:
             self.transport.close()
@@ -345,7 +345,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self._is_in_head = True
         self._head_size = 0
-        self._wait_at_most(HEAD_S)
+        self._set_deadline(HEAD_S)
 
     def on_header(self, name: bytes, value: bytes) -> None:
         if len(self.headers) >= MAX_HEADERS:
@@ -364,7 +364,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Callable[..., Awaitable[None]]) -> None:
-        wrapped = _unframed(cycle, app) if cycle.scope["http_version"] == "1.0" else app
+        wrapped = _without_chunks(cycle, app) if cycle.scope["http_version"] == "1.0" else app
         super()._start_asgi_task(cycle, cast("Any", wrapped))
 
 
@@ -388,7 +388,7 @@ def _without_upgrade_offer(data: bytes) -> bytes:
     return b"%b%b%b" % (_OFFER.sub(b"", head), closing, data[end + 2 :])
 
 
-def _unframed(cycle: RequestResponseCycle, app: Callable[..., Awaitable[None]]) -> ASGIApp:
+def _without_chunks(cycle: RequestResponseCycle, app: Callable[..., Awaitable[None]]) -> ASGIApp:
     """`app` for an HTTP/1.0 client, which knows no chunks: a body without a length ends with the connection.
 
     uvicorn would send it chunks. Told that the request is a HEAD it frames nothing, and the body is written here.

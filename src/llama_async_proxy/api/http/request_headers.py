@@ -25,27 +25,27 @@ _HEAD = re.compile(
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)[ \t]*\r\n", re.IGNORECASE)
 _FOR_UVICORN = frozenset((b"transfer-encoding", b"upgrade", b"expect", b"trailer"))
 _PERSISTENCE = (b"keep-alive", b"close")
-_MOST_KNOWN = 8
+_CACHED_HEADS = 8
 
 
-class ParsedHead(NamedTuple):
+class ParsedRequestHead(NamedTuple):
     head: RequestHead
     length: int
     """Of the body."""
     closes: bool
 
 
-class CachedRequestHeaders:
+class CachedRequestHead:
     """One that was harmless under `settings`, on a connection to `server`."""
 
     __slots__ = ("_after", "_before", "_digits_at", "closes", "head", "server", "settings")
 
-    def __init__(self, data: bytes, end: int, parsed: ParsedHead, settings: Settings, server: Server) -> None:
+    def __init__(self, data: bytes, end: int, parsed: ParsedRequestHead, settings: Settings, server: Server) -> None:
         """`parsed` is what `data` begins with, up to `end`."""
         self.head, self.closes = parsed.head, parsed.closes
         self.settings, self.server = settings, server
         length = _LENGTH.search(data, 0, end)
-        self._before, self._after = (data[:end], b"") if length is None else _around(length, data, end)
+        self._before, self._after = (data[:end], b"") if length is None else _split_at_length(length, data, end)
         self._digits_at = len(self._before)
 
     def lengths(self, data: bytes) -> tuple[int, int] | None:
@@ -61,35 +61,35 @@ class CachedRequestHeaders:
         return end + len(self._after), int(digits)
 
 
-def _around(match: re.Match[bytes], data: bytes, end: int) -> tuple[bytes, bytes]:
+def _split_at_length(match: re.Match[bytes], data: bytes, end: int) -> tuple[bytes, bytes]:
     return data[: match.start(1)], data[match.end(1) : end]
 
 
-class RequestHeaderCache:
+class RequestHeadCache:
     """The last few different ones of all connections."""
 
     def __init__(self) -> None:
-        self._known: list[CachedRequestHeaders] = []
+        self._cached: list[CachedRequestHead] = []
 
-    def find(
+    def lookup(
         self, data: bytes, settings: Settings, server: Server
-    ) -> tuple[CachedRequestHeaders, tuple[int, int]] | None:
+    ) -> tuple[CachedRequestHead, tuple[int, int]] | None:
         """What `data` begins with, and the lengths of head and body."""
-        for known in self._known:
-            if known.settings is settings and known.server == server and (lengths := known.lengths(data)):
-                return known, lengths
+        for cached in self._cached:
+            if cached.settings is settings and cached.server == server and (lengths := cached.lengths(data)):
+                return cached, lengths
         return None
 
-    def learn(
-        self, data: bytes, end: int, parsed: ParsedHead, settings: Settings, server: Server
-    ) -> CachedRequestHeaders:
-        """As of `CachedRequestHeaders`, which it returns."""
-        known = CachedRequestHeaders(data, end, parsed, settings, server)
-        self._known = [known, *self._known[: _MOST_KNOWN - 1]]
-        return known
+    def store(
+        self, data: bytes, end: int, parsed: ParsedRequestHead, settings: Settings, server: Server
+    ) -> CachedRequestHead:
+        """As of `CachedRequestHead`, which it returns."""
+        cached = CachedRequestHead(data, end, parsed, settings, server)
+        self._cached = [cached, *self._cached[: _CACHED_HEADS - 1]]
+        return cached
 
 
-def parse(data: bytes) -> ParsedHead | None:
+def parse(data: bytes) -> ParsedRequestHead | None:
     """A head the short way understands; None for any other."""
     match = _HEAD.fullmatch(data)
     if match is None:
@@ -117,4 +117,4 @@ def parse(data: bytes) -> ParsedHead | None:
             closes = closes or value.lower() == b"close"
     if (length is None) is (method == "POST"):
         return None
-    return ParsedHead(RequestHead(route, method, query, headers), int(length or 0), closes)
+    return ParsedRequestHead(RequestHead(route, method, query, headers), int(length or 0), closes)

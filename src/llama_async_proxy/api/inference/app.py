@@ -15,9 +15,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llama_async_proxy.api.boundary import AsgiBoundary
 from llama_async_proxy.errors import NotFound, RequestTimeout, ServiceError, TooLarge
-from llama_async_proxy.inference.proxy import Proxy, Request
+from llama_async_proxy.inference.proxy import InferenceRequest, Proxy
 from llama_async_proxy.inference.requests import model_list, routes
-from llama_async_proxy.inference.requests.error_formats import Dialect, error_body
+from llama_async_proxy.inference.requests.error_formats import ApiFormat, error_body
 from llama_async_proxy.inference.requests.names import Names, choose
 from llama_async_proxy.inference.upstream.response_headers import Header
 from llama_async_proxy.records.runtime import ModelRuntime
@@ -67,7 +67,7 @@ class InferenceApp:
             return
         client = scope.get("client")
         peer: str = client[0] if client else ""
-        request = Request(route, scope["method"], scope["query_string"], scope["headers"], b"", peer)
+        request = InferenceRequest(route, scope["method"], scope["query_string"], scope["headers"], b"", peer)
         try:
             body = await _read_body(request.headers, receive, self._settings().max_body_mib)
         except (TooLarge, RequestTimeout) as error:
@@ -81,7 +81,7 @@ class InferenceApp:
             body = msgspec.json.encode(self._answer(method, path))
             status = 200
         except ServiceError as error:
-            body = error_body(_dialect(path), error)
+            body = error_body(_api_format(path), error)
             status = error.status
         content_length = (b"content-length", b"%d" % len(body))
         await reply.start(status, [(b"content-type", b"application/json; charset=utf-8"), content_length])
@@ -103,12 +103,12 @@ class InferenceApp:
         raise _no_route(method, path)
 
 
-def _dialect(path: str) -> Dialect:
-    return Dialect.ANTHROPIC if path.startswith("/v1/messages") else Dialect.OPENAI
+def _api_format(path: str) -> ApiFormat:
+    return ApiFormat.ANTHROPIC if path.startswith("/v1/messages") else ApiFormat.OPENAI
 
 
 def _error_answer(scope: Scope, error: ServiceError) -> ASGIApp:
-    return Response(error_body(_dialect(scope["path"]), error), error.status, media_type="application/json")
+    return Response(error_body(_api_format(scope["path"]), error), error.status, media_type="application/json")
 
 
 class _AsgiReply:

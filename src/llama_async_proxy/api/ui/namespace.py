@@ -102,7 +102,7 @@ class UiNamespace:
         self._live = Topic(
             "live",
             outlet,
-            lambda: {"live": _shown_live(context().live.all()[:MOST_PUBLISHED])},
+            lambda: {"live": _shown_live(context().in_flight.all()[:MOST_PUBLISHED])},
             interval_s=0.1,
             lossy=False,
             first_seq=first_seq,
@@ -176,7 +176,7 @@ class UiNamespace:
     def _set_pace(self) -> None:
         context = self._context()
         self._metrics_watch.turn(context.sampler.watch, on=self._metrics.is_watched)
-        self._live_watch.turn(context.live.watch, on=self._live.is_watched)
+        self._live_watch.turn(context.in_flight.watch, on=self._live.is_watched)
 
     # --- feeds --------------------------------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ import msgspec
 from llama_async_proxy.errors import NotFound, ServiceError, UpstreamFailed
 
 
-class Dialect(Enum):
+class ApiFormat(Enum):
     OPENAI = auto()
     RESPONSES = auto()
     """OpenAI's Responses: the same bodies, typed events."""
@@ -32,22 +32,22 @@ _ANTHROPIC_TYPES = {
 """https://docs.anthropic.com/en/api/errors; every other status is an api_error."""
 
 
-def error_body(dialect: Dialect, error: ServiceError) -> bytes:
+def error_body(api_format: ApiFormat, error: ServiceError) -> bytes:
     """The JSON body of an error answer."""
-    return msgspec.json.encode(_error(dialect, error))
+    return msgspec.json.encode(_error(api_format, error))
 
 
-def error_event(dialect: Dialect, error: ServiceError) -> bytes:
+def error_event(api_format: ApiFormat, error: ServiceError) -> bytes:
     """The same as a server-sent event, for a stream whose status has already left."""
-    content = _error(dialect, error)
-    if dialect is Dialect.RESPONSES:
+    content = _error(api_format, error)
+    if api_format is ApiFormat.RESPONSES:
         # Its clients raise on "error"; readers of the typed events look at "type".
         content = {"type": "error", "code": str(error.status), "message": _message(error), "param": None, **content}
-    name = b"" if dialect is Dialect.OPENAI else b"event: error\n"
+    name = b"" if api_format is ApiFormat.OPENAI else b"event: error\n"
     return b"%bdata: %b\n\n" % (name, msgspec.json.encode(content))
 
 
-def relayed_error_event(dialect: Dialect, body: bytes) -> tuple[bytes, str]:
+def relayed_error_event(api_format: ApiFormat, body: bytes) -> tuple[bytes, str]:
     """An engine's error answer as a server-sent event, and its message.
 
     OpenAI's clients get the engine's own object; anything that is not one becomes an error of ours.
@@ -56,10 +56,10 @@ def relayed_error_event(dialect: Dialect, body: bytes) -> tuple[bytes, str]:
         answer = _ENGINE_ERROR.decode(body)
     except msgspec.DecodeError:
         failure = UpstreamFailed(f"The model's process answered: {body[:200].decode('utf-8', 'replace')}")
-        return error_event(dialect, failure), failure.message
+        return error_event(api_format, failure), failure.message
     message = answer.error.message
-    if dialect is Dialect.ANTHROPIC:
-        return error_event(dialect, UpstreamFailed(message)), message
+    if api_format is ApiFormat.ANTHROPIC:
+        return error_event(api_format, UpstreamFailed(message)), message
     return b"data: %b\n\n" % b" ".join(body.splitlines()), message
 
 
@@ -74,8 +74,8 @@ class _EngineAnswer(msgspec.Struct):
 _ENGINE_ERROR = msgspec.json.Decoder(_EngineAnswer)
 
 
-def _error(dialect: Dialect, error: ServiceError) -> dict[str, object]:
-    if dialect is Dialect.ANTHROPIC:
+def _error(api_format: ApiFormat, error: ServiceError) -> dict[str, object]:
+    if api_format is ApiFormat.ANTHROPIC:
         kind = _ANTHROPIC_TYPES.get(error.status, "api_error")
         return {"type": "error", "error": {"type": kind, "message": _message(error)}}
     unknown_model = isinstance(error, NotFound) and error.resource == "model"

@@ -17,7 +17,7 @@ from urllib.parse import parse_qs
 import msgspec
 
 from llama_async_proxy.errors import InvalidInput
-from llama_async_proxy.inference.requests.error_formats import Dialect
+from llama_async_proxy.inference.requests.error_formats import ApiFormat
 from llama_async_proxy.inference.streaming import aggregator, prompt_progress
 from llama_async_proxy.records.models import Model, ModelKind
 
@@ -37,11 +37,11 @@ class ModelIn(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
+class InferenceRoute:
     method: str
     path: str
     model_in: ModelIn = ModelIn.BODY
-    dialect: Dialect = Dialect.OPENAI
+    api_format: ApiFormat = ApiFormat.OPENAI
     streams: bool = False
     """Answers with server-sent events when the body says `"stream": true`."""
 
@@ -61,45 +61,45 @@ class Route:
         return "vision" if has_image else kind.value
 
 
-def _generating(*paths: str) -> tuple[Route, ...]:
-    return tuple(Route("POST", path, streams=True) for path in paths)
+def _generating(*paths: str) -> tuple[InferenceRoute, ...]:
+    return tuple(InferenceRoute("POST", path, streams=True) for path in paths)
 
 
-def _computing(*paths: str) -> tuple[Route, ...]:
-    return tuple(Route("POST", path) for path in paths)
+def _computing(*paths: str) -> tuple[InferenceRoute, ...]:
+    return tuple(InferenceRoute("POST", path) for path in paths)
 
 
-def _inspecting(*paths: str) -> tuple[Route, ...]:
-    return tuple(Route("GET", path, ModelIn.QUERY) for path in paths)
+def _inspecting(*paths: str) -> tuple[InferenceRoute, ...]:
+    return tuple(InferenceRoute("GET", path, ModelIn.QUERY) for path in paths)
 
 
-ROUTES: tuple[Route, ...] = (
+ROUTES: tuple[InferenceRoute, ...] = (
     # OpenAI, with the spellings llama-server knows.
     *_generating("/v1/chat/completions", "/chat/completions", "/v1/completions", "/completions"),
-    Route("POST", "/v1/responses", dialect=Dialect.RESPONSES, streams=True),
-    Route("POST", "/responses", dialect=Dialect.RESPONSES, streams=True),
+    InferenceRoute("POST", "/v1/responses", api_format=ApiFormat.RESPONSES, streams=True),
+    InferenceRoute("POST", "/responses", api_format=ApiFormat.RESPONSES, streams=True),
     *_computing("/v1/chat/completions/input_tokens", "/chat/completions/input_tokens", "/v1/chat/completions/control"),
     *_computing("/v1/responses/input_tokens", "/responses/input_tokens"),
     *_computing("/v1/embeddings", "/embeddings"),
-    Route("POST", "/v1/audio/transcriptions", ModelIn.FORM),
-    Route("POST", "/audio/transcriptions", ModelIn.FORM),
+    InferenceRoute("POST", "/v1/audio/transcriptions", ModelIn.FORM),
+    InferenceRoute("POST", "/audio/transcriptions", ModelIn.FORM),
     # Jina's rerank, which llama-server serves under four names.
     *_computing("/v1/rerank", "/rerank", "/v1/reranking", "/reranking"),
     # Anthropic.
-    Route("POST", "/v1/messages", dialect=Dialect.ANTHROPIC, streams=True),
-    Route("POST", "/v1/messages/count_tokens", dialect=Dialect.ANTHROPIC),
+    InferenceRoute("POST", "/v1/messages", api_format=ApiFormat.ANTHROPIC, streams=True),
+    InferenceRoute("POST", "/v1/messages/count_tokens", api_format=ApiFormat.ANTHROPIC),
     # llama-server's own.
     *_generating("/completion", "/infill"),
     *_computing("/embedding", "/tokenize", "/detokenize", "/apply-template", "/v1/systemone"),
     *_inspecting("/props", "/slots", "/lora-adapters", "/metrics"),
-    Route("POST", "/lora-adapters", ModelIn.QUERY),  # its body is an array
+    InferenceRoute("POST", "/lora-adapters", ModelIn.QUERY),  # its body is an array
 )
 
 PATHS: frozenset[str] = frozenset(route.path for route in ROUTES)
-_BY_METHOD_AND_PATH: Mapping[tuple[str, str], Route] = {(route.method, route.path): route for route in ROUTES}
+_BY_METHOD_AND_PATH: Mapping[tuple[str, str], InferenceRoute] = {(route.method, route.path): route for route in ROUTES}
 
 
-def find(method: str, path: str) -> Route | None:
+def find(method: str, path: str) -> InferenceRoute | None:
     """The route of a request; HEAD is answered wherever GET is."""
     return _BY_METHOD_AND_PATH.get(("GET" if method == "HEAD" else method, path))
 
@@ -109,41 +109,41 @@ def methods(path: str) -> tuple[str, ...]:
     return tuple(route.method for route in ROUTES if route.path == path)
 
 
-class Parameters(NamedTuple):
+class RoutingParameters(NamedTuple):
     """What routing needs of a request: the model's name, None when it names none, and how it is to be answered."""
 
     model: str | None
     stream: bool = False
-    reassembles: bool = False
+    aggregates: bool = False
     """Its JSON answer can be put together from a stream."""
-    hides_progress: bool = False
+    filters_progress: bool = False
     """Its stream is long in coming, and can tell of its progress without its client's seeing it."""
 
 
-class _Body(msgspec.Struct):
+class _ModelField(msgspec.Struct):
     model: str | int | None = None
 
 
-class _Generation(aggregator.Parameters):
+class _Generation(aggregator.GenerationParameters):
     model: str | int | None = None
     stream: msgspec.Raw = msgspec.Raw(b"false")
     """Raw: whether another type than boolean is an error is the engine's to say."""
 
 
-_BODY = msgspec.json.Decoder(_Body)
+_MODEL_FIELD = msgspec.json.Decoder(_ModelField)
 _GENERATION = msgspec.json.Decoder(_Generation)
 _NO_STREAM = (b"false", b"null")
 
 
-def parameters(route: Route, query: bytes, headers: Headers, body: bytes) -> Parameters:
+def routing_parameters(route: InferenceRoute, query: bytes, headers: Headers, body: bytes) -> RoutingParameters:
     """Read model and stream out of a request. Raises InvalidInput for a body that is not what the route takes."""
     if route.model_in is ModelIn.QUERY:
-        return Parameters(model_in_query(query))
+        return RoutingParameters(model_in_query(query))
     if route.model_in is ModelIn.FORM:
-        return Parameters(_model_in_form(headers, body))
+        return RoutingParameters(_model_in_form(headers, body))
     try:
         if not route.streams:
-            return Parameters(_given(_BODY.decode(body).model))
+            return RoutingParameters(_given(_MODEL_FIELD.decode(body).model))
         asked = _GENERATION.decode(body)
     except msgspec.ValidationError as error:
         raise InvalidInput("body", f"{error}") from None
@@ -151,13 +151,13 @@ def parameters(route: Route, query: bytes, headers: Headers, body: bytes) -> Par
         raise InvalidInput("body", f"is not valid JSON: {error}") from None
     model, stream = _given(asked.model), bytes(asked.stream)
     if stream == b"true":
-        is_long = route.dialect is not Dialect.ANTHROPIC and len(body) > prompt_progress.LONG_PROMPT_BYTES
-        hides = is_long and asked.allow_hidden_progress and not prompt_progress.continues_an_answer(body)
-        return Parameters(model, stream=True, hides_progress=hides)
-    return Parameters(model, reassembles=stream in _NO_STREAM and asked.allow_reassembly)
+        is_long = route.api_format is not ApiFormat.ANTHROPIC and len(body) > prompt_progress.LONG_PROMPT_BYTES
+        hides = is_long and asked.allow_progress_filter and not prompt_progress.ends_with_assistant_message(body)
+        return RoutingParameters(model, stream=True, filters_progress=hides)
+    return RoutingParameters(model, aggregates=stream in _NO_STREAM and asked.allow_aggregation)
 
 
-def check_kind(route: Route, model: Model) -> None:
+def check_kind(route: InferenceRoute, model: Model) -> None:
     """Raises InvalidInput when the model's header says that it cannot generate text, which the route asks for.
 
     The other way round the engine decides: a chat model makes embeddings when its options say so.

@@ -8,27 +8,27 @@ from __future__ import annotations
 import msgspec
 
 from llama_async_proxy.errors import InvalidInput
-from llama_async_proxy.inference.requests.error_formats import Dialect
-from llama_async_proxy.inference.requests.routes import ModelIn, Route
+from llama_async_proxy.inference.requests.error_formats import ApiFormat
+from llama_async_proxy.inference.requests.routes import InferenceRoute, ModelIn
 from llama_async_proxy.records.models import Variant
 
 RESERVED_PARAMETERS = frozenset({"model", "messages", "prompt", "input", "stream"})
 """A request's own business, never a default."""
 _LENGTH_LIMITS = frozenset({"max_tokens", "max_completion_tokens", "max_output_tokens", "n_predict"})
 """Names of one parameter in different dialects."""
-_PROMPT_KEYS = {Dialect.ANTHROPIC: "system", Dialect.RESPONSES: "instructions"}
+_PROMPT_KEYS = {ApiFormat.ANTHROPIC: "system", ApiFormat.RESPONSES: "instructions"}
 
 
-class _Message(msgspec.Struct):
+class _ChatMessage(msgspec.Struct):
     role: str | None = None
 
 
 _BODY = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_MESSAGES = msgspec.json.Decoder(list[_Message])
+_MESSAGES = msgspec.json.Decoder(list[_ChatMessage])
 _RAW_MESSAGES = msgspec.json.Decoder(list[msgspec.Raw])
 
 
-def with_defaults(variant: Variant, route: Route, body: bytes) -> bytes:
+def with_defaults(variant: Variant, route: InferenceRoute, body: bytes) -> bytes:
     """`body` with the variant's parameters and system prompt where the client gave none. Only JSON bodies change.
 
     Raises InvalidInput for a body that is no JSON object.
@@ -43,7 +43,7 @@ def with_defaults(variant: Variant, route: Route, body: bytes) -> bytes:
         if not _has(given, name):
             given[name] = _raw(value)
     if variant.system_prompt:
-        _instruct(given, route.dialect, variant.system_prompt)
+        _instruct(given, route.api_format, variant.system_prompt)
     return msgspec.json.encode(given)
 
 
@@ -56,9 +56,9 @@ def _raw(value: object) -> msgspec.Raw:
     return msgspec.Raw(msgspec.json.encode(value))
 
 
-def _instruct(given: dict[str, msgspec.Raw], dialect: Dialect, prompt: str) -> None:
+def _instruct(given: dict[str, msgspec.Raw], api_format: ApiFormat, prompt: str) -> None:
     """Put `prompt` where this dialect has it, unless the client says something there. Completions have no place."""
-    if key := _PROMPT_KEYS.get(dialect):
+    if key := _PROMPT_KEYS.get(api_format):
         if not _has(given, key):
             given[key] = _raw(prompt)
         return

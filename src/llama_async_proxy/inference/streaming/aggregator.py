@@ -5,7 +5,7 @@ writes nothing, and looks for the client only when no request at all has had a r
 stream, and the answer is the one it would have sent: the same JSON value, keys in the same order, but for ids and
 times.
 
-`Parameters` names what is not asked for in this way, because a stream says it differently.
+`GenerationParameters` names what is not asked for in this way, because a stream says it differently.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class CannotAggregate(Exception):
     """The stream does not tell what the answer is: the engine must be asked as the client did."""
 
 
-class Parameters(msgspec.Struct):
+class GenerationParameters(msgspec.Struct):
     """What keeps a request from being asked for as a stream, unless it has a value that changes nothing."""
 
     stream_options: _Raw = _UNSET
@@ -63,11 +63,11 @@ class Parameters(msgspec.Struct):
     echo: _Raw = _UNSET
 
     @property
-    def allow_reassembly(self) -> bool:
-        return all(self._is_harmless(name) for name in Parameters.__struct_fields__)
+    def allow_aggregation(self) -> bool:
+        return all(self._is_harmless(name) for name in GenerationParameters.__struct_fields__)
 
     @property
-    def allow_hidden_progress(self) -> bool:
+    def allow_progress_filter(self) -> bool:
         """A stream of the answer can tell of its progress, by events that are taken out of its beginning again."""
         return all(self._is_harmless(name) for name in ("return_progress", "n", "n_cmpl", "prompt"))
 
@@ -84,12 +84,12 @@ _HARMLESS: Mapping[str, tuple[bytes, ...]] = {"n": _ONE, "n_cmpl": _ONE, "prompt
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class AggregatedAnswer:
     status: int
     body: bytes
 
 
-def begin(path: str) -> StreamAggregator:
+def begin_aggregation(path: str) -> StreamAggregator:
     """For an answer of this route. Raises KeyError for a route that does not generate."""
     return _BY_PATH[path]()
 
@@ -124,13 +124,13 @@ class StreamAggregator(ABC):
             self.is_generating = True
         return self._keep(data)
 
-    def answer(self) -> Answer:
+    def answer(self) -> AggregatedAnswer:
         """The answer in one piece. Raises CannotAggregate, and UpstreamFailed when the stream ended early."""
         self._fold(whole=True)
         if self._error is not None:
             return self._error_answer(self._error)
         try:
-            return Answer(200, _encode(self._object()))
+            return AggregatedAnswer(200, _encode(self._object()))
         except (KeyError, ValueError, msgspec.DecodeError):
             raise UpstreamFailed("The model's process ended its answer before it was complete.") from None
 
@@ -175,13 +175,13 @@ class StreamAggregator(ABC):
         except (KeyError, IndexError, msgspec.DecodeError):
             raise CannotAggregate from None
 
-    def _error_answer(self, error: _Object) -> Answer:
+    def _error_answer(self, error: _Object) -> AggregatedAnswer:
         code = bytes(error.get("code", msgspec.Raw(b"500")))
         message = bytes(error.get("message", msgspec.Raw()))
         if b"Invalid diff" in message:
             # Its parser of unfinished answers gave up, which the one of whole answers may not.
             raise CannotAggregate
-        return Answer(int(code) if code.isdigit() else 500, _encode({"error": error}))
+        return AggregatedAnswer(int(code) if code.isdigit() else 500, _encode({"error": error}))
 
 
 # --- /v1/chat/completions ---------------------------------------------------------------------------------------------
@@ -198,14 +198,14 @@ class _ToolCall(msgspec.Struct):
     function: _Function | None = None
 
 
-class _Delta(msgspec.Struct):
+class _ChatDelta(msgspec.Struct):
     content: str | None = None
     reasoning_content: str | None = None
     tool_calls: list[_ToolCall] = []
 
 
 class _ChatChoice(msgspec.Struct):
-    delta: _Delta
+    delta: _ChatDelta
     index: int = 0
     finish_reason: str | None = None
 
@@ -231,7 +231,7 @@ class _ChatAnswer(StreamAggregator):
         self._content: list[str] = []
         self._reasoning: list[str] = []
         self._tools: dict[int, _ToolInProgress] = {}
-        self._choice = _ChatChoice(_Delta())
+        self._choice = _ChatChoice(_ChatDelta())
         self._last = b""
 
     def _take(self, data: bytes) -> None:
@@ -298,7 +298,7 @@ def _check_it_is_empty(tokens: int) -> None:
 # --- /v1/completions and /completion ----------------------------------------------------------------------------------
 
 
-class _Timings(msgspec.Struct, frozen=True):
+class _TextTimings(msgspec.Struct, frozen=True):
     predicted_n: int = 0
 
 
@@ -309,7 +309,7 @@ class _TextChoice(msgspec.Struct):
 
 class _TextEvent(msgspec.Struct):
     choices: list[_TextChoice]
-    timings: _Timings = _Timings()
+    timings: _TextTimings = _TextTimings()
 
 
 class _TextAnswer(StreamAggregator):

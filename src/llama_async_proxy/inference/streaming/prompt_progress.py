@@ -25,20 +25,20 @@ _LONGEST = 16 * 1024
 """Bytes; a progress event has some hundreds."""
 
 
-class _Message(msgspec.Struct):
+class _RoleOfMessage(msgspec.Struct):
     role: str | None = None
 
 
-class _Chat(msgspec.Struct):
-    messages: list[_Message] = []
-    input: list[_Message] | str = ""
+class _Messages(msgspec.Struct):
+    messages: list[_RoleOfMessage] = []
+    input: list[_RoleOfMessage] | str = ""
     """The same of Responses."""
 
 
-_CHAT = msgspec.json.Decoder(_Chat)
+_CHAT = msgspec.json.Decoder(_Messages)
 
 
-def continues_an_answer(body: bytes) -> bool:
+def ends_with_assistant_message(body: bytes) -> bool:
     """Whether a chat's last message is the model's own, which llama-server tells again in an event of progress. True
     also when that cannot be read."""
     try:
@@ -49,7 +49,7 @@ def continues_an_answer(body: bytes) -> bool:
     return bool(messages) and isinstance(messages, list) and messages[-1].role == "assistant"
 
 
-def asking(body: bytes) -> bytes:
+def with_progress(body: bytes) -> bytes:
     """The same request, a JSON object, for a stream with progress. Of two equal keys the engine takes the last."""
     content = body.rstrip()[:-1].rstrip()
     comma = b"" if content.endswith(b"{") else b","

@@ -28,7 +28,7 @@ _OBJECT = re.compile(rb"\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}")
 """Numbers, and objects of numbers: no strings that could hold a brace."""
 
 
-class Usage(NamedTuple):
+class TokenUsage(NamedTuple):
     """None where the engine did not say."""
 
     prompt_tokens: int | None = None
@@ -122,7 +122,7 @@ class UsageCapture:
             self._first = self._first or chunk[:_END_BYTES]
         self._rest = chunk[-_END_BYTES:]
 
-    def usage(self) -> Usage:
+    def usage(self) -> TokenUsage:
         tail = b"".join((self._second_last, self._last, self._rest))
         at = tail.rfind(_TIMINGS)
         if at >= 0 and (timings := _decoded(_TIMES, tail, _TIMINGS, at)) and timings.is_complete:
@@ -130,7 +130,7 @@ class UsageCapture:
         return _usage(self._first or tail, _unframed(tail))
 
 
-def usage_of(body: bytes) -> Usage:
+def usage_from_body(body: bytes) -> TokenUsage:
     """Of a whole answer in one piece, with its chunk framing or without."""
     at = body.rfind(_USAGE)
     if at >= 0 and len(body) - at <= _END_OF_BODY:
@@ -144,7 +144,7 @@ def usage_of(body: bytes) -> Usage:
     return _usage(body[:_END_BYTES], _unframed(body[-_END_BYTES:]))
 
 
-def _usage(head: bytes, tail: bytes) -> Usage:
+def _usage(head: bytes, tail: bytes) -> TokenUsage:
     timings = _decoded(_TIMES, tail, _TIMINGS, tail.rfind(_TIMINGS)) or _NO_TIMINGS
     last = _decoded(_COUNTS, tail, _USAGE, tail.rfind(_USAGE)) or _NO_COUNTS
     usage = _joined(timings, last)
@@ -152,7 +152,7 @@ def _usage(head: bytes, tail: bytes) -> Usage:
         return usage
     head = _unframed(head)
     first = _decoded(_COUNTS, head, _USAGE, head.find(_USAGE)) or _NO_COUNTS
-    return Usage(
+    return TokenUsage(
         _either(first.prompt, usage.prompt_tokens),
         _either(last.completion, _either(first.completion, usage.completion_tokens)),
         _either(last.cached, _either(first.cached, usage.cached_tokens)),
@@ -160,9 +160,9 @@ def _usage(head: bytes, tail: bytes) -> Usage:
     )
 
 
-def _joined(timings: _Timings, counts: _Counts) -> Usage:
+def _joined(timings: _Timings, counts: _Counts) -> TokenUsage:
     prompt, completion, cached = counts.prompt, counts.completion, counts.cached
-    return Usage(
+    return TokenUsage(
         timings.prompt if prompt is None else prompt,
         timings.predicted_n if completion is None else completion,
         timings.cache_n if cached is None else cached,

@@ -11,7 +11,7 @@ from llama_async_proxy.errors import DeadlineExceeded, ServiceError, UpstreamFai
 from llama_async_proxy.inference.upstream.connection import UpstreamConnection
 from llama_async_proxy.inference.upstream.connection_pool import ConnectionPool
 from llama_async_proxy.inference.upstream.model_field import body_for, target_for
-from llama_async_proxy.inference.upstream.response_headers import Head, Header
+from llama_async_proxy.inference.upstream.response_headers import Header, ResponseHead
 from llama_async_proxy.records.runtime import Endpoint
 
 _MAX_BUFFERED = 256 * 1024
@@ -52,7 +52,7 @@ def authority(endpoint: Endpoint) -> bytes:
     return b"[%b]:%d" % (host, endpoint.port) if b":" in host else b"%b:%d" % (host, endpoint.port)
 
 
-class Response:
+class UpstreamResponse:
     """One answer, as it comes in. Read by one task."""
 
     def __init__(self, pool: ConnectionPool, endpoint: Endpoint, request: UpstreamRequest) -> None:
@@ -62,7 +62,7 @@ class Response:
         self._pool = pool
         self._endpoint = endpoint
         self._request = request
-        self._channel: UpstreamConnection | None = None
+        self._connection: UpstreamConnection | None = None
         """None when it has no more to say."""
         self._is_whole = False
         self._chunks: list[bytes] = []
@@ -89,8 +89,8 @@ class Response:
         data = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         self._chunks.clear()
         self._buffered = 0
-        if self._channel is not None:
-            self._channel.set_paused(False)
+        if self._connection is not None:
+            self._connection.set_paused(False)
         return data
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -101,15 +101,15 @@ class Response:
 
     async def begin(self) -> None:
         """Send the request and wait for the head of the answer. Raises as `read`, and when nobody can be reached."""
-        self._reach(self._pool.take(self._endpoint))
+        self._when_ready(self._pool.take(self._endpoint))
         while not self.status:
             await self._more()
 
     def close(self) -> None:
         """What is still coming is thrown away."""
-        if self._channel is not None:
-            self._channel.abort()
-            self._channel = None
+        if self._connection is not None:
+            self._connection.abort()
+            self._connection = None
 
     async def _more(self) -> None:
         """Wait until something happens. Raises what has gone wrong before."""
@@ -125,51 +125,51 @@ class Response:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _reach(self, channel: UpstreamConnection) -> None:
-        self._channel = channel
-        channel.reach(self)
+    def _when_ready(self, connection: UpstreamConnection) -> None:
+        self._connection = connection
+        connection.when_ready(self)
 
     # --- what the connection says -----------------------------------------------------------------
 
-    def connected(self, channel: UpstreamConnection) -> None:
+    def on_ready(self, connection: UpstreamConnection) -> None:
         sent = self._request.head(self._endpoint) + self._request.body
-        channel.begin(self, sent, self._pool.settings(), pieces=True, raw=False)
+        connection.send(self, sent, self._pool.settings(), chunks=True, raw=False)
 
-    def answer(self, *_: object) -> None:
+    def on_answer(self, *_: object) -> None:
         raise AssertionError("unreachable: no head is looked up for who asks for pieces")
 
-    def piece(self, piece: bytes) -> None:
-        self._chunks.append(piece)
-        self._buffered += len(piece)
+    def on_chunk(self, chunk: bytes) -> None:
+        self._chunks.append(chunk)
+        self._buffered += len(chunk)
 
-    def head(self, head: Head, raw: bytes) -> None:
+    def on_head(self, head: ResponseHead, raw: bytes) -> None:
         self.status, self.headers = head.status, head.headers
         if self._request.method == "HEAD":
             self._chunks.clear()
             self._is_whole = True
             self.close()  # the channel waits for a body
         elif head.length is None:
-            self._pool.prepare(self._endpoint)
-        self.body(raw)
+            self._pool.connect_ahead(self._endpoint)
+        self.on_body(raw)
 
-    def body(self, _raw: bytes) -> None:
-        if self._buffered > _MAX_BUFFERED and self._channel is not None:
-            self._channel.set_paused(True)
+    def on_body(self, _raw: bytes) -> None:
+        if self._buffered > _MAX_BUFFERED and self._connection is not None:
+            self._connection.set_paused(True)
         self._wake()
 
-    def complete(self, channel: UpstreamConnection) -> None:
-        self._channel = None
+    def on_complete(self, connection: UpstreamConnection) -> None:
+        self._connection = None
         self._is_whole = True
-        self._pool.keep(channel)
+        self._pool.put_back(connection)
         self._wake()
 
-    def died(self, channel: UpstreamConnection, error: ServiceError) -> None:
-        if channel.was_kept and not channel.has_answered:
-            self._reach(self._pool.connect(self._endpoint))
+    def on_disconnect(self, connection: UpstreamConnection, error: ServiceError) -> None:
+        if connection.reused and not connection.has_answered:
+            self._when_ready(self._pool.connect(self._endpoint))
         else:
-            self.fail(error)
+            self.on_failure(error)
 
-    def fail(self, error: ServiceError) -> None:
+    def on_failure(self, error: ServiceError) -> None:
         self._failure = error
         self.close()
         self._wake()
@@ -182,13 +182,13 @@ class UpstreamClient:
         self._pool = pool
 
     @asynccontextmanager
-    async def request(self, endpoint: Endpoint, request: UpstreamRequest) -> AsyncIterator[Response]:
+    async def request(self, endpoint: Endpoint, request: UpstreamRequest) -> AsyncIterator[UpstreamResponse]:
         """Send a request; the answer's head has arrived when the block begins, and leaving it early aborts the rest.
 
         Raises UpstreamFailed when the process cannot be reached or breaks off, DeadlineExceeded for a phase's limit; an
         answer as a whole may take as long as it likes.
         """
-        response = Response(self._pool, endpoint, request.to(endpoint))
+        response = UpstreamResponse(self._pool, endpoint, request.to(endpoint))
         try:
             await response.begin()
             yield response

@@ -16,9 +16,9 @@ from llama_async_proxy.errors import DeadlineExceeded, ServiceError, UpstreamFai
 from llama_async_proxy.inference.streaming import sse
 from llama_async_proxy.inference.upstream.response_headers import (
     BLANK_LINE,
-    Head,
     Header,
-    ResponseHeaderCache,
+    ResponseHead,
+    ResponseHeadCache,
     for_client,
 )
 from llama_async_proxy.records.runtime import Endpoint
@@ -34,42 +34,42 @@ _END_BYTES = 8
 """Enough to see between what an answer ended."""
 
 
-class Listener(Protocol):
-    """Who has asked on a channel. After `answer`, `complete` or `died` it hears no more of it."""
+class ResponseListener(Protocol):
+    """Who has asked on a channel. After `answer`, `complete` or `on_disconnect` it hears no more of it."""
 
-    def connected(self, channel: UpstreamConnection) -> None:
+    def on_ready(self, connection: UpstreamConnection) -> None:
         """It can be asked now."""
 
-    def answer(self, head: Head, body: bytes, channel: UpstreamConnection) -> None:
+    def on_answer(self, head: ResponseHead, body: bytes, connection: UpstreamConnection) -> None:
         """All of a plain answer has come in, and the channel is free. `head` has the length of another."""
 
-    def head(self, head: Head, body: bytes) -> None:
+    def on_head(self, head: ResponseHead, body: bytes) -> None:
         """The head has come in, and the raw bytes after it."""
 
-    def body(self, data: bytes) -> None:
+    def on_body(self, data: bytes) -> None:
         """More raw bytes."""
 
-    def piece(self, piece: bytes) -> None:
-        """Part of the body without its framing, for who asked for `pieces`; `head` or `body` follows."""
+    def on_chunk(self, chunk: bytes) -> None:
+        """Part of the body without its framing, for who asked for `chunks`; `head` or `body` follows."""
 
-    def complete(self, channel: UpstreamConnection) -> None:
+    def on_complete(self, connection: UpstreamConnection) -> None:
         """The answer has come in whole, and the channel is free."""
 
-    def died(self, channel: UpstreamConnection, error: ServiceError) -> None:
+    def on_disconnect(self, connection: UpstreamConnection, error: ServiceError) -> None:
         """The connection is of no more use."""
 
-    def fail(self, error: ServiceError) -> None:
+    def on_failure(self, error: ServiceError) -> None:
         """The answer is none, or too late."""
 
 
-class Owner(Protocol):
+class ConnectionOwner(Protocol):
     """Who keeps the channels."""
 
     loop: asyncio.AbstractEventLoop
-    known: ResponseHeaderCache
+    head_cache: ResponseHeadCache
 
-    def opened(self, channel: UpstreamConnection) -> None: ...
-    def lost(self, channel: UpstreamConnection) -> None: ...
+    def on_opened(self, connection: UpstreamConnection) -> None: ...
+    def on_lost(self, connection: UpstreamConnection) -> None: ...
 
 
 class UpstreamConnection(asyncio.Protocol):
@@ -77,28 +77,28 @@ class UpstreamConnection(asyncio.Protocol):
 
     __slots__ = (
         "_connecting",
-        "_framing",
-        "_heard_s",
         "_idle_s",
         "_is_paused",
         "_last",
+        "_last_received_s",
         "_limit_s",
         "_listener",
         "_loop",
         "_owner",
+        "_reader",
         "_stays_open",
         "_transport",
-        "_wants_pieces",
+        "_wants_chunks",
         "_wants_raw",
         "endpoint",
         "has_answered",
         "is_open",
-        "was_kept",
+        "reused",
     )
 
-    def __init__(self, endpoint: Endpoint, owner: Owner) -> None:
+    def __init__(self, endpoint: Endpoint, owner: ConnectionOwner) -> None:
         self.endpoint = endpoint
-        self.was_kept = False
+        self.reused = False
         self.is_open = False
         self.has_answered = False
         """A byte of the answer has come in."""
@@ -106,12 +106,12 @@ class UpstreamConnection(asyncio.Protocol):
         self._loop = owner.loop
         self._transport: asyncio.Transport
         self._connecting: asyncio.Task[None] | None = None
-        self._listener: Listener | None = None
-        self._framing: _Framing | None = None
+        self._listener: ResponseListener | None = None
+        self._reader: _ResponseReader | None = None
         """Reads the answer; None before its first byte, and for one whose head was known."""
-        self._wants_pieces = False
+        self._wants_chunks = False
         self._wants_raw = True
-        self._heard_s = 0.0
+        self._last_received_s = 0.0
         """When the last byte came in."""
         self._limit_s = KEEP_IDLE_S
         """How long the next may take."""
@@ -124,9 +124,9 @@ class UpstreamConnection(asyncio.Protocol):
     # --- for who asks -----------------------------------------------------------------------------
 
     def connect(self, limit_s: float) -> None:
-        """Begin to; who does not `reach` for it leaves it to wait as a kept one."""
-        self._heard_s, self._limit_s = self._loop.time(), limit_s
-        self._owner.opened(self)
+        """Begin to; who does not `when_ready` for it leaves it to wait as a kept one."""
+        self._last_received_s, self._limit_s = self._loop.time(), limit_s
+        self._owner.on_opened(self)
         self._connecting = self._loop.create_task(self._connect())
 
     async def _connect(self) -> None:
@@ -134,28 +134,30 @@ class UpstreamConnection(asyncio.Protocol):
             await self._loop.create_connection(lambda: self, self.endpoint.host, self.endpoint.port)
         except OSError as error:
             self._connecting = None
-            self._owner.lost(self)
+            self._owner.on_lost(self)
             if self._listener is not None:
-                self._listener.fail(UpstreamFailed(f"The model's process cannot be reached: {error}"))
+                self._listener.on_failure(UpstreamFailed(f"The model's process cannot be reached: {error}"))
         else:
             self._connecting = None
 
-    def reach(self, listener: Listener) -> None:
+    def when_ready(self, listener: ResponseListener) -> None:
         """Tell `listener` when it can be asked, which may be now, or that it cannot."""
         self._listener = listener
         if self.is_open:
-            listener.connected(self)
+            listener.on_ready(self)
 
-    def begin(self, listener: Listener, request: bytes, settings: Settings, *, pieces: bool, raw: bool = True) -> None:
+    def send(
+        self, listener: ResponseListener, request: bytes, settings: Settings, *, chunks: bool, raw: bool = True
+    ) -> None:
         """Send a request. An answer that more bytes follow fails for who passes on the `raw` ones; to who does not, it
         only costs the connection."""
         self._listener = listener
-        self._framing = None
-        self._wants_pieces, self._wants_raw = pieces, raw
+        self._reader = None
+        self._wants_chunks, self._wants_raw = chunks, raw
         self._last = b""
         self.has_answered = self._stays_open = False
         self._idle_s = settings.idle_timeout_s
-        self._heard_s = self._loop.time()
+        self._last_received_s = self._loop.time()
         self._limit_s = settings.first_token_timeout_s
         self._transport.write(request)
 
@@ -166,32 +168,32 @@ class UpstreamConnection(asyncio.Protocol):
         if paused:
             self._transport.pause_reading()
         else:
-            self._heard_s = self._loop.time()
+            self._last_received_s = self._loop.time()
             self._transport.resume_reading()
 
     def abort(self) -> None:
         self._listener = None
-        self._forget_framing()
+        self._drop_reader()
         if self.is_open:
             self._transport.abort()
         elif self._connecting is not None:
             self._connecting.cancel()
-            self._owner.lost(self)
+            self._owner.on_lost(self)
 
     def close(self) -> None:
         """Close at once, and tell who waits for an answer."""
         if self._listener is None:
             self.abort()
         else:
-            self._listener.fail(self._broken_off())
+            self._listener.on_failure(self._disconnect_error())
 
-    def kept(self) -> None:
+    def idle(self) -> None:
         """It waits for the next request."""
-        self._heard_s, self._limit_s = self._loop.time(), KEEP_IDLE_S
+        self._last_received_s, self._limit_s = self._loop.time(), KEEP_IDLE_S
 
     @property
     def deadline_s(self) -> float:
-        return self._heard_s + self._limit_s
+        return self._last_received_s + self._limit_s
 
     @property
     def is_alive(self) -> bool:
@@ -204,8 +206,8 @@ class UpstreamConnection(asyncio.Protocol):
 
     def closing(self, event: bytes) -> bytes | None:
         """`event` as the rest of the body, when another chunk can follow what came in; the channel is spent then."""
-        framing = self._framing
-        if framing is None or not self._last.endswith(b"\r\n") or not framing.is_between_chunks():
+        reader = self._reader
+        if reader is None or not self._last.endswith(b"\r\n") or not reader.can_end_here():
             return None
         return last_chunks(sse.closing(self._last.removesuffix(b"\r\n")) + event)
 
@@ -215,11 +217,15 @@ class UpstreamConnection(asyncio.Protocol):
             self.abort()
         elif not self.is_open:
             limit_s = self._limit_s
-            self._listener.fail(DeadlineExceeded(f"The model's process accepted no connection within {limit_s:g} s."))
+            self._listener.on_failure(
+                DeadlineExceeded(f"The model's process accepted no connection within {limit_s:g} s.")
+            )
         elif not self._is_paused:
             what = "is silent in the middle of its answer" if self._has_head else "does not begin to answer"
-            # Not `died`: a slow answer is no reason to ask again.
-            self._listener.fail(DeadlineExceeded(f"The model's process {what}; the time limit for that has passed."))
+            # Not `on_disconnect`: a slow answer is no reason to ask again.
+            self._listener.on_failure(
+                DeadlineExceeded(f"The model's process {what}; the time limit for that has passed.")
+            )
 
     # --- asyncio.Protocol -------------------------------------------------------------------------
 
@@ -227,126 +233,126 @@ class UpstreamConnection(asyncio.Protocol):
         self._transport = cast("asyncio.Transport", transport)
         self.is_open = True
         if self._listener is not None:
-            self._listener.connected(self)
+            self._listener.on_ready(self)
         else:
-            self.was_kept = self._stays_open = True
-            self.kept()
+            self.reused = self._stays_open = True
+            self.idle()
 
     def data_received(self, data: bytes) -> None:
         listener = self._listener
         if listener is None:
             self._transport.abort()  # nobody asked for this
             return
-        self._heard_s = self._loop.time()
-        framing = self._framing
-        if framing is None or framing.head is None:
-            self._begins(listener, data)
+        self._last_received_s = self._loop.time()
+        reader = self._reader
+        if reader is None or reader.head is None:
+            self._read_head(listener, data)
             return
         # A token comes this way: every call counts.
         try:
-            framing.feed(data)
+            reader.feed(data)
         except _NOT_HTTP as error:
-            self._misread(framing, listener, error)
+            self._on_bad_http(reader, listener, error)
         if self._listener is listener:
             self._last = data[-_END_BYTES:]
-            listener.body(data)
-            if framing.is_complete:
-                self._finish(listener, stays_open=framing.stays_open)
+            listener.on_body(data)
+            if reader.is_complete:
+                self._finish(listener, stays_open=reader.stays_open)
 
-    def _begins(self, listener: Listener, data: bytes) -> None:
+    def _read_head(self, listener: ResponseListener, data: bytes) -> None:
         """Bytes of an answer whose head is not whole yet."""
         self._limit_s = self._idle_s
         self.has_answered = True
         unread, is_known = data, False
-        if self._framing is None:
-            found = None if self._wants_pieces else self._owner.known.find(data)
+        if self._reader is None:
+            found = None if self._wants_chunks else self._owner.head_cache.lookup(data)
             if found is not None:
                 self._listener = None
-                self._stays_open = self.was_kept = True
+                self._stays_open = self.reused = True
                 if self._is_paused:
                     self.set_paused(False)
-                listener.answer(*found, self)
+                listener.on_answer(*found, self)
                 return
-            self._framing = _Pieces(listener) if self._wants_pieces else _Framing()
-            if stream := self._owner.known.find_stream(data):
+            self._reader = _ChunkReader(listener) if self._wants_chunks else _ResponseReader()
+            if stream := self._owner.head_cache.lookup_stream(data):
                 head, unread = stream
-                self._framing.begin_with(head)
+                self._reader.begin_with(head)
                 is_known = True
-        framing = self._framing
+        reader = self._reader
         try:
-            framing.feed(unread)
+            reader.feed(unread)
         except _NOT_HTTP as error:
-            self._misread(framing, listener, error)
+            self._on_bad_http(reader, listener, error)
         if self._listener is not listener:
             return
         data = self._last + data
-        if framing.head is not None:
+        if reader.head is not None:
             if not is_known:
-                self._owner.known.learn_stream(data, framing.head)
+                self._owner.head_cache.store_stream(data, reader.head)
             body = _after_head(data)
             self._last = body[-_END_BYTES:] or b"\r\n"
-            listener.head(framing.head, body)
-            if framing.is_complete and self._listener is listener:
-                if framing.stays_open and not self._wants_pieces:
-                    self._owner.known.learn(data, framing.head)
-                self._finish(listener, stays_open=framing.stays_open)
+            listener.on_head(reader.head, body)
+            if reader.is_complete and self._listener is listener:
+                if reader.stays_open and not self._wants_chunks:
+                    self._owner.head_cache.store(data, reader.head)
+                self._finish(listener, stays_open=reader.stays_open)
         elif len(data) > _MAX_HEAD:
-            listener.fail(UpstreamFailed(f"The model's process sent a head of more than {_MAX_HEAD} bytes."))
+            listener.on_failure(UpstreamFailed(f"The model's process sent a head of more than {_MAX_HEAD} bytes."))
         else:
             self._last = data
 
-    def _misread(self, framing: _Framing, listener: Listener, error: Exception) -> None:
-        if self._wants_raw or not framing.is_complete:
+    def _on_bad_http(self, reader: _ResponseReader, listener: ResponseListener, error: Exception) -> None:
+        if self._wants_raw or not reader.is_complete:
             self._listener = None
-            listener.fail(UpstreamFailed(f"The model's process sent something that is not HTTP/1.1: {error}"))
+            listener.on_failure(UpstreamFailed(f"The model's process sent something that is not HTTP/1.1: {error}"))
         else:
-            framing.stays_open = False
+            reader.stays_open = False
 
-    def _finish(self, listener: Listener, *, stays_open: bool) -> None:
+    def _finish(self, listener: ResponseListener, *, stays_open: bool) -> None:
         if self._listener is not listener:
             return  # it was asked again meanwhile
         self._listener = None
-        self._forget_framing()
+        self._drop_reader()
         self.set_paused(False)
         self._stays_open = stays_open
-        self.was_kept = True
-        listener.complete(self)
+        self.reused = True
+        listener.on_complete(self)
 
-    def _forget_framing(self) -> None:
-        if self._framing is not None:
-            self._framing.close()
-            self._framing = None
+    def _drop_reader(self) -> None:
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_open = False
-        self._owner.lost(self)
+        self._owner.on_lost(self)
         listener = self._listener
         if listener is None:
             return
-        head = self._framing.head if self._framing is not None else None
+        head = self._reader.head if self._reader is not None else None
         if head is not None and exc is None and head.ends_with_connection:
             self._finish(listener, stays_open=False)
             return
-        listener.died(self, self._broken_off())
-        self._forget_framing()
+        listener.on_disconnect(self, self._disconnect_error())
+        self._drop_reader()
 
     @property
     def _has_head(self) -> bool:
-        return self._framing is not None and self._framing.head is not None
+        return self._reader is not None and self._reader.head is not None
 
-    def _broken_off(self) -> UpstreamFailed:
+    def _disconnect_error(self) -> UpstreamFailed:
         what = "broke off its answer" if self._has_head else "closed the connection without an answer"
         return UpstreamFailed(f"The model's process {what}.")
 
 
-class _Framing:
+class _ResponseReader:
     """Reads one answer; its callbacks are httptools' and run for heads and ends only, not for each chunk. To be closed,
     as reader and parser hold each other."""
 
     __slots__ = ("_headers", "_parser", "feed", "head", "is_complete", "stays_open")
 
     def __init__(self) -> None:
-        self.head: Head | None = None
+        self.head: ResponseHead | None = None
         self.is_complete = False
         self.stays_open = False
         """The connection can take another request."""
@@ -355,7 +361,7 @@ class _Framing:
         self.feed: Callable[[bytes], None] = self._parser.feed_data
         """Raises httptools' errors."""
 
-    def begin_with(self, head: Head) -> None:
+    def begin_with(self, head: ResponseHead) -> None:
         """Read on after this head, of a stream, which need not be fed."""
         self.head = head
         self.feed(_HEAD_OF_CHUNKS)
@@ -364,7 +370,7 @@ class _Framing:
         """It is fed no more."""
         del self.feed, self._parser
 
-    def is_between_chunks(self) -> bool:
+    def can_end_here(self) -> bool:
         """Whether a last chunk would end the body here; nothing can be fed afterwards."""
         if self.head is None or not self.head.is_chunked or self.is_complete:
             return False
@@ -391,7 +397,7 @@ class _Framing:
             return  # an interim answer, and the real one follows; or known already
         named = dict(headers)
         length = named.get(b"content-length")
-        self.head = Head(
+        self.head = ResponseHead(
             status,
             headers,
             b"".join(b"%b: %b\r\n" % header for header in for_client(headers) if header[0] != b"content-length"),
@@ -407,13 +413,13 @@ class _Framing:
             self.stays_open = self.head.length is not None and self._parser.should_keep_alive()
 
 
-class _Pieces(_Framing):
+class _ChunkReader(_ResponseReader):
     """Tells the body's pieces, too."""
 
     __slots__ = ("on_body",)
 
-    def __init__(self, listener: Listener) -> None:
-        self.on_body = listener.piece
+    def __init__(self, listener: ResponseListener) -> None:
+        self.on_body = listener.on_chunk
         super().__init__()
 
 

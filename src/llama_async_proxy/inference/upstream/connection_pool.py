@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Callable
 
 from llama_async_proxy.inference.upstream.connection import UpstreamConnection
-from llama_async_proxy.inference.upstream.response_headers import ResponseHeaderCache
+from llama_async_proxy.inference.upstream.response_headers import ResponseHeadCache
 from llama_async_proxy.records.runtime import Endpoint
 from llama_async_proxy.settings import Settings
 
@@ -29,8 +29,8 @@ class ConnectionPool:
     def __init__(self, settings: Callable[[], Settings]) -> None:
         self.settings = settings
         self.loop = asyncio.get_running_loop()
-        self.known = ResponseHeaderCache()
-        self._channels: set[UpstreamConnection] = set()
+        self.head_cache = ResponseHeadCache()
+        self._connections: set[UpstreamConnection] = set()
         self._idle: dict[Endpoint, list[UpstreamConnection]] = {}
         self._timer: asyncio.TimerHandle | None = None
 
@@ -40,52 +40,52 @@ class ConnectionPool:
         """A kept connection that seems to live, else a new one."""
         idle = self._idle.get(endpoint)
         while idle:
-            channel = idle.pop()
-            if channel.is_alive:
-                return channel
-            channel.abort()
+            connection = idle.pop()
+            if connection.is_alive:
+                return connection
+            connection.abort()
         return self.connect(endpoint)
 
     def connect(self, endpoint: Endpoint) -> UpstreamConnection:
         """A new connection, about to open."""
-        channel = UpstreamConnection(endpoint, self)
-        channel.connect(self.settings().connect_timeout_s)
-        return channel
+        connection = UpstreamConnection(endpoint, self)
+        connection.connect(self.settings().connect_timeout_s)
+        return connection
 
-    def prepare(self, endpoint: Endpoint) -> None:
+    def connect_ahead(self, endpoint: Endpoint) -> None:
         """Have a connection at hand for the next request: the one in use will be closed after its stream, and to
         connect takes as long as all else that is done here for a first token."""
         idle = self._idle.setdefault(endpoint, [])
         if not idle:
             idle.append(self.connect(endpoint))
 
-    def keep(self, channel: UpstreamConnection) -> None:
+    def put_back(self, connection: UpstreamConnection) -> None:
         """Take back a connection whose answer has ended."""
-        if channel.is_reusable and len(idle := self._idle.setdefault(channel.endpoint, [])) < MAX_IDLE:
-            channel.kept()
-            idle.append(channel)
+        if connection.is_reusable and len(idle := self._idle.setdefault(connection.endpoint, [])) < MAX_IDLE:
+            connection.idle()
+            idle.append(connection)
         else:
-            channel.abort()
+            connection.abort()
 
     def close(self) -> None:
         """Close every connection at once; answers that are coming in break off."""
-        for channel in tuple(self._channels):
-            channel.close()
+        for connection in tuple(self._connections):
+            connection.close()
 
     # --- for its channels -------------------------------------------------------------------------
 
-    def opened(self, channel: UpstreamConnection) -> None:
-        self._channels.add(channel)
+    def on_opened(self, connection: UpstreamConnection) -> None:
+        self._connections.add(connection)
         if self._timer is None:
             self._check_later()
 
-    def lost(self, channel: UpstreamConnection) -> None:
-        self._channels.discard(channel)
-        idle = self._idle.get(channel.endpoint)
-        if idle and channel in idle:
-            idle.remove(channel)
+    def on_lost(self, connection: UpstreamConnection) -> None:
+        self._connections.discard(connection)
+        idle = self._idle.get(connection.endpoint)
+        if idle and connection in idle:
+            idle.remove(connection)
         if not idle:
-            self._idle.pop(channel.endpoint, None)
+            self._idle.pop(connection.endpoint, None)
 
     def _check_later(self) -> None:
         settings = self.settings()
@@ -95,9 +95,9 @@ class ConnectionPool:
 
     def _check(self) -> None:
         now_s = self.loop.time()
-        for channel in tuple(self._channels):
-            if now_s >= channel.deadline_s:
-                channel.expire()
+        for connection in tuple(self._connections):
+            if now_s >= connection.deadline_s:
+                connection.expire()
         self._timer = None
-        if self._channels:
+        if self._connections:
             self._check_later()

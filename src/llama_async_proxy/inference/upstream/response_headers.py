@@ -13,7 +13,7 @@ HOP_BY_HOP = frozenset(
 BLANK_LINE = b"\r\n\r\n"
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,12})(?=\r\n)", re.IGNORECASE)
 _LENGTH_DIGITS = 12
-_MOST_KNOWN = 8
+_CACHED_HEADS = 8
 """llama-server has one for JSON and one for text."""
 
 
@@ -27,7 +27,7 @@ def for_client(headers: Iterable[Header]) -> list[Header]:
 
 
 @dataclass(slots=True)
-class Head:
+class ResponseHead:
     """Of an answer."""
 
     status: int
@@ -47,17 +47,17 @@ class Head:
         return self.length is None and not self.is_chunked and self.status not in (204, 304)
 
 
-class ResponseHeaderCache:
+class ResponseHeadCache:
     """The last few different heads: of whole answers on connections that stayed open, and of streams."""
 
     def __init__(self) -> None:
-        self._known: list[tuple[bytes, bytes, Head]] = []
+        self._cached: list[tuple[bytes, bytes, ResponseHead]] = []
         """What comes before the digits of the length, what comes after them, and what it means."""
-        self._streams: list[tuple[bytes, Head]] = []
+        self._streams: list[tuple[bytes, ResponseHead]] = []
 
-    def find(self, data: bytes) -> tuple[Head, bytes] | None:
+    def lookup(self, data: bytes) -> tuple[ResponseHead, bytes] | None:
         """Head and body, when `data` is all of an answer whose head is known. Its length is that of the body then."""
-        for begin, rest, head in self._known:
+        for begin, rest, head in self._cached:
             if data.startswith(begin):
                 end = data.find(b"\r", len(begin), len(begin) + _LENGTH_DIGITS + 1)
                 digits = data[len(begin) : end]
@@ -66,24 +66,24 @@ class ResponseHeaderCache:
                     return head, data[body_at:]
         return None
 
-    def learn(self, data: bytes, head: Head) -> None:
+    def store(self, data: bytes, head: ResponseHead) -> None:
         """`data` begins with a head that was read as `head`, after which came the body and a connection to be kept."""
         end = data.find(BLANK_LINE) + len(BLANK_LINE)
         lengths = list(_LENGTH.finditer(data, 0, end - 2))
         if head.status == 200 and not head.is_stream and len(lengths) == 1:
             begin, rest = data[: lengths[0].start(1)], data[lengths[0].end(1) : end]
-            self._known = [(begin, rest, head), *self._known[: _MOST_KNOWN - 1]]
+            self._cached = [(begin, rest, head), *self._cached[: _CACHED_HEADS - 1]]
 
-    def find_stream(self, data: bytes) -> tuple[Head, bytes] | None:
+    def lookup_stream(self, data: bytes) -> tuple[ResponseHead, bytes] | None:
         """Head and rest, when `data` begins with the known head of a stream."""
         for raw, head in self._streams:
             if data.startswith(raw):
                 return head, data[len(raw) :]
         return None
 
-    def learn_stream(self, data: bytes, head: Head) -> None:
+    def store_stream(self, data: bytes, head: ResponseHead) -> None:
         """`data` begins with a head that was read as `head`."""
         is_alone = data.startswith(b"HTTP/1.1 200")  # no interim answer before it
         if is_alone and head.is_stream and head.is_chunked and head.length is None:
             raw = data[: data.find(BLANK_LINE) + len(BLANK_LINE)]
-            self._streams = [(raw, head), *self._streams[: _MOST_KNOWN - 1]]
+            self._streams = [(raw, head), *self._streams[: _CACHED_HEADS - 1]]
