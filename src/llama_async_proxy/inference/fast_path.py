@@ -208,7 +208,7 @@ class ProxiedExchange:
     def on_ready(self, connection: UpstreamConnection) -> None:
         aggregator, body = self._aggregator, self._request_body
         sent = self._request.written(self._lease.endpoint, body if aggregator is None else aggregator.as_stream(body))
-        connection.send(self, sent, self._fast_path.pool.settings(), chunks=aggregator is not None)
+        connection.send(sent, self._fast_path.pool.settings(), chunks=aggregator is not None)
         if self._is_paused:
             connection.set_paused(True)
 

@@ -1,4 +1,4 @@
-"""Heads of requests, read once."""
+"""The cache of request heads."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ def parsed(data: bytes) -> ParsedRequestHead:
     return found
 
 
-def test_a_head_met_again_is_known_whatever_its_length() -> None:
+def test_a_stored_head_is_found_whatever_its_content_length() -> None:
     heads, settings, data = RequestHeadCache(), make_settings(), head("X: 1")
-    learnt = heads.store(data + b"{}", len(data), parsed(data), settings, SERVER)
+    stored = heads.store(data, parsed(data), settings, SERVER)
     again = head("X: 1", length=12345)
-    assert heads.lookup(again + b"{", settings, SERVER) == (learnt, (len(again), 12345))
-    assert learnt.head.headers[:2] == [(b"host", b"localhost"), (b"x", b"1")]
+    assert heads.lookup(again + b"{", settings, SERVER) == (stored, (len(again), 12345))
+    assert stored.head.headers[:2] == [(b"host", b"localhost"), (b"x", b"1")]
 
 
-def test_a_head_without_a_body_is_known_as_it_is() -> None:
+def test_a_stored_head_without_a_body_is_found() -> None:
     heads, settings = RequestHeadCache(), make_settings()
     data = b"GET /props?model=m HTTP/1.1\r\nHost: localhost\r\n\r\n"
-    learnt = heads.store(data, len(data), parsed(data), settings, SERVER)
-    assert heads.lookup(data, settings, SERVER) == (learnt, (len(data), 0))
+    stored = heads.store(data, parsed(data), settings, SERVER)
+    assert heads.lookup(data, settings, SERVER) == (stored, (len(data), 0))
     assert heads.lookup(data[:-1], settings, SERVER) is None
 
 
@@ -49,25 +49,25 @@ def test_a_head_without_a_body_is_known_as_it_is() -> None:
         head("X: 1", line="POST /completions HTTP/1.1"),
     ],
 )
-def test_any_other_is_not(other: bytes) -> None:
+def test_another_head_is_not_found(other: bytes) -> None:
     heads, settings, data = RequestHeadCache(), make_settings(), head("X: 1")
-    heads.store(data, len(data), parsed(data), settings, SERVER)
+    heads.store(data, parsed(data), settings, SERVER)
     assert heads.lookup(other, settings, SERVER) is None
 
 
-def test_it_is_judged_anew_under_other_settings_and_at_another_address() -> None:
+def test_a_head_is_checked_again_under_other_settings_and_at_another_address() -> None:
     heads, settings, data = RequestHeadCache(), make_settings(), head()
-    heads.store(data, len(data), parsed(data), settings, SERVER)
+    heads.store(data, parsed(data), settings, SERVER)
     assert heads.lookup(data, make_settings(), SERVER) is None
     assert heads.lookup(data, settings, ("192.0.2.1", 3000)) is None
     assert heads.lookup(data, settings, SERVER) is not None
 
 
-def test_only_the_last_few_are_kept() -> None:
+def test_only_the_last_eight_heads_are_cached() -> None:
     heads, settings = RequestHeadCache(), make_settings()
     many = [head(f"X: {n}") for n in range(20)]
     for data in many:
-        heads.store(data, len(data), parsed(data), settings, SERVER)
+        heads.store(data, parsed(data), settings, SERVER)
     known = [data for data in many if heads.lookup(data, settings, SERVER)]
     assert known == many[-8:]
 
@@ -86,10 +86,10 @@ def test_only_the_last_few_are_kept() -> None:
         b"GET /props HTTP/1.1\r\nHost: x\r\n\r\n",
     ],
 )
-def test_what_is_not_for_the_short_way(data: bytes) -> None:
+def test_requests_that_the_fast_path_leaves_to_uvicorn(data: bytes) -> None:
     assert parse(data) is None
 
 
-def test_who_wants_the_connection_closed_is_heard() -> None:
+def test_connection_close_is_recognised() -> None:
     assert parsed(head("Connection: close")).closes
     assert not parsed(head("Connection: keep-alive")).closes

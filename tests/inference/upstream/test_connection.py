@@ -37,7 +37,7 @@ class Asker:
         return self.told[-1]
 
     def on_ready(self, connection: UpstreamConnection) -> None:
-        connection.send(self, REQUEST, SETTINGS, **self._wants)
+        connection.send(REQUEST, SETTINGS, **self._wants)
 
     def on_answer(self, head: ResponseHead, body: bytes, connection: UpstreamConnection) -> None:
         self.on_head(head, body)

@@ -194,7 +194,7 @@ class HttpProtocol(HttpToolsProtocol):
         elif end > MAX_HEAD or data.count(b"\n", 0, end) > MAX_HEADERS + 2:
             self._refuse(431, b"Request header fields too large")
         elif (found := parse(data[:end])) and self._is_allowed(found.head, settings):
-            self._last_head = self._context.head_cache.store(data, end, found, settings, self.server)
+            self._last_head = self._context.head_cache.store(data[:end], found, settings, self.server)
             self._try_fast_path(found.head, data, (end, found.length), closes=found.closes)
         else:
             self._pass_to_uvicorn(data)

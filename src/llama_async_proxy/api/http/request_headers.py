@@ -1,5 +1,8 @@
-"""Heads of requests that can go the short way. Once one has been read and judged, the same head again, apart from its
-length, need not be: clients send hardly any other, on one connection after another."""
+"""Request heads (request line and headers) that the fast path understands, and a cache of them.
+
+Clients repeat the same head, apart from its content length, on one connection after another. A cached head is neither
+parsed nor checked for access again.
+"""
 
 from __future__ import annotations
 
@@ -12,44 +15,46 @@ from llama_async_proxy.inference.upstream.response_headers import Header
 from llama_async_proxy.settings import Settings
 
 Server = tuple[str, int | None] | None
-"""Our end of a connection: which names of ours are good depends on it."""
+"""Local address of a connection: (host, port). The Host names that are allowed depend on it."""
 
 _MAX_BODY = 1 << 20
-"""Larger bodies take the long way: what a passage saves is nothing beside them."""
+"""Bytes. Larger bodies take the slow path: beside the time they take, the fast path saves nothing."""
 _LENGTH_DIGITS = 7
 _HEAD = re.compile(
     rb"(?P<method>POST|GET) (?P<path>/[!-&(->@-~]*)(?:\?(?P<query>[!-~]*))? HTTP/1\.1\r\n"
     rb"(?P<fields>(?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[^\x00-\x08\x0a-\x1f\x7f]*\r\n)+)\r\n"
 )
-"""Linear in time: no part of it can match where its neighbour does."""
+"""One canonical HTTP/1.1 head. Matching takes linear time: no part can match where its neighbour does."""
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)[ \t]*\r\n", re.IGNORECASE)
 _FOR_UVICORN = frozenset((b"transfer-encoding", b"upgrade", b"expect", b"trailer"))
 _PERSISTENCE = (b"keep-alive", b"close")
 _CACHED_HEADS = 8
+"""Different heads in the cache, most recent first."""
 
 
 class ParsedRequestHead(NamedTuple):
     head: RequestHead
     length: int
-    """Of the body."""
+    """Bytes of the body."""
     closes: bool
+    """The client asks for the connection to be closed after the response."""
 
 
 class CachedRequestHead:
-    """One that was harmless under `settings`, on a connection to `server`."""
+    """A request head that passed the access check under `settings`, on a connection to `server`."""
 
     __slots__ = ("_after", "_before", "_digits_at", "closes", "head", "server", "settings")
 
-    def __init__(self, data: bytes, end: int, parsed: ParsedRequestHead, settings: Settings, server: Server) -> None:
-        """`parsed` is what `data` begins with, up to `end`."""
+    def __init__(self, raw: bytes, parsed: ParsedRequestHead, settings: Settings, server: Server) -> None:
+        """`raw` are the bytes of the head, blank line included; `parsed` is their meaning."""
         self.head, self.closes = parsed.head, parsed.closes
         self.settings, self.server = settings, server
-        length = _LENGTH.search(data, 0, end)
-        self._before, self._after = (data[:end], b"") if length is None else _split_at_length(length, data, end)
+        length = _LENGTH.search(raw)
+        self._before, self._after = (raw, b"") if length is None else (raw[: length.start(1)], raw[length.end(1) :])
         self._digits_at = len(self._before)
 
     def lengths(self, data: bytes) -> tuple[int, int] | None:
-        """Lengths of head and body, if `data` begins with this head."""
+        """Bytes of head and body if `data` begins with this head, whatever its content length; else None."""
         if not data.startswith(self._before):
             return None
         if not self._after:
@@ -61,12 +66,8 @@ class CachedRequestHead:
         return end + len(self._after), int(digits)
 
 
-def _split_at_length(match: re.Match[bytes], data: bytes, end: int) -> tuple[bytes, bytes]:
-    return data[: match.start(1)], data[match.end(1) : end]
-
-
 class RequestHeadCache:
-    """The last few different ones of all connections."""
+    """The last few different request heads of all connections."""
 
     def __init__(self) -> None:
         self._cached: list[CachedRequestHead] = []
@@ -74,23 +75,21 @@ class RequestHeadCache:
     def lookup(
         self, data: bytes, settings: Settings, server: Server
     ) -> tuple[CachedRequestHead, tuple[int, int]] | None:
-        """What `data` begins with, and the lengths of head and body."""
+        """The cached head that `data` begins with, and the bytes of head and body; None for a miss."""
         for cached in self._cached:
             if cached.settings is settings and cached.server == server and (lengths := cached.lengths(data)):
                 return cached, lengths
         return None
 
-    def store(
-        self, data: bytes, end: int, parsed: ParsedRequestHead, settings: Settings, server: Server
-    ) -> CachedRequestHead:
-        """As of `CachedRequestHead`, which it returns."""
-        cached = CachedRequestHead(data, end, parsed, settings, server)
+    def store(self, raw: bytes, parsed: ParsedRequestHead, settings: Settings, server: Server) -> CachedRequestHead:
+        """Add a head (arguments as for `CachedRequestHead`) in place of the oldest; returns the cached form."""
+        cached = CachedRequestHead(raw, parsed, settings, server)
         self._cached = [cached, *self._cached[: _CACHED_HEADS - 1]]
         return cached
 
 
 def parse(data: bytes) -> ParsedRequestHead | None:
-    """A head the short way understands; None for any other."""
+    """The meaning of a head that the fast path understands; None for any other head."""
     match = _HEAD.fullmatch(data)
     if match is None:
         return None

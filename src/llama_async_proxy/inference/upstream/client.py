@@ -133,7 +133,7 @@ class UpstreamResponse:
 
     def on_ready(self, connection: UpstreamConnection) -> None:
         sent = self._request.head(self._endpoint) + self._request.body
-        connection.send(self, sent, self._pool.settings(), chunks=True, raw=False)
+        connection.send(sent, self._pool.settings(), chunks=True, raw=False)
 
     def on_answer(self, *_: object) -> None:
         raise AssertionError("unreachable: no head is looked up for who asks for pieces")

@@ -146,12 +146,9 @@ class UpstreamConnection(asyncio.Protocol):
         if self.is_open:
             listener.on_ready(self)
 
-    def send(
-        self, listener: ResponseListener, request: bytes, settings: Settings, *, chunks: bool, raw: bool = True
-    ) -> None:
+    def send(self, request: bytes, settings: Settings, *, chunks: bool, raw: bool = True) -> None:
         """Send a request. An answer that more bytes follow fails for who passes on the `raw` ones; to who does not, it
         only costs the connection."""
-        self._listener = listener
         self._reader = None
         self._wants_chunks, self._wants_raw = chunks, raw
         self._last = b""
