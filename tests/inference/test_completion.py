@@ -190,7 +190,7 @@ FAULTS: list[tuple[Any, str]] = [
     (answers({"error": {"message": "context too long"}}, status=b"400 Bad Request"), "400: context too long"),
     (answers({"detail": "odd"}, status=b"500 Oops"), "odd"),
     (streams(delta(b"Hi"), b'data: {"error":{"message":"slot broke"}}\n\n'), "slot broke"),
-    (streams(b"data: {nonsense\n\n"), "an event that is none"),
+    (streams(b"data: {nonsense\n\n"), "an invalid event"),
     (streams(delta(b"Hi"), then=lambda exchange: exchange.die()), "broke off"),
 ]
 

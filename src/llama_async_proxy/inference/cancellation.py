@@ -1,4 +1,4 @@
-"""Breaking off a coroutine from outside with a reason, as asyncio.timeout does with TimeoutError."""
+"""A scope that is cancelled from outside with an exception as the reason, as asyncio.timeout raises TimeoutError."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from types import TracebackType
 
 
 class CancelScope:
-    """An `async with` block that raises `reason` when `cancel(reason)` is called, or when `watch` returns one."""
+    """An `async with` block that raises the exception given to `cancel`, or returned by `watch`, when there is one."""
 
     def __init__(self, watch: Callable[[], Awaitable[Exception]]) -> None:
         self._watch = watch
@@ -20,21 +20,21 @@ class CancelScope:
     async def __aenter__(self) -> CancelScope:
         task = asyncio.current_task()
         if task is None:
-            raise RuntimeError("only a task can be interrupted")
+            raise RuntimeError("only a task can be cancelled")
         self._task = task
         self._cancels_before = task.cancelling()
         self._watcher = asyncio.create_task(self._cancel_when_watch_returns())
         return self
 
     def cancel(self, reason: Exception) -> None:
-        """Make the block raise `reason`. Does nothing the second time, or once disarmed."""
+        """Make the block raise `reason`. A second call, or one after `shield`, has no effect."""
         if self._can_cancel:
             self._can_cancel = False
             self._reason = reason
             self._task.cancel()
 
     def shield(self) -> None:
-        """From now on nothing interrupts: the work is done."""
+        """Ignore `cancel` and `watch` from now on: the work is done."""
         self._can_cancel = False
 
     async def __aexit__(

@@ -1,4 +1,4 @@
-"""A chat completion that the service itself asks for: leased, streamed and recorded like a client's."""
+"""Chat completions that the service itself requests: leased, streamed and recorded like a client's."""
 
 from __future__ import annotations
 
@@ -29,14 +29,16 @@ _DONE = b"[DONE]"
 
 
 class _Stopped(Exception):
-    """The one who asked wants no more."""
+    """The caller stopped the completion."""
 
 
 Grow = Callable[[str, str], None]
-"""Takes pieces of the answer and of the reasoning as they come; either may be empty."""
+"""Receives text of the answer and of the reasoning as they come; either may be empty."""
 
 
 class Completer:
+    """Requests chat completions from models."""
+
     def __init__(
         self,
         *,
@@ -51,21 +53,21 @@ class Completer:
         self._in_flight = in_flight
 
     def find(self, name: str) -> Model:
-        """The model of that name. Raises NotFound naming close matches."""
+        """The model called `name`. Raises NotFound with similar names."""
         return choose(self._names.index, name)
 
     def is_idle(self, name: str) -> bool:
-        """Whether the model is loaded and nobody uses it."""
+        """True if the model called `name` is loaded and has no request in flight."""
         model = self.find(name)
         return self._scheduler.is_ready(model) and not self._scheduler.in_flight(model.id)
 
     async def complete(
         self, request: CompletionRequest, grow: Grow, stopped: Callable[[], Awaitable[object]]
     ) -> Completion:
-        """Load the model if need be and draw an answer from it; a return of `stopped`, or the cancelling of the request
+        """Request a completion, loading the model first if needed. The return of `stopped`, or cancelling the request
         by its id, ends it early.
 
-        Raises NotFound for an unknown model, what a lease raises, UpstreamFailed for what the engine says against it.
+        Raises NotFound for an unknown model, the errors of a lease, and UpstreamFailed for an error of the engine.
         """
         entry = RequestLogEntry(request.client, request.route)
         entry.model, entry.status, entry.streamed = request.model, 200, True
@@ -139,13 +141,14 @@ async def _refusal(response: UpstreamResponse) -> UpstreamFailed:
 
 
 class EventReader:
-    """The data of server-sent events, however their bytes are cut into chunks."""
+    """Extracts the data of server-sent events, however their bytes are divided into chunks."""
 
     def __init__(self) -> None:
         self._rest = b""
 
     def feed(self, chunk: bytes) -> list[bytes]:
-        """The data lines that `chunk` completes; llama.cpp writes one per event. Raises UpstreamFailed."""
+        """The data lines that `chunk` completes; llama.cpp writes one per event. Raises UpstreamFailed for an event of
+        more than 8 MiB."""
         *lines, self._rest = (self._rest + chunk).split(b"\n")
         if len(self._rest) > _MAX_EVENT:
             raise UpstreamFailed("The model's process sent an event without an end.")
@@ -165,7 +168,7 @@ class _Error(msgspec.Struct):
     message: str
     n_prompt_tokens: int = 0
     n_ctx: int = 0
-    """Both only of a prompt that is too long."""
+    """Both are set only for a prompt that is too long."""
 
 
 class _Event(msgspec.Struct):
@@ -180,7 +183,7 @@ def _emit(data: bytes, grow: Grow) -> None:
     try:
         event = _EVENT.decode(data)
     except msgspec.DecodeError as error:
-        raise UpstreamFailed(f"The model's process sent an event that is none: {error}") from error
+        raise UpstreamFailed(f"The model's process sent an invalid event: {error}") from error
     if event.error is not None:
         raise UpstreamFailed(event.error.message)
     for choice in event.choices:

@@ -1,5 +1,4 @@
-"""The inference requests that have not ended: what each does now, and how to break it off by its id; and what remains
-of those that have, a record each, which is made off their way."""
+"""The inference requests in flight: their state, and cancelling them by id. Ended requests are recorded in batches."""
 
 from __future__ import annotations
 
@@ -15,16 +14,17 @@ from llama_async_proxy.records.requests import LiveRequest, RequestPhase, Reques
 from llama_async_proxy.records.runtime import ModelRuntime
 
 TICK_S = 0.5
+"""Seconds between two publications of the requests in flight."""
 RECORD_S = 0.02
-"""How long an end waits for others, to be recorded together with them."""
+"""Seconds that an ended request waits for others, to be recorded together with them."""
 MOST_PUBLISHED = 200
-"""Of the newest requests; nobody can read more of them twice a second."""
+"""Requests in one publication, the newest; more could not be read twice a second."""
 
 Cancel = Callable[[ServiceError], None]
 
 
 class InFlightRequests:
-    """Belongs to the event loop's thread. Its cost for a request is that of an entry in a dictionary."""
+    """Requests in flight, for the event loop's thread only. A request costs one entry in a dictionary."""
 
     def __init__(
         self,
@@ -34,16 +34,16 @@ class InFlightRequests:
         positions: Callable[[], Mapping[Cancel, int]],
         finished: Callable[[Sequence[RequestRecord]], None],
     ) -> None:
-        """`runtime` tells of a model's queue, `positions` of the places in them, by what breaks a request off.
-        `finished` gets a record of each request soon after its end."""
+        """`runtime` gives the state of a model by its id; `positions` the places in the queue, by the request's cancel
+        function. `finished` gets a record of each request soon after its end."""
         self._runtime = runtime
         self._bus = bus
         self._positions = positions
         self._finished = finished
         self._running: dict[RequestLogEntry, Cancel] = {}
-        """In the order of arrival. Ids may be the clients' own, so that two requests can have the same."""
+        """Cancel functions in the order of arrival. Clients may choose ids, so that two requests can share one."""
         self._ended: list[RequestLogEntry] = []
-        """Not yet recorded."""
+        """Entries that are not recorded yet."""
         self._watchers = 0
         self._is_watched = asyncio.Event()
 
@@ -51,7 +51,7 @@ class InFlightRequests:
         self._running[entry] = cancel
 
     def end(self, entry: RequestLogEntry) -> None:
-        """Its last byte has left, or it has failed; it need not have been added."""
+        """Note the end of a request: its last byte was sent, or it failed. The request need not have been added."""
         entry.end()
         self._running.pop(entry, None)
         if not self._ended:
@@ -59,18 +59,18 @@ class InFlightRequests:
         self._ended.append(entry)
 
     def record(self) -> None:
-        """Record at once what has ended."""
+        """Record the ended requests at once."""
         if self._ended:
             records = tuple([entry.record() for entry in self._ended])
             self._ended.clear()
             self._finished(records)
 
     def all(self) -> tuple[LiveRequest, ...]:
-        """Newest first."""
+        """The requests in flight, newest first."""
         return self._views(dict(reversed(self._running.items())))
 
     def cancel(self, request_id: str) -> tuple[LiveRequest, ...]:
-        """Break off the request of that id, or all who share it; its client gets an error. Raises NotFound."""
+        """Cancel the request with this id, or all that share it; their clients get an error. Raises NotFound."""
         found = {entry: cancel for entry, cancel in self._running.items() if entry.id == request_id}
         if not found:
             raise NotFound("request", request_id, f"No request {request_id[:100]!r} is running; it may have ended.")
@@ -81,7 +81,8 @@ class InFlightRequests:
 
     @contextmanager
     def watch(self) -> Iterator[None]:
-        """Have what runs published until the block ends. While nobody watches it costs nothing."""
+        """Publish the requests in flight (`RequestsProgressed`) until the block ends. Without watchers this costs
+        nothing."""
         self._watchers += 1
         self._is_watched.set()
         try:
@@ -92,10 +93,10 @@ class InFlightRequests:
                 self._is_watched.clear()
 
     async def run(self) -> None:
-        """Publish what runs while somebody watches, until cancelled: off the requests' own way."""
+        """Publish the requests in flight while there are watchers, until cancelled."""
         while True:
             await self._is_watched.wait()
-            had_some = True  # what another watcher saw before may have ended
+            had_some = True  # requests that an earlier watcher saw may have ended
             while self._watchers:
                 newest = self._views(dict(islice(reversed(self._running.items()), MOST_PUBLISHED)))
                 if newest or had_some:

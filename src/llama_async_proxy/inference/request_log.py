@@ -1,4 +1,4 @@
-"""What one inference request did and cost, from its arrival to its end."""
+"""The log entry of one inference request: its path, times and token counts, from arrival to end."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from llama_async_proxy.records.models import Model
 from llama_async_proxy.records.requests import RequestRecord
 
 _TWO_EVENTS = 400
-"""Bytes; less is one event, and need not be searched."""
+"""Bytes. Less than this counts as one event without being searched."""
 _ID = re.compile(rb"[!-~]{1,128}")
 
 
 def request_id(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
-    """What the client calls its request, if it does and the name is fit for a header, a log and a URL."""
+    """The client's own id for its request (`X-Request-Id`), if it is fit for a header, a log and a URL."""
     for name, value in headers:
         if name == b"x-request-id":
             return value.decode() if _ID.fullmatch(value) else None
@@ -27,8 +27,8 @@ def request_id(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
 
 
 def key_id(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
-    """What tells the key of a request from others without telling the key: the first eight hexadecimal digits of its
-    SHA-256. Keys come as OpenAI's or as Anthropic's clients send them."""
+    """A name for the API key of a request that does not reveal the key: the first eight hexadecimal digits of its
+    SHA-256. Keys come as OpenAI's or as Anthropic's clients send them. None without a key."""
     for name, value in headers:
         key = value.removeprefix(b"Bearer ") if name == b"authorization" else value if name == b"x-api-key" else b""
         if key:
@@ -37,7 +37,7 @@ def key_id(headers: Iterable[tuple[bytes, bytes]]) -> str | None:
 
 
 class RequestLogEntry:
-    """Written to until `end`; then `record` sums it up, off the request's way."""
+    """Facts of one request, collected until `end`. `record` sums them up later, when the request no longer waits."""
 
     __slots__ = (
         "_arrived_s",
@@ -60,7 +60,7 @@ class RequestLogEntry:
     )
 
     def __init__(self, client: str, route: str, own_id: str | None = None, key: str | None = None) -> None:
-        """`own_id` is what the client calls its request, `key` the `key_id` of what it came with."""
+        """`client` is the address of the peer, `own_id` the client's own id for the request, `key` its `key_id`."""
         self.id = own_id or f"{getrandbits(64):016x}"
         self.client = client
         self.key = key
@@ -69,9 +69,9 @@ class RequestLogEntry:
         self.model = ""
         self.model_id: int | None = None
         self.events = 0
-        """Of the engine's answer: events of a stream."""
+        """Events of the engine's response that have come in; 1 for a response in one part."""
         self.status = 0
-        """As sent to the client."""
+        """Status sent to the client; 0 before that."""
         self.streamed = False
         self.error: str | None = None
         self._arrived_s = time.perf_counter()
@@ -79,9 +79,9 @@ class RequestLogEntry:
         self._first_s: float | None = None
         self._ended_s: float | None = None
         self._body = b""
-        """The answer, when it came in one piece."""
+        """Body of a response that came in one part."""
         self._usage: UsageCapture | None = None
-        """Of any other, from its first piece on."""
+        """Counts of any other response, from its first bytes on."""
 
     @property
     def elapsed_ms(self) -> float:
@@ -89,29 +89,29 @@ class RequestLogEntry:
 
     @property
     def is_waiting(self) -> bool:
-        """The engine has not been asked yet."""
+        """The request has not been sent to an engine yet."""
         return self._lease is None
 
     @property
     def has_begun(self) -> bool:
-        """The first of the answer has come in."""
+        """The first bytes of the response have come in."""
         return self._first_s is not None
 
     def resolved(self, model: Model) -> None:
-        """It is this model that was asked for."""
+        """Note the model that the request means."""
         self.model, self.model_id = model.slug, model.id
 
     def leased(self, lease: Lease) -> None:
         self._lease = lease
 
     def answered(self, body: bytes) -> None:
-        """The engine's answer has come, all at once."""
+        """Note a response that came in one part."""
         self._first_s = time.perf_counter()
         self.events = 1
         self._body = body
 
     def received(self, chunk: bytes) -> None:
-        """Count what has come of the engine's answer, with its chunk framing or without."""
+        """Count bytes of the engine's response, with chunk framing or without."""
         usage = self._usage
         if usage is None:
             self._first_s = time.perf_counter()
@@ -120,14 +120,14 @@ class RequestLogEntry:
         usage.feed(chunk)
 
     def end(self) -> None:
-        """Time stands still from now on."""
+        """Stop the clock of the request."""
         self._ended_s = time.perf_counter()
 
     def record(self) -> RequestRecord:
-        """What is to be kept of it, once it has ended."""
+        """The record of the request, after its end."""
         usage = usage_from_body(self._body) if self._usage is None else self._usage.usage()
         queued_ms, load_ms = (_ms(self._lease.queued_s), _ms(self._lease.load_s)) if self._lease else (None, None)
-        # By position: names would double the time this takes.
+        # Positional arguments: names would double the time of this call.
         return RequestRecord(
             self.id,
             self.arrived_at_ms,
@@ -149,7 +149,7 @@ class RequestLogEntry:
         )
 
     def _measured_rate(self, tokens: int | None) -> float | None:
-        """For engines that tell the count but not the time; the first token marks the start."""
+        """Tokens per second from the first token on, for engines that give counts without times."""
         if tokens is None or tokens < 2 or self._first_s is None or self._ended_s is None:
             return None
         return (tokens - 1) / (self._ended_s - self._first_s) if self._ended_s > self._first_s else None

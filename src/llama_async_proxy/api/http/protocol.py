@@ -1,10 +1,10 @@
-"""uvicorn's HTTP protocol, with a short way for inference requests that need nothing but their model.
+"""uvicorn's HTTP protocol, with a fast path for inference requests whose model is ready.
 
-Between two requests every byte comes through here first. A request in plain, canonical HTTP/1.1 for a model that is
-ready is answered by a passage (`inference.splice`); any other goes to uvicorn untouched, which is also who judges
-what is malformed. So nothing here interprets HTTP that two parsers could read in two ways.
+Each request is examined here first. A request in plain, canonical HTTP/1.1 for a ready model is proxied on
+the fast path (`inference.fast_path`). Every other request goes to uvicorn unchanged, and uvicorn rejects what is
+malformed. So no HTTP is interpreted here that two parsers could read in two ways.
 
-Beyond the short way this limits what uvicorn does not: the size of heads and the time they take.
+The protocol also limits what uvicorn does not limit: the size of request heads and the time they take.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from llama_async_proxy.monitor.requests import RequestMeter, RequestToken
 from llama_async_proxy.settings import Settings
 
 MAX_HEAD = 64 * 1024
-"""Bytes of a request's head; Node and nginx allow 16 and 32 KiB."""
+"""Bytes of a request's head, at most; Node and nginx allow 16 and 32 KiB."""
 MAX_HEADERS = 200
 HEAD_S = 20.0
-"""For a head to arrive whole, from its first byte or, of the first one, from the connection."""
+"""Seconds for a head to arrive whole: from its first byte, or for a connection's first head from the connection."""
 BODY_S = 2.0
-"""For a body on the short way; a slower one is the long way's, which has limits and answers for that."""
+"""Seconds for a body to arrive whole on the fast path. Slower ones take the slow path, which has limits of its own."""
 _MAX_PIPELINED = 64 * 1024
-"""Bytes of further requests kept during an answer; above it the client is not read."""
+"""Bytes of further requests that are kept during a response; above it the client is not read."""
 _BLANK_LINE = b"\r\n\r\n"
 _STATUS_LINES = {status.value: f"{status.value} {status.phrase}".encode() for status in HTTPStatus}
-"""But for the version."""
+"""Status lines without the version."""
 
 
 @dataclass(frozen=True, slots=True)
 class FastPathContext:
-    """What the switch needs of the service."""
+    """The parts of the service that every connection uses."""
 
     fast_path: FastPath
     meter: RequestMeter
@@ -54,7 +54,7 @@ class FastPathContext:
 
 
 def http_protocol(context: FastPathContext) -> type[asyncio.Protocol]:
-    """For uvicorn's `Config(http=...)`, which only calls it."""
+    """The value for uvicorn's `Config(http=...)`, which only calls it."""
     return cast("type[asyncio.Protocol]", functools.partial(HttpProtocol, context=context))
 
 
@@ -78,25 +78,25 @@ class HttpProtocol(HttpToolsProtocol):
         self._client_left = False
         self._closes = False
         self._client_is_slow = False
-        """The client reads more slowly than we write."""
+        """The client reads more slowly than the service writes."""
         self._last_head: CachedRequestHead | None = None
-        """Of the last request: the next one's is mostly the same."""
+        """Head of the last request; the next one is usually the same."""
         self._default_headers: list[Header] = []
         self._default_lines = b""
-        """uvicorn's own header fields as they are written; it makes a new list when their text changes."""
+        """`_default_headers` as header lines. uvicorn makes a new list when one of them changes."""
         self._buffered = bytearray()
-        """What came in and is neither a whole request yet nor anybody's turn."""
+        """Received bytes that wait for the rest of their request, or for the end of the response before it."""
         self._needed_bytes = 0
-        """Length of `_buffered` below which looking at it is in vain."""
+        """Length of `_buffered` from which its request is complete."""
         self._is_receiving = False
-        """Part of a request is in `_buffered`."""
+        """`_buffered` has part of a request."""
         self._is_in_head = False
-        """uvicorn's parser is."""
+        """uvicorn's parser is inside a head."""
         self._head_size = 0
-        """Bytes that came after those in which that head began, or the last of a body: of heads, chunk extensions and
+        """Bytes given to uvicorn since a head began, or since the last bytes of a body: heads, chunk extensions and
         trailers."""
         self._discards_input = False
-        """What still comes is for nobody: the connection closes with the answer that is running."""
+        """Input is dropped: the connection closes after the response in progress."""
         self._deadline_s = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -147,22 +147,22 @@ class HttpProtocol(HttpToolsProtocol):
             super().shutdown()
         self._closes = True
 
-    # --- who answers ------------------------------------------------------------------------------
+    # --- fast path or uvicorn -----------------------------------------------------------------------
 
     def _is_idle(self) -> bool:
-        """uvicorn has answered everything it was given and is not in the middle of parsing more."""
+        """True if uvicorn has answered all its requests and is not parsing another."""
         cycle = cast("RequestResponseCycle | None", self.cycle)  # None before the first request
         if cycle is None:
             return cast("Scope | None", self.scope) is None
         return cycle.response_complete and not cycle.more_body and cycle.scope is self.scope and not self.pipeline
 
     def _is_answering(self) -> bool:
-        """uvicorn is."""
+        """True if uvicorn's response is incomplete."""
         cycle = cast("RequestResponseCycle | None", self.cycle)
         return cycle is not None and not cycle.response_complete
 
     def _is_in_request(self) -> bool:
-        """uvicorn has not had all of one."""
+        """True if uvicorn has received only part of a request."""
         cycle = cast("RequestResponseCycle | None", self.cycle)
         return self._is_in_head or (cycle is not None and cycle.more_body)
 
@@ -173,7 +173,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._start_request(data)
 
     def _start_request(self, data: bytes) -> None:
-        """Look at what begins a request."""
+        """Handle the first bytes of a request; a cached head saves parsing it."""
         settings = self._context.fast_path.pool.settings()
         last = self._last_head
         lengths = last.lengths(data) if last is not None and last.settings is settings else None
@@ -187,7 +187,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._parse_head(data, settings)
 
     def _parse_head(self, data: bytes, settings: Settings) -> None:
-        """Look at what begins a request with a head not met before."""
+        """Handle the first bytes of a request whose head is not cached."""
         end = data.find(_BLANK_LINE) + len(_BLANK_LINE)
         if end < len(_BLANK_LINE):
             self._head_is_incomplete(data)
@@ -201,14 +201,14 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _head_is_incomplete(self, data: bytes) -> None:
         if b"\n\n" in data or not data[:1].isupper():
-            self._pass_to_uvicorn(data)  # never a request in our sense; uvicorn says so
+            self._pass_to_uvicorn(data)  # not canonical HTTP/1.1: uvicorn judges it
         elif len(data) > MAX_HEAD:
             self._refuse(431, b"Request header fields too large")
         else:
             self._buffer(data, 0, HEAD_S)
 
     def _buffer(self, data: bytes, needed: int, limit_s: float) -> None:
-        if needed or not self._is_receiving:  # else every byte of a slow head would grant it more time
+        if needed or not self._is_receiving:  # otherwise every byte of a slow head would extend its time
             self._set_deadline(limit_s)
         self._is_receiving = True
         self._unset_keepalive_if_required()
@@ -216,7 +216,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._needed_bytes = needed
 
     def _is_allowed(self, head: RequestHead, settings: Settings) -> bool:
-        """The request is ours or of an allowed program. All else is for the security in front of the long way."""
+        """True if the request may pass the access check. Refusals are left to the middleware of the slow path."""
         scope = {
             "type": "http",
             "method": head.method,
@@ -230,7 +230,7 @@ class HttpProtocol(HttpToolsProtocol):
             return False
 
     def _try_fast_path(self, head: RequestHead, data: bytes, lengths: tuple[int, int], *, closes: bool) -> None:
-        """`lengths` are those of head and body."""
+        """Start a proxied exchange once the request is whole. `lengths` are the bytes of head and body."""
         end = lengths[0]
         whole = end + lengths[1]
         if len(data) < whole:
@@ -251,7 +251,7 @@ class HttpProtocol(HttpToolsProtocol):
             exchange.set_paused(True)
 
     def _pass_to_uvicorn(self, data: bytes) -> None:
-        """Let uvicorn have it."""
+        """Give bytes to uvicorn."""
         if self._discards_input:
             return
         self._clear_buffer_state()
@@ -260,21 +260,21 @@ class HttpProtocol(HttpToolsProtocol):
         if self._head_size > MAX_HEAD and self._is_in_request():
             self._refuse(431, b"Request header fields too large")
         elif not self._deadline_s and self._is_idle():
-            self._set_deadline(self.timeout_keep_alive)  # blank lines begin nothing, but end uvicorn's own wait
+            self._set_deadline(self.timeout_keep_alive)  # blank lines start no request, but end uvicorn's own timer
 
     def _clear_buffer_state(self) -> None:
-        """Nothing is held any more."""
+        """Note that no part of a request is buffered."""
         self._needed_bytes = 0
         self._is_receiving = False
 
     def _refuse(self, status: int, why: bytes) -> None:
-        """Close with this answer; after the one that is running, if what follows its request is at fault."""
+        """Respond with an error and close; after the response in progress, if a later request is at fault."""
         if self._is_answering():
             if not self.cycle.more_body:
                 self.cycle.keep_alive = False
                 self._discards_input = True
                 return
-            if self.cycle.response_started or self.pipeline:  # where another answer would be read as part of it
+            if self.cycle.response_started or self.pipeline:  # the client would take the error for a part of it
                 self.transport.close()
                 return
         answer = b"HTTP/1.1 %b\r\ncontent-type: text/plain\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
@@ -284,7 +284,7 @@ class HttpProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         self._refuse(400, msg.encode())
 
-    # --- a passage's client -----------------------------------------------------------------------
+    # --- ClientConnection of an exchange -------------------------------------------------------------
 
     @property
     def address(self) -> str:
@@ -316,7 +316,7 @@ class HttpProtocol(HttpToolsProtocol):
     # --- time limits ------------------------------------------------------------------------------
 
     def _set_deadline(self, limit_s: float) -> None:
-        """For more of a request. One timer per connection, moved only when it fires."""
+        """Limit the wait for more of a request. Each connection has one timer, which is moved only when it fires."""
         self._deadline_s = self.loop.time() + limit_s
         if self._timer is None or self._timer.when() > self._deadline_s:
             if self._timer is not None:
@@ -338,8 +338,8 @@ class HttpProtocol(HttpToolsProtocol):
         else:
             self.transport.close()
 
-    # --- what uvicorn does not know ---------------------------------------------------------------
-    # Heads that follow another request in one packet, or begin while it is answered, come here unseen; so do trailers.
+    # --- limits inside uvicorn's parser ---------------------------------------------------------------
+    # Only the parser sees trailers, and heads that arrive with or behind a request before them.
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -374,9 +374,9 @@ _CLOSE = re.compile(rb"\r\nconnection:[^\r\n]*\bclose\b", re.IGNORECASE)
 
 
 def _without_upgrade_offer(data: bytes) -> bytes:
-    """The same request without an offer to speak something else, such as h2c, which every Java client makes.
+    """The request without an offer to change the protocol, such as h2c, which every Java client makes.
 
-    Declining is always allowed (RFC 9110, 7.8); uvicorn would drop the request's body instead.
+    Declining is always allowed (RFC 9110, 7.8); uvicorn would drop the request's body instead (its issue 2722).
     """
     end = data.find(_BLANK_LINE)
     if end < 0 or b"\r\nupgrade:" not in data[:end].lower():
@@ -389,16 +389,17 @@ def _without_upgrade_offer(data: bytes) -> bytes:
 
 
 def _without_chunks(cycle: RequestResponseCycle, app: Callable[..., Awaitable[None]]) -> ASGIApp:
-    """`app` for an HTTP/1.0 client, which knows no chunks: a body without a length ends with the connection.
+    """`app` for an HTTP/1.0 client, which does not know chunks: a body without a length ends with the connection.
 
-    uvicorn would send it chunks. Told that the request is a HEAD it frames nothing, and the body is written here.
+    uvicorn would send chunks. For a HEAD request it writes no body and no framing, so the request is presented to it as
+    a HEAD, and the body is written here.
     """
     is_head = cycle.scope["method"] == "HEAD"
 
-    async def unframed(scope: Scope, receive: Receive, send: Send) -> None:
+    async def without_chunks(scope: Scope, receive: Receive, send: Send) -> None:
         cycle.scope = {**cycle.scope, "method": "HEAD"}
 
-        async def send_unframed(message: Message) -> None:
+        async def send_plain(message: Message) -> None:
             if message["type"] == "http.response.body" and not is_head:
                 if cycle.flow.write_paused and not cycle.disconnected:
                     await cycle.flow.drain()
@@ -406,6 +407,6 @@ def _without_chunks(cycle: RequestResponseCycle, app: Callable[..., Awaitable[No
                     cycle.transport.write(message.get("body", b""))
             await send(message)
 
-        await app(scope, receive, send_unframed)
+        await app(scope, receive, send_plain)
 
-    return unframed
+    return without_chunks

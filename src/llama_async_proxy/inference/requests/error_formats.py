@@ -1,7 +1,7 @@
-"""How an error is written for the clients of each API. Pure.
+"""Error bodies and error events in the format of each inference API. Pure.
 
-OPENAI is also llama-server's own shape: {"error": {"code": 404, "message": ..., "type": ...}}. An unknown model has
-OpenAI's string code "model_not_found", which its clients look for.
+OPENAI is also llama-server's own format: {"error": {"code": 404, "message": ..., "type": ...}}. An unknown model has
+OpenAI's string code "model_not_found", which OpenAI's clients look for.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from llama_async_proxy.errors import NotFound, ServiceError, UpstreamFailed
 
 
 class ApiFormat(Enum):
+    """The API that a route belongs to, and so the format of its errors."""
+
     OPENAI = auto()
     RESPONSES = auto()
-    """OpenAI's Responses: the same bodies, typed events."""
+    """OpenAI's Responses API: bodies as OPENAI, events with a type."""
     ANTHROPIC = auto()
 
 
@@ -29,28 +31,28 @@ _ANTHROPIC_TYPES = {
     429: "rate_limit_error",
     504: "timeout_error",
 }
-"""https://docs.anthropic.com/en/api/errors; every other status is an api_error."""
+"""Error types by status (https://docs.anthropic.com/en/api/errors); every other status is an api_error."""
 
 
 def error_body(api_format: ApiFormat, error: ServiceError) -> bytes:
-    """The JSON body of an error answer."""
+    """The JSON body of an error response."""
     return msgspec.json.encode(_error(api_format, error))
 
 
 def error_event(api_format: ApiFormat, error: ServiceError) -> bytes:
-    """The same as a server-sent event, for a stream whose status has already left."""
+    """The error as a server-sent event, for a stream whose status has already been sent."""
     content = _error(api_format, error)
     if api_format is ApiFormat.RESPONSES:
-        # Its clients raise on "error"; readers of the typed events look at "type".
+        # OpenAI's clients raise on "error"; readers of typed events look at "type".
         content = {"type": "error", "code": str(error.status), "message": _message(error), "param": None, **content}
     name = b"" if api_format is ApiFormat.OPENAI else b"event: error\n"
     return b"%bdata: %b\n\n" % (name, msgspec.json.encode(content))
 
 
 def relayed_error_event(api_format: ApiFormat, body: bytes) -> tuple[bytes, str]:
-    """An engine's error answer as a server-sent event, and its message.
+    """An engine's error response as a server-sent event, and its message.
 
-    OpenAI's clients get the engine's own object; anything that is not one becomes an error of ours.
+    OpenAI's clients get the engine's own object. A body that is none becomes an error of the service.
     """
     try:
         answer = _ENGINE_ERROR.decode(body)
@@ -90,7 +92,7 @@ def _error(api_format: ApiFormat, error: ServiceError) -> dict[str, object]:
 
 
 def _message(error: ServiceError) -> str:
-    """Details are part of the sentence here: these clients show nothing else."""
+    """The message with its details: clients of these APIs show only the message."""
     if isinstance(error, NotFound) and error.details:
         return f"{error.message} {error.details}"
     return error.message

@@ -1,6 +1,7 @@
-"""The registered models as OpenAI's and Anthropic's model lists show them. Pure.
+"""The model list that OpenAI's and Anthropic's clients read. Pure.
 
-One object serves both: their keys do not overlap in meaning. `status` and `meta` are what llama-server's router adds.
+One object serves both: their keys do not contradict one another. `status` and `meta` are additions of llama-server's
+router.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ _STATUS: Mapping[ModelStatus, str] = {
     ModelStatus.STOPPING: "loaded",
     ModelStatus.SLEEPING: "sleeping",
 }
-"""Ours to the router's; everything else is "unloaded"."""
+"""The service's status to that of llama-server's router; every other is "unloaded"."""
 
 
 def model_list(models: Iterable[tuple[Model, ModelRuntime]]) -> dict[str, object]:
+    """The whole list, variants included."""
     entries = [listed for model, runtime in models for listed in (entry(model, runtime), *variants(model, runtime))]
     return {
         "object": "list",
@@ -33,6 +35,7 @@ def model_list(models: Iterable[tuple[Model, ModelRuntime]]) -> dict[str, object
 
 
 def entry(model: Model, runtime: ModelRuntime) -> dict[str, object]:
+    """One model of the list."""
     created_s = model.created_at_ms // 1000
     return {
         "id": model.slug,
@@ -49,7 +52,7 @@ def entry(model: Model, runtime: ModelRuntime) -> dict[str, object]:
 
 
 def variants(model: Model, runtime: ModelRuntime) -> Iterator[dict[str, object]]:
-    """The entries of a model's variants, by which a client can choose one as it chooses a model."""
+    """The entries of a model's variants, which clients choose by name like models."""
     for variant in model.variants:
         own = {"id": variant.name, "display_name": variant.name, "aliases": [], "variant_of": model.slug}
         yield {**entry(model, runtime), **own}
@@ -63,7 +66,7 @@ def _status(runtime: ModelRuntime) -> dict[str, object]:
 
 
 def _meta(model: Model, runtime: ModelRuntime) -> dict[str, object]:
-    """`n_ctx` is the context of the running process, None while there is none; the rest is the file's."""
+    """Facts of the model file, and `n_ctx`, the context size of the running process; None while there is none."""
     return {
         "n_ctx": runtime.context_size,
         "n_ctx_train": model.facts.context_length,

@@ -1,4 +1,4 @@
-"""Which registered model a name means. Pure.
+"""Model names: the registered model that a name in a request means. Pure.
 
 Precedence: slug, name, alias, variant, the preset's section that names the model's file, file name with or without its
 extension, the name of a link to the file, directory and file name, `repository:quantization`; first exactly, then
@@ -29,14 +29,14 @@ _PARTS_OF_REPOSITORY = 3
 _LATEST = ":latest"
 _MOST_NAMED = 20
 _MAX_COMPARED = 200
-"""difflib is quadratic in the length of the name, which a stranger chose."""
+"""Characters of a name that are compared. difflib is quadratic in the length of the name, which the client chose."""
 
 
 class NameIndex:
     """Every name of every model; a lookup takes the same time for one model and for thousands."""
 
     def __init__(self, models: tuple[Model, ...], sections: Mapping[str, str] = NO_SECTIONS) -> None:
-        """`sections` are real paths of files by the name that a preset gives them."""
+        """`sections` are real paths of model files by their section's name in a preset."""
         self.models = models
         self.sections = sections
         by_age = sorted(models, key=lambda model: model.id)
@@ -65,11 +65,11 @@ class NameIndex:
         return model
 
     def variant(self, name: str | None) -> Variant | None:
-        """The variant that `name` means; it resolves to the variant's model."""
+        """The variant that `name` means; None if it means none. `resolve` gives the variant's model."""
         return self._variants.get(name.casefold()) if self._variants and name else None
 
     def similar(self, name: str, limit: int = 3) -> tuple[str, ...]:
-        """Slugs of models somebody who wrote `name` may have meant, best first."""
+        """Slugs of at most `limit` models with names similar to `name`, best first."""
         wanted = name.casefold()[:_MAX_COMPARED]
         containing = [known for known in self._folded if len(wanted) > 1 and wanted in known]
         close = difflib.get_close_matches(wanted, self._folded, n=3 * limit, cutoff=0.6)
@@ -78,7 +78,7 @@ class NameIndex:
 
 
 class Names:
-    """The index of the models there are now, rebuilt when `models` or `sections` answers with another object."""
+    """The current name index, rebuilt when `models` or `sections` returns another object."""
 
     def __init__(
         self,

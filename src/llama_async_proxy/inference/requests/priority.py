@@ -1,4 +1,4 @@
-"""How urgent a request is, in its client's words: the header `X-Priority`."""
+"""Priority of a request, from the header `X-Priority`."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Iterable
 from llama_async_proxy.errors import InvalidInput
 
 HIGHEST_PRIORITY = 9
-"""The lowest is minus that; who says nothing has 0."""
+"""Highest priority; the lowest is -9. Requests without the header have 0."""
 
 _PRIORITY = re.compile(rb"[+-]?[0-9]")
 
 
 def priority_of(headers: Iterable[tuple[bytes, bytes]]) -> int:
-    """Raises InvalidInput for what is no whole number within the bounds."""
+    """The priority, -9 to 9. Raises InvalidInput for any other value."""
     value = next((value for name, value in headers if name == b"x-priority"), b"0")
     if not _PRIORITY.fullmatch(value):
         shown = value[:20].decode("latin-1")

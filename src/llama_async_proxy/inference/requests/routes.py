@@ -1,8 +1,8 @@
-"""The inference routes, and where each names its model. Pure.
+"""The inference routes, and the place of the model's name in a request to each. Pure.
 
-The table is llama-server's own (every build of it answers these), so that a client of llama-server, OpenAI or
-Anthropic finds here what it finds there. Two of its routes are ours because they speak of all models: `/v1/models`
-and `/metrics` without a model.
+The table follows llama-server (llama.cpp b11434, tools/server/server.cpp), so that clients of llama-server, OpenAI and
+Anthropic find the routes they expect. The service itself answers two of its routes, as they concern all models:
+`/v1/models`, and `/metrics` without a model.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _IMAGE_SIGNS = (b'"image_url"', b'"input_image"', b'"type":"image"', b'"type": "
 
 
 class ModelIn(Enum):
-    """Where a request names its model."""
+    """Place of the model's name in a request."""
 
     BODY = auto()
     QUERY = auto()
@@ -38,12 +38,14 @@ class ModelIn(Enum):
 
 @dataclass(frozen=True, slots=True)
 class InferenceRoute:
+    """One route of the table."""
+
     method: str
     path: str
     model_in: ModelIn = ModelIn.BODY
     api_format: ApiFormat = ApiFormat.OPENAI
     streams: bool = False
-    """Answers with server-sent events when the body says `"stream": true`."""
+    """The response is a stream of server-sent events if the body has `"stream": true`."""
 
     @property
     def kind(self) -> ModelKind | None:
@@ -88,7 +90,7 @@ ROUTES: tuple[InferenceRoute, ...] = (
     # Anthropic.
     InferenceRoute("POST", "/v1/messages", api_format=ApiFormat.ANTHROPIC, streams=True),
     InferenceRoute("POST", "/v1/messages/count_tokens", api_format=ApiFormat.ANTHROPIC),
-    # llama-server's own.
+    # llama-server's native routes.
     *_generating("/completion", "/infill"),
     *_computing("/embedding", "/tokenize", "/detokenize", "/apply-template", "/v1/systemone"),
     *_inspecting("/props", "/slots", "/lora-adapters", "/metrics"),
@@ -100,24 +102,24 @@ _BY_METHOD_AND_PATH: Mapping[tuple[str, str], InferenceRoute] = {(route.method, 
 
 
 def find(method: str, path: str) -> InferenceRoute | None:
-    """The route of a request; HEAD is answered wherever GET is."""
+    """The route of a request, or None. HEAD is allowed wherever GET is."""
     return _BY_METHOD_AND_PATH.get(("GET" if method == "HEAD" else method, path))
 
 
 def methods(path: str) -> tuple[str, ...]:
-    """Methods `path` answers, for an Allow header."""
+    """Methods of `path`, for an Allow header."""
     return tuple(route.method for route in ROUTES if route.path == path)
 
 
 class RoutingParameters(NamedTuple):
-    """What routing needs of a request: the model's name, None when it names none, and how it is to be answered."""
+    """The parameters of a request that decide its treatment. `model` is None when the request names none."""
 
     model: str | None
     stream: bool = False
     aggregates: bool = False
-    """Its JSON answer can be put together from a stream."""
+    """The JSON response can be aggregated from a stream."""
     filters_progress: bool = False
-    """Its stream is long in coming, and can tell of its progress without its client's seeing it."""
+    """The prompt is long: the engine is asked for progress events, which are filtered out of the stream."""
 
 
 class _ModelField(msgspec.Struct):
@@ -127,7 +129,7 @@ class _ModelField(msgspec.Struct):
 class _Generation(aggregator.GenerationParameters):
     model: str | int | None = None
     stream: msgspec.Raw = msgspec.Raw(b"false")
-    """Raw: whether another type than boolean is an error is the engine's to say."""
+    """Raw JSON: the engine decides about types other than boolean."""
 
 
 _MODEL_FIELD = msgspec.json.Decoder(_ModelField)
@@ -136,7 +138,7 @@ _NO_STREAM = (b"false", b"null")
 
 
 def routing_parameters(route: InferenceRoute, query: bytes, headers: Headers, body: bytes) -> RoutingParameters:
-    """Read model and stream out of a request. Raises InvalidInput for a body that is not what the route takes."""
+    """The parameters of a request. Raises InvalidInput for a body that does not fit the route."""
     if route.model_in is ModelIn.QUERY:
         return RoutingParameters(model_in_query(query))
     if route.model_in is ModelIn.FORM:
@@ -168,11 +170,11 @@ def check_kind(route: InferenceRoute, model: Model) -> None:
 
 
 def forbids_loading(method: str, query: bytes, headers: Headers) -> bool:
-    """Whether the request is only for a model that is loaded already.
+    """True if the request must not load its model.
 
-    Clients of llama-server's router say so with `autoload=false`. A GET that may come from a page of another site is
-    treated the same: over plain HTTP to an address other than loopback browsers send neither Origin nor Sec-Fetch
-    headers, and would let any page choose the model that is loaded.
+    Clients of llama-server's router ask for this with `autoload=false`. A GET that may come from a page of another site
+    is treated the same: over plain HTTP to an address other than loopback, browsers send neither Origin nor Sec-Fetch
+    headers, and any page could choose the model that is loaded.
     """
     if method in ("GET", "HEAD") and may_be_a_foreign_page(headers):
         return True
@@ -182,7 +184,7 @@ def forbids_loading(method: str, query: bytes, headers: Headers) -> bool:
 
 
 def may_be_a_foreign_page(headers: Headers) -> bool:
-    """True for a browser (each names itself `Mozilla/...`) that does not say that the page is ours."""
+    """True for a browser (each names itself `Mozilla/...`) that does not declare a page of this service."""
     named = dict(headers)
     site = named.get(b"sec-fetch-site")
     if site is not None:
@@ -199,7 +201,7 @@ def model_in_query(query: bytes) -> str | None:
 
 
 def _given(name: str | int | None) -> str | None:
-    """A blank name names nothing."""
+    """The name without surrounding blanks; None for a blank one."""
     text = "" if name is None else str(name).strip()
     return text or None
 
@@ -217,7 +219,7 @@ def _model_in_form(headers: Headers, body: bytes) -> str | None:
     delimiter = b"--" + boundary[1]
     start = body.find(delimiter)
     while start >= 0:
-        # Heads only: the file's part may be many MiB and is never copied.
+        # Only the heads of parts are read: the file may be many MiB and is not copied.
         head_end = body.find(b"\r\n\r\n", start, start + _MAX_PART_HEAD)
         part_end = body.find(b"\r\n" + delimiter, start + len(delimiter))
         if 0 <= head_end < part_end and _FIELD_NAME.search(body[start:head_end]):

@@ -1,6 +1,6 @@
-"""What a variant adds to a request: defaults for what its client left open. Pure.
+"""Variants of a model: defaults for parameters that a request leaves out. Pure.
 
-A null is left open, as the engine takes it. Values that stay are the client's own bytes.
+A parameter that is null counts as left out, as it does for the engine. The client's values stay as their own bytes.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from llama_async_proxy.inference.requests.routes import InferenceRoute, ModelIn
 from llama_async_proxy.records.models import Variant
 
 RESERVED_PARAMETERS = frozenset({"model", "messages", "prompt", "input", "stream"})
-"""A request's own business, never a default."""
+"""Parameters that a variant cannot have: they belong to the single request."""
 _LENGTH_LIMITS = frozenset({"max_tokens", "max_completion_tokens", "max_output_tokens", "n_predict"})
-"""Names of one parameter in different dialects."""
+"""Names of one parameter in the different APIs."""
 _PROMPT_KEYS = {ApiFormat.ANTHROPIC: "system", ApiFormat.RESPONSES: "instructions"}
 
 
@@ -29,7 +29,7 @@ _RAW_MESSAGES = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 def with_defaults(variant: Variant, route: InferenceRoute, body: bytes) -> bytes:
-    """`body` with the variant's parameters and system prompt where the client gave none. Only JSON bodies change.
+    """`body` with the variant's parameters and system prompt where the client gave none. Only bodies in JSON change.
 
     Raises InvalidInput for a body that is no JSON object.
     """
@@ -57,7 +57,7 @@ def _raw(value: object) -> msgspec.Raw:
 
 
 def _instruct(given: dict[str, msgspec.Raw], api_format: ApiFormat, prompt: str) -> None:
-    """Put `prompt` where this dialect has it, unless the client says something there. Completions have no place."""
+    """Add `prompt` as the system prompt of this API, unless the client has one. Completions have none."""
     if key := _PROMPT_KEYS.get(api_format):
         if not _has(given, key):
             given[key] = _raw(prompt)
@@ -65,6 +65,6 @@ def _instruct(given: dict[str, msgspec.Raw], api_format: ApiFormat, prompt: str)
     try:
         messages = _MESSAGES.decode(given.get("messages", b"null"))
     except msgspec.ValidationError:
-        return  # none, or such as the engine will refuse
+        return  # no messages, or invalid ones that the engine will refuse
     if not any(message.role in ("system", "developer") for message in messages):
         given["messages"] = _raw([{"role": "system", "content": prompt}, *_RAW_MESSAGES.decode(given["messages"])])

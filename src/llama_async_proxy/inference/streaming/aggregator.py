@@ -1,11 +1,11 @@
-"""A generation's JSON answer, put together from the engine's own stream of it. Pure.
+"""Stream aggregation: the JSON response of a generation, built from the engine's stream of it. Pure.
 
-llama-server notices that a client has left when it writes to it. While it computes an answer that is not streamed it
-writes nothing, and looks for the client only when no request at all has had a result for a second; so it is asked to
-stream, and the answer is the one it would have sent: the same JSON value, keys in the same order, but for ids and
-times.
+llama-server notices a closed connection when it writes. While it generates a response that is not streamed it writes
+nothing, and it looks at the connection only when no request at all has had a result for a second (llama.cpp b11434,
+tools/server/server-context.cpp). So the service asks it for a stream and builds the response it would have sent: the
+same JSON value, keys in the same order, apart from ids and times.
 
-`GenerationParameters` names what is not asked for in this way, because a stream says it differently.
+`GenerationParameters` names the parameters whose results a stream gives differently; such requests are not aggregated.
 """
 
 from __future__ import annotations
@@ -21,42 +21,43 @@ from llama_async_proxy.errors import UpstreamFailed
 
 _Raw: TypeAlias = msgspec.Raw | msgspec.UnsetType
 _Object: TypeAlias = dict[str, msgspec.Raw]
-"""Values as the engine wrote them, keys in its order."""
+"""Values as the engine wrote them, keys in the engine's order."""
 _UNSET = msgspec.UNSET
 _encode = msgspec.json.encode
 
 _FOLD_BYTES = 64 * 1024
-"""Events are read when so many bytes have come together, and at the end: together they cost less than one by one."""
+"""Bytes that are collected before their events are decoded: many together cost less than one by one."""
 _AS_STREAM = b'"stream":true,"stream_options":{"include_usage":true},"return_progress":true'
-"""Progress makes the engine write, and so notice that nobody reads, while it reads a long prompt, too."""
+"""Fields added to a request. Progress events make the engine write, and so notice a closed connection, while it still
+reads a long prompt."""
 _PROGRESS = b'"prompt_progress":{'
-"""Inside a JSON string the quotes would be escaped."""
+"""Start of the field in an event. Text of the model cannot contain it: inside a JSON string quotes are escaped."""
 _CUT_CHARACTER = "\N{REPLACEMENT CHARACTER}"
-"""What the engine shows of a character whose last tokens were not generated; it says nothing of it in a stream."""
+"""The engine writes this for a character whose last tokens were not generated; a stream does not have it."""
 
 
 class CannotAggregate(Exception):
-    """The stream does not tell what the answer is: the engine must be asked as the client did."""
+    """The stream does not determine the response: the request must be sent again as the client wrote it."""
 
 
 class GenerationParameters(msgspec.Struct):
-    """What keeps a request from being asked for as a stream, unless it has a value that changes nothing."""
+    """Parameters that prevent aggregation, unless they have a value that changes nothing."""
 
     stream_options: _Raw = _UNSET
     return_progress: _Raw = _UNSET
     verbose: _Raw = _UNSET
     n: _Raw = _UNSET
     n_cmpl: _Raw = _UNSET
-    """Several choices."""
+    """`n` and `n_cmpl` ask for several choices."""
     prompt: _Raw = _UNSET
-    """A list may be several prompts."""
+    """`prompt` may be a list of several prompts."""
     logprobs: _Raw = _UNSET
     n_probs: _Raw = _UNSET
-    """A stream has those of a stop word as well, and lacks those of tokens that say nothing by themselves."""
+    """A stream also has the probabilities of a stop word, and lacks those of tokens without text of their own."""
     return_tokens: _Raw = _UNSET
     """A stream lacks the first tokens of a character that takes several."""
     n_indent: _Raw = _UNSET
-    """Takes back what a stream has said already."""
+    """`n_indent` removes text that a stream has sent already."""
     response_fields: _Raw = _UNSET
     reasoning_format: _Raw = _UNSET
     """"deepseek-legacy" means something else in streams."""
@@ -68,7 +69,7 @@ class GenerationParameters(msgspec.Struct):
 
     @property
     def allow_progress_filter(self) -> bool:
-        """A stream of the answer can tell of its progress, by events that are taken out of its beginning again."""
+        """Progress events can be asked for and filtered out of a stream of this response."""
         return all(self._is_harmless(name) for name in ("return_progress", "n", "n_cmpl", "prompt"))
 
     def _is_harmless(self, name: str) -> bool:
@@ -85,37 +86,39 @@ _HARMLESS: Mapping[str, tuple[bytes, ...]] = {"n": _ONE, "n_cmpl": _ONE, "prompt
 
 @dataclass(frozen=True, slots=True)
 class AggregatedAnswer:
+    """The response that a stream was aggregated to."""
+
     status: int
     body: bytes
 
 
 def begin_aggregation(path: str) -> StreamAggregator:
-    """For an answer of this route. Raises KeyError for a route that does not generate."""
+    """An aggregator for a response of the route `path`. Raises KeyError for a route that does not generate."""
     return _BY_PATH[path]()
 
 
 class StreamAggregator(ABC):
-    """One answer: `feed` it the bodies of the stream's chunks, then ask for the `answer`."""
+    """Builds one response: `feed` takes the bytes of the stream without chunk framing, `answer` gives the result."""
 
     _first_event: ClassVar[bytes] = b""
-    """Without which nothing can be made of the rest."""
+    """Beginning of the first event, without which the others cannot be aggregated."""
     _also_asked: ClassVar[bytes] = b""
 
     def __init__(self) -> None:
         self.is_generating = False
-        """The prompt has been read, and the first of the answer has come in."""
+        """The engine has read the prompt and sent the first event of the response."""
         self._unread: list[bytes] = []
         self._size = 0
         self._error: _Object | None = None
 
     def as_stream(self, body: bytes) -> bytes:
-        """The same request, a JSON object, for the stream. Of two equal keys the engine takes the last."""
+        """The JSON object `body` as a request for the stream. Of two equal keys the engine takes the last."""
         content = body.rstrip()[:-1]
         comma = b"" if content.rstrip().endswith(b"{") else b","
         return b"%b%b%b%b}" % (content, comma, _AS_STREAM, self._also_asked)
 
     def feed(self, data: bytes) -> None:
-        """Take the next bytes of the stream. Raises CannotAggregate as early as possible."""
+        """Take the next bytes of the stream. Raises CannotAggregate, as early as possible."""
         if not self.is_generating:
             if _PROGRESS in data or data.startswith(b":"):
                 return self._keep(data)
@@ -125,7 +128,7 @@ class StreamAggregator(ABC):
         return self._keep(data)
 
     def answer(self) -> AggregatedAnswer:
-        """The answer in one piece. Raises CannotAggregate, and UpstreamFailed when the stream ended early."""
+        """The whole response. Raises CannotAggregate, and UpstreamFailed when the stream ended early."""
         self._fold(whole=True)
         if self._error is not None:
             return self._error_answer(self._error)
@@ -134,7 +137,7 @@ class StreamAggregator(ABC):
         except (KeyError, ValueError, msgspec.DecodeError):
             raise UpstreamFailed("The model's process ended its answer before it was complete.") from None
 
-    # --- for each kind of answer --------------------------------------------------------------------------------------
+    # --- for each kind of response ------------------------------------------------------------------------------------
 
     @abstractmethod
     def _take(self, data: bytes) -> None:
@@ -142,7 +145,7 @@ class StreamAggregator(ABC):
 
     @abstractmethod
     def _object(self) -> object:
-        """The answer. Raises KeyError for what has not come."""
+        """The response. Raises KeyError for a part that has not come."""
 
     # --- events -------------------------------------------------------------------------------------------------------
 
@@ -179,7 +182,7 @@ class StreamAggregator(ABC):
         code = bytes(error.get("code", msgspec.Raw(b"500")))
         message = bytes(error.get("message", msgspec.Raw()))
         if b"Invalid diff" in message:
-            # Its parser of unfinished answers gave up, which the one of whole answers may not.
+            # The engine's parser of partial responses gave up (common/chat.cpp); its parser of whole ones may not.
             raise CannotAggregate
         return AggregatedAnswer(int(code) if code.isdigit() else 500, _encode({"error": error}))
 
@@ -259,7 +262,7 @@ class _ChatAnswer(StreamAggregator):
         last = _OBJECT.decode(self._last)
         message = self._message()
         if len(message) == 2 and not message["content"]:
-            _check_it_is_empty(_COMPLETION_USAGE.decode(last["usage"]).completion_tokens)
+            _require_empty(_COMPLETION_USAGE.decode(last["usage"]).completion_tokens)
         choice = {"finish_reason": self._choice.finish_reason, "index": self._choice.index, "message": message}
         return {
             "choices": [choice],
@@ -289,8 +292,9 @@ def _tool_call(tool: _ToolInProgress) -> dict[str, object]:
     return call
 
 
-def _check_it_is_empty(tokens: int) -> None:
-    """An answer of which nothing is left after its parsing is shown unparsed, which only the engine can."""
+def _require_empty(tokens: int) -> None:
+    """Raise CannotAggregate for a response without text that has `tokens`: the engine returns its unparsed text, which
+    a stream does not have."""
     if tokens > 1:
         raise CannotAggregate
 
@@ -319,7 +323,7 @@ class _TextAnswer(StreamAggregator):
         super().__init__()
         self._text: list[str] = []
         self._tokens = 0
-        """Of which something was said."""
+        """Number of tokens whose text the stream has sent."""
         self._last = b""
 
     def _take(self, data: bytes) -> None:
@@ -351,7 +355,7 @@ class _NativeAnswer(StreamAggregator):
         super().__init__()
         self._text: list[str] = []
         self._tokens = 0
-        """Of which something was said."""
+        """Number of tokens whose text the stream has sent."""
         self._last = b""
 
     def _take(self, data: bytes) -> None:
@@ -395,7 +399,7 @@ class _ResponsesAnswer(StreamAggregator):
         response = _COMPLETED.decode(self._last).response
         output = [_item(item) for item in _OBJECTS.decode(response["output"])]
         if not output:
-            _check_it_is_empty(_OUTPUT_USAGE.decode(response["usage"]).output_tokens)
+            _require_empty(_OUTPUT_USAGE.decode(response["usage"]).output_tokens)
         return {
             "completed_at": response["created_at"],
             "created_at": response["created_at"],
@@ -489,7 +493,7 @@ class _MessagesAnswer(StreamAggregator):
         blocks = sorted(self._blocks.values(), key=lambda block: _BLOCK_ORDER.get(block.block.type, 2))
         usage = {**_OBJECT.decode(self._message["usage"]), **self._end.usage}
         if not blocks:
-            _check_it_is_empty(int(bytes(usage["output_tokens"])))
+            _require_empty(int(bytes(usage["output_tokens"])))
         return {
             **self._message,
             "content": [block.content() for block in blocks],
@@ -499,7 +503,7 @@ class _MessagesAnswer(StreamAggregator):
 
 
 def _input(arguments: str) -> msgspec.Raw:
-    """A tool's arguments as they are; an empty object when they are not JSON."""
+    """The arguments of a tool call as they are; an empty object when they are not JSON."""
     try:
         return msgspec.json.decode(arguments, type=msgspec.Raw)
     except msgspec.DecodeError:

@@ -1,8 +1,8 @@
-"""Making the engine notice early that a stream's client has left while it still reads a long prompt. Pure.
+"""Prompt progress, by which the engine notices early that a stream's client has left. Pure.
 
-llama-server notices it when it writes. Before the first token it writes only who asked for it: a progress event after
-each batch of the prompt. So it is asked, and a client that has not asked does not see these events: what it gets is the
-engine's stream byte for byte.
+llama-server notices a closed connection when it writes (llama.cpp b11434, tools/server/server-context.cpp). While it
+reads a prompt it writes only if the request has `return_progress`: one event after each batch. So the service asks for
+these events and takes them out of the stream again; the client gets the rest byte for byte.
 """
 
 from __future__ import annotations
@@ -12,74 +12,74 @@ import re
 import msgspec
 
 LONG_PROMPT_BYTES = 2048
-"""Of a request's body. A token has a byte at least, so that less than this is a batch or two, after which the engine
-writes anyway."""
+"""Bytes of a request's body above which progress is asked for. A token has at least one byte, so a smaller body is at
+most one batch (2,048 tokens), after which the engine writes anyway."""
 _ASK = b'"return_progress":true'
 _PROGRESS = b'"prompt_progress":{'
-"""Inside a JSON string the quotes would be escaped."""
-_TOLD = re.compile(rb',"prompt_progress":\{[^{}]*\}')
+"""Start of the field in an event. Text of the model cannot contain it: inside a JSON string quotes are escaped."""
+_PROGRESS_FIELD = re.compile(rb',"prompt_progress":\{[^{}]*\}')
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,8})\r\n")
 _BEFORE = (b":", b"event: response.created\n")
-"""How events begin that may stand before the first of progress."""
+"""Beginnings of events that may come before the first progress event."""
 _LONGEST = 16 * 1024
-"""Bytes; a progress event has some hundreds."""
+"""Bytes that are held back at most for one event; a progress event has a few hundred."""
 
 
-class _RoleOfMessage(msgspec.Struct):
+class _PromptMessage(msgspec.Struct):
     role: str | None = None
 
 
-class _Messages(msgspec.Struct):
-    messages: list[_RoleOfMessage] = []
-    input: list[_RoleOfMessage] | str = ""
-    """The same of Responses."""
+class _PromptMessages(msgspec.Struct):
+    messages: list[_PromptMessage] = []
+    input: list[_PromptMessage] | str = ""
+    """The messages of OpenAI's Responses API; a string is one message of the user."""
 
 
-_CHAT = msgspec.json.Decoder(_Messages)
+_PROMPT = msgspec.json.Decoder(_PromptMessages)
 
 
 def ends_with_assistant_message(body: bytes) -> bool:
-    """Whether a chat's last message is the model's own, which llama-server tells again in an event of progress. True
-    also when that cannot be read."""
+    """True if a chat's last message is the assistant's, which the model is to continue: llama-server repeats it in its
+    progress events. True as well for a body that cannot be read."""
     try:
-        chat = _CHAT.decode(body)
+        prompt = _PROMPT.decode(body)
     except msgspec.DecodeError:
         return True
-    messages = chat.messages or chat.input
+    messages = prompt.messages or prompt.input
     return bool(messages) and isinstance(messages, list) and messages[-1].role == "assistant"
 
 
 def with_progress(body: bytes) -> bytes:
-    """The same request, a JSON object, for a stream with progress. Of two equal keys the engine takes the last."""
+    """The JSON object `body` with `return_progress` set. Of two equal keys the engine takes the last."""
     content = body.rstrip()[:-1].rstrip()
     comma = b"" if content.endswith(b"{") else b","
     return b"%b%b%b}" % (content, comma, _ASK)
 
 
 class PromptProgressFilter:
-    """Takes the progress events out of a stream's beginning, chunk framing or not."""
+    """Removes the progress events from the beginning of a stream, with chunk framing or without."""
 
     def __init__(self) -> None:
         self.is_over = False
-        """Nothing is taken out any more."""
+        """Progress events have ended: everything else passes."""
         self._held = b""
-        """A chunk, or an event, that has not come whole."""
+        """Beginning of a chunk or an event that has not come whole."""
         self._has_begun = False
-        """An event that only tells that the answer is in progress has been passed on: of Responses, which have one."""
+        """The one `response.in_progress` event that a stream of the Responses API has was passed on."""
 
     def feed(self, data: bytes) -> bytes:
-        """What of `data`, and of what was held back before, is for the client."""
+        """The bytes for the client out of those held back before and `data`."""
         if self.is_over:
             return data
         data, self._held = self._held + data, b""
         passed, is_over = b"", False
         while not is_over and (unit := _first(data)):
             content, size, is_chunk = unit
-            shown, is_over = self._shown(content)
-            if shown == content:
+            visible, is_over = self._visible(content)
+            if visible == content:
                 passed += data[:size]
-            elif shown:
-                passed += b"%x\r\n%b\r\n" % (len(shown), shown) if is_chunk else shown
+            elif visible:
+                passed += b"%x\r\n%b\r\n" % (len(visible), visible) if is_chunk else visible
             data = data[size:]
         self.is_over = is_over or len(data) > _LONGEST
         if self.is_over:
@@ -88,33 +88,33 @@ class PromptProgressFilter:
         return passed
 
     def rest(self) -> bytes:
-        """What is held back, once the stream has ended; nothing is any more."""
+        """The bytes that are still held back, for the end of the stream."""
         self.is_over = True
         rest, self._held = self._held, b""
         return rest
 
-    def _shown(self, content: bytes) -> tuple[bytes, bool]:
-        """What of some whole events is for the client, and whether all that follows is."""
+    def _visible(self, content: bytes) -> tuple[bytes, bool]:
+        """The bytes of `content`, some whole events, that are for the client; and True if all that follows is."""
         *events, end = content.split(b"\n\n")
-        shown = b""
+        visible = b""
         for number, event in enumerate(events):
             if _PROGRESS in event:
-                shown += self._first_of_responses(event)
+                visible += self._first_of_responses(event)
             elif event.startswith(_BEFORE):
-                shown += event + b"\n\n"
+                visible += event + b"\n\n"
             else:
-                return shown + b"\n\n".join((*events[number:], end)), True
-        return shown + end, bool(end) or not events
+                return visible + b"\n\n".join((*events[number:], end)), True
+        return visible + end, bool(end) or not events
 
     def _first_of_responses(self, event: bytes) -> bytes:
         if self._has_begun or not event.startswith(b"event: response.in_progress\n"):
             return b""
         self._has_begun = True
-        return _TOLD.sub(b"", event) + b"\n\n"
+        return _PROGRESS_FIELD.sub(b"", event) + b"\n\n"
 
 
 def _first(data: bytes) -> tuple[bytes, int, bool] | None:
-    """The content of the first chunk, or without framing the first event, its size with all, and whether it is a chunk.
+    """The first chunk of `data`, or without framing its first event: content, size with framing, and True for a chunk.
     None when it has not come whole."""
     chunk = _CHUNK.match(data)
     if chunk is not None:

@@ -1,4 +1,4 @@
-"""Server-sent events, as far as a proxy that passes bytes on needs to know them. Pure."""
+"""The little of server-sent events that a proxy must know which passes bytes on. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 CONTENT_TYPE = b"text/event-stream"
 COMMENT_LOADING = b": loading\n\n"
-"""A line no client shows; it tells the connection is alive."""
+"""Comment that clients ignore; it keeps a silent connection from being cut."""
 
 
 def is_event_stream(headers: Iterable[tuple[bytes, bytes]]) -> bool:
@@ -14,5 +14,6 @@ def is_event_stream(headers: Iterable[tuple[bytes, bytes]]) -> bool:
 
 
 def closing(last_bytes: bytes) -> bytes:
-    """What ends a broken-off event, so that the next one stands alone: nothing when `last_bytes` ended one."""
+    """The bytes that end an event which broke off after `last_bytes`, so that the next one stands alone; empty if
+    `last_bytes` ended an event."""
     return b"" if not last_bytes or last_bytes.endswith((b"\n\n", b"\r\n\r\n")) else b"\n\n"

@@ -1,8 +1,8 @@
-"""How many tokens an answer took, read from what the engine says of it. Pure.
+"""Token counts of a response, read from the engine's own "usage" and "timings". Pure.
 
-llama-server writes "usage" and "timings" once, next to the end (embeddings: to the beginning; Anthropic: the input's
-part at the beginning). Parsing every event of a stream would cost more than passing it on; to look for these words
-costs a tenth of a microsecond.
+llama-server writes both once, near the end of a response (embeddings: near the beginning; Anthropic's Messages: the
+prompt's part at the beginning; llama.cpp b11434, tools/server/server-task.cpp). Parsing every event of a stream would
+cost more than passing it on; searching an event for these words takes a tenth of a microsecond.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ import msgspec
 _T = TypeVar("_T")
 
 _END_BYTES = 16384
-"""The last event of /completion echoes its settings: about 5 KiB."""
+"""Bytes kept of the end of a response. The last event of /completion repeats its settings: about 5 KiB."""
 _EVENT_ENDS = (b"\n\n\r\n", b"\n\n", b"\r\n0\r\n\r\n")
-"""With chunk framing, without, and the end of the body."""
+"""Ends of an event: with chunk framing, without, and at the end of the body."""
 _END_OF_BODY = 2048
-"""Bytes; decoding more than that costs more than looking for what is wanted."""
+"""Bytes. Decoding a longer rest of a body costs more than searching it."""
 _USAGE, _TIMINGS = b'"usage":{', b'"timings":{'
-"""Inside a JSON string the quotes would be escaped."""
+"""Starts of the fields. Text of the model cannot contain them: inside a JSON string quotes are escaped."""
 _FRAMING = re.compile(rb"\r\n[0-9A-Fa-f]{1,8}\r\n")
-"""Between two chunks; neither JSON nor an event of llama-server's has a carriage return of its own."""
+"""Framing between two chunks. Neither JSON nor an event of llama-server has a carriage return of its own."""
 _OBJECT = re.compile(rb"\{[^{}]*(?:\{[^{}]*\}[^{}]*)*\}")
-"""Numbers, and objects of numbers: no strings that could hold a brace."""
+"""A JSON object of numbers and of objects of numbers, without strings that could contain a brace."""
 
 
 class TokenUsage(NamedTuple):
-    """None where the engine did not say."""
+    """Counts of one response; None where the engine gave none."""
 
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
@@ -52,7 +52,8 @@ class _Counts(msgspec.Struct, frozen=True):
 
     @property
     def prompt(self) -> int | None:
-        """OpenAI's Responses count cached tokens as input, Anthropic counts them beside it."""
+        """Tokens of the prompt, cached ones included. OpenAI's Responses API counts these as input, Anthropic's
+        Messages API beside it."""
         if self.prompt_tokens is not None or self.input_tokens is None:
             return self.prompt_tokens
         return self.input_tokens + (self.cache_read_input_tokens or 0)
@@ -96,28 +97,28 @@ _END = msgspec.json.Decoder(_End)
 
 
 class UsageCapture:
-    """Keeps what tells the usage of an answer as it passes, with its chunk framing or without: of a stream only the
-    events in question, so that a token leaves no memory touched that the next would find cold."""
+    """Keeps the parts of a passing response that have counts, with chunk framing or without. Of a stream it keeps only
+    these events: copying each token would evict the CPU's caches."""
 
     __slots__ = ("_first", "_last", "_rest", "_second_last")
 
     def __init__(self) -> None:
         self._first = self._second_last = self._last = b""
-        """Events that tell something; of a long answer in one piece, its beginning."""
+        """Events with counts: the first and the last two. Of a long body that is no stream, its beginning."""
         self._rest = b""
-        """What has begun and not ended."""
+        """Beginning of an event that has not ended."""
 
     def feed(self, chunk: bytes) -> None:
         if self._rest:
             chunk = self._rest + chunk
             self._rest = b""
         if not chunk.endswith(_EVENT_ENDS):
-            self._has_not_ended(chunk)
+            self._keep_partial(chunk)
         elif chunk.rfind(_TIMINGS) >= 0 or chunk.rfind(_USAGE) >= 0:  # a quarter of what `in` costs
             self._first = self._first or chunk[:_END_BYTES]
             self._second_last, self._last = self._last, chunk[-_END_BYTES:]
 
-    def _has_not_ended(self, chunk: bytes) -> None:
+    def _keep_partial(self, chunk: bytes) -> None:
         if len(chunk) > _END_BYTES:
             self._first = self._first or chunk[:_END_BYTES]
         self._rest = chunk[-_END_BYTES:]
@@ -126,15 +127,15 @@ class UsageCapture:
         tail = b"".join((self._second_last, self._last, self._rest))
         at = tail.rfind(_TIMINGS)
         if at >= 0 and (timings := _decoded(_TIMES, tail, _TIMINGS, at)) and timings.is_complete:
-            return _joined(timings, _NO_COUNTS)  # which is all: "usage" says the same
+            return _joined(timings, _NO_COUNTS)  # "usage" has the same numbers
         return _usage(self._first or tail, _unframed(tail))
 
 
 def usage_from_body(body: bytes) -> TokenUsage:
-    """Of a whole answer in one piece, with its chunk framing or without."""
+    """Counts of a whole body that is no stream, with chunk framing or without."""
     at = body.rfind(_USAGE)
     if at >= 0 and len(body) - at <= _END_OF_BODY:
-        # Mostly it stands among the last keys of the object, with which it makes another.
+        # Usually "usage" is among the last keys of the object: from there on the rest is an object of its own.
         try:
             end = _END.decode(b"{" + body[at:])
         except msgspec.DecodeError:
@@ -166,7 +167,7 @@ def _joined(timings: _Timings, counts: _Counts) -> TokenUsage:
         timings.prompt if prompt is None else prompt,
         timings.predicted_n if completion is None else completion,
         timings.cache_n if cached is None else cached,
-        # 0.0 stands for "one token only", whose rate nobody knows.
+        # 0.0 means one token only, which has no rate.
         timings.predicted_per_second or None,
     )
 
@@ -176,7 +177,7 @@ def _unframed(data: bytes) -> bytes:
 
 
 def _decoded(decoder: msgspec.json.Decoder[_T], data: bytes, key: bytes, at: int) -> _T | None:
-    """The JSON object whose `key` stands at `at`; None for -1, and when it is not all there."""
+    """The JSON object after the `key` at index `at`; None for index -1 and for an incomplete object."""
     found = _OBJECT.match(data, at + len(key) - 1) if at >= 0 else None
     if found is None:
         return None

@@ -1,4 +1,4 @@
-"""Requests to models' processes, and answers that are awaited piece by piece."""
+"""Requests to models' processes whose responses a task awaits chunk by chunk."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from llama_async_proxy.inference.upstream.response_headers import Header, Respon
 from llama_async_proxy.records.runtime import Endpoint
 
 _MAX_BUFFERED = 256 * 1024
-"""Bytes of an answer waiting for a slow reader; above it the socket is not read."""
+"""Bytes of a response that wait for a slow reader; above it the socket is not read."""
 
 
 @dataclass(frozen=True, slots=True)
 class UpstreamRequest:
-    """`headers` without host, content-length and hop-by-hop ones; `target` as on the request line."""
+    """A request to an engine. `headers` lack host, content-length and the hop-by-hop ones; `target` is path and query
+    as on the request line."""
 
     method: str
     target: bytes
@@ -28,7 +29,7 @@ class UpstreamRequest:
     body: bytes = b""
 
     def to(self, endpoint: Endpoint) -> UpstreamRequest:
-        """The same as a router there needs it; for other servers unchanged."""
+        """The request as the server at `endpoint` needs it: a router is told the model, others get it unchanged."""
         if endpoint.model is None:
             return self
         return replace(self, target=target_for(endpoint.model, self.target), body=body_for(endpoint.model, self.body))
@@ -42,28 +43,28 @@ class UpstreamRequest:
 
 
 def authorization(endpoint: Endpoint) -> tuple[Header, ...]:
-    """The header that opens it, if it needs one."""
+    """The header with the endpoint's API key; empty if it needs none."""
     return () if endpoint.api_key is None else ((b"authorization", b"Bearer " + endpoint.api_key.encode()),)
 
 
 def authority(endpoint: Endpoint) -> bytes:
-    """As a Host header has it."""
+    """Host and port as in a Host header."""
     host = endpoint.host.encode()
     return b"[%b]:%d" % (host, endpoint.port) if b":" in host else b"%b:%d" % (host, endpoint.port)
 
 
 class UpstreamResponse:
-    """One answer, as it comes in. Read by one task."""
+    """One response, as it comes in. One task reads it."""
 
     def __init__(self, pool: ConnectionPool, endpoint: Endpoint, request: UpstreamRequest) -> None:
         self.status = 0
         self.headers: Sequence[Header] = ()
-        """Names in lower case, in the order received."""
+        """Header names are in lower case, in the order received."""
         self._pool = pool
         self._endpoint = endpoint
         self._request = request
         self._connection: UpstreamConnection | None = None
-        """None when it has no more to say."""
+        """None when the response is complete or was given up."""
         self._is_whole = False
         self._chunks: list[bytes] = []
         self._buffered = 0
@@ -74,13 +75,14 @@ class UpstreamResponse:
 
     @property
     def ended(self) -> bool:
-        """Every byte of the answer has been read."""
+        """Every byte of the response has been read."""
         return self._is_whole and not self._chunks
 
     async def read(self) -> bytes:
-        """What has come in since the last call, waiting for at least one byte; empty at the end.
+        """The bytes that have come in since the last call, without chunk framing; waits for at least one. Empty at the
+        end.
 
-        Raises UpstreamFailed when the answer breaks off, DeadlineExceeded when it pauses for too long.
+        Raises UpstreamFailed when the response breaks off, DeadlineExceeded when it pauses for too long.
         """
         while not self._chunks:
             if self._is_whole:
@@ -100,19 +102,20 @@ class UpstreamResponse:
     # --- for the client ---------------------------------------------------------------------------
 
     async def begin(self) -> None:
-        """Send the request and wait for the head of the answer. Raises as `read`, and when nobody can be reached."""
+        """Send the request and wait for the head of the response. Raises as `read`, and UpstreamFailed when the engine
+        cannot be reached."""
         self._when_ready(self._pool.take(self._endpoint))
         while not self.status:
             await self._more()
 
     def close(self) -> None:
-        """What is still coming is thrown away."""
+        """Give up the rest of the response; the connection is closed unless the response is complete."""
         if self._connection is not None:
             self._connection.abort()
             self._connection = None
 
     async def _more(self) -> None:
-        """Wait until something happens. Raises what has gone wrong before."""
+        """Wait for the next event of the connection. Raises the failure that has happened before."""
         if self._failure is not None:
             raise self._failure
         self._waiter = self._pool.loop.create_future()
@@ -129,14 +132,14 @@ class UpstreamResponse:
         self._connection = connection
         connection.when_ready(self)
 
-    # --- what the connection says -----------------------------------------------------------------
+    # --- ResponseListener ---------------------------------------------------------------------------
 
     def on_ready(self, connection: UpstreamConnection) -> None:
         sent = self._request.head(self._endpoint) + self._request.body
         connection.send(sent, self._pool.settings(), chunks=True, raw=False)
 
     def on_answer(self, *_: object) -> None:
-        raise AssertionError("unreachable: no head is looked up for who asks for pieces")
+        raise AssertionError("unreachable: heads are not looked up when chunks are asked for")
 
     def on_chunk(self, chunk: bytes) -> None:
         self._chunks.append(chunk)
@@ -147,7 +150,7 @@ class UpstreamResponse:
         if self._request.method == "HEAD":
             self._chunks.clear()
             self._is_whole = True
-            self.close()  # the channel waits for a body
+            self.close()  # the connection would wait for a body
         elif head.length is None:
             self._pool.connect_ahead(self._endpoint)
         self.on_body(raw)
@@ -176,17 +179,18 @@ class UpstreamResponse:
 
 
 class UpstreamClient:
-    """Asks models' processes for whoever awaits the answer."""
+    """Sends requests to models' processes for tasks that await the response."""
 
     def __init__(self, pool: ConnectionPool) -> None:
         self._pool = pool
 
     @asynccontextmanager
     async def request(self, endpoint: Endpoint, request: UpstreamRequest) -> AsyncIterator[UpstreamResponse]:
-        """Send a request; the answer's head has arrived when the block begins, and leaving it early aborts the rest.
+        """Send a request. The head of the response has arrived when the block begins; leaving the block early aborts
+        the rest.
 
-        Raises UpstreamFailed when the process cannot be reached or breaks off, DeadlineExceeded for a phase's limit; an
-        answer as a whole may take as long as it likes.
+        Raises UpstreamFailed when the process cannot be reached or breaks off, DeadlineExceeded when connecting, the
+        first byte or a pause takes too long. A whole response has no time limit.
         """
         response = UpstreamResponse(self._pool, endpoint, request.to(endpoint))
         try:
@@ -196,7 +200,8 @@ class UpstreamClient:
             response.close()
 
     async def get(self, endpoint: Endpoint, path: str, limit_s: float) -> bytes:
-        """The body of a small document with status 200. Raises UpstreamFailed, DeadlineExceeded."""
+        """The body of a small document, within `limit_s` seconds. Raises DeadlineExceeded, and UpstreamFailed also for
+        another status than 200."""
         try:
             async with (
                 asyncio.timeout(limit_s),

@@ -1,7 +1,7 @@
-"""A connection to a model's process, and the answer that comes in on it.
+"""One connection to a model's process, and the response that comes in on it.
 
-httptools reads the framing and nobody else: it is fed what passes, and asked where the answer ends. It need not read a
-head that is known.
+httptools parses the framing: every byte is fed to it, and it says where the response ends. A response head that is in
+the cache is not parsed again.
 """
 
 from __future__ import annotations
@@ -25,45 +25,48 @@ from llama_async_proxy.records.runtime import Endpoint
 from llama_async_proxy.settings import Settings
 
 KEEP_IDLE_S = 4.0
-"""llama-server closes after 5.0 s; a second less, so that its close rarely meets our next request."""
+"""Seconds that an idle connection is kept. llama-server closes after 5.0 s (llama.cpp b11434, vendor/cpp-httplib); one
+second less, so that its close rarely crosses our next request."""
 _MAX_HEAD = 256 * 1024
 _NOT_HTTP = (httptools.HttpParserError, httptools.HttpParserUpgrade)
 _HEAD_OF_CHUNKS = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
 _LAST_CHUNK = b"0\r\n\r\n"
 _END_BYTES = 8
-"""Enough to see between what an answer ended."""
 
 
 class ResponseListener(Protocol):
-    """Who has asked on a channel. After `answer`, `complete` or `on_disconnect` it hears no more of it."""
+    """Receives the response to a request. `on_answer`, `on_complete`, `on_disconnect` and `on_failure` are the last
+    call."""
 
     def on_ready(self, connection: UpstreamConnection) -> None:
-        """It can be asked now."""
+        """The connection is open: the request can be sent."""
 
     def on_answer(self, head: ResponseHead, body: bytes, connection: UpstreamConnection) -> None:
-        """All of a plain answer has come in, and the channel is free. `head` has the length of another."""
+        """A whole response with a cached head has come in, and the connection is free. `head.length` is that of the
+        response the head was cached from; `body` has this one's."""
 
     def on_head(self, head: ResponseHead, body: bytes) -> None:
-        """The head has come in, and the raw bytes after it."""
+        """The head has come in; `body` are the raw bytes after it, chunk framing included."""
 
     def on_body(self, data: bytes) -> None:
-        """More raw bytes."""
+        """More raw bytes of the body have come in, chunk framing included."""
 
     def on_chunk(self, chunk: bytes) -> None:
-        """Part of the body without its framing, for who asked for `chunks`; `head` or `body` follows."""
+        """Part of the body without chunk framing, only when `chunks` were asked for. `on_head` or `on_body` brings the
+        same bytes raw afterwards."""
 
     def on_complete(self, connection: UpstreamConnection) -> None:
-        """The answer has come in whole, and the channel is free."""
+        """The response has come in whole, and the connection is free."""
 
     def on_disconnect(self, connection: UpstreamConnection, error: ServiceError) -> None:
-        """The connection is of no more use."""
+        """The engine closed the connection before the response was complete."""
 
     def on_failure(self, error: ServiceError) -> None:
-        """The answer is none, or too late."""
+        """The engine cannot be reached, or sent no usable response in time."""
 
 
 class ConnectionOwner(Protocol):
-    """Who keeps the channels."""
+    """Keeps the connections; `ConnectionPool` is the only one."""
 
     loop: asyncio.AbstractEventLoop
     head_cache: ResponseHeadCache
@@ -73,7 +76,7 @@ class ConnectionOwner(Protocol):
 
 
 class UpstreamConnection(asyncio.Protocol):
-    """One connection. `deadline_s`, on the loop's clock, is for the owner to watch, who calls `expire`."""
+    """One connection. Its owner watches `deadline_s`, a time on the loop's clock, and then calls `expire`."""
 
     __slots__ = (
         "_connecting",
@@ -99,32 +102,34 @@ class UpstreamConnection(asyncio.Protocol):
     def __init__(self, endpoint: Endpoint, owner: ConnectionOwner) -> None:
         self.endpoint = endpoint
         self.reused = False
+        """The connection was open, and idle, before this request."""
         self.is_open = False
         self.has_answered = False
-        """A byte of the answer has come in."""
+        """A byte of the response has come in."""
         self._owner = owner
         self._loop = owner.loop
         self._transport: asyncio.Transport
         self._connecting: asyncio.Task[None] | None = None
         self._listener: ResponseListener | None = None
         self._reader: _ResponseReader | None = None
-        """Reads the answer; None before its first byte, and for one whose head was known."""
+        """Parser of the response; None before its first byte, and for a response whose head was cached."""
         self._wants_chunks = False
         self._wants_raw = True
         self._last_received_s = 0.0
-        """When the last byte came in."""
+        """Time of the last byte, on the loop's clock."""
         self._limit_s = KEEP_IDLE_S
-        """How long the next may take."""
+        """Seconds that the next byte may take."""
         self._idle_s = 0.0
         self._is_paused = False
         self._stays_open = False
         self._last = b""
-        """The end of what came in; all of the head while it is not whole."""
+        """Last bytes that came in; all of the head while it is incomplete."""
 
-    # --- for who asks -----------------------------------------------------------------------------
+    # --- for the user of the connection ------------------------------------------------------------
 
     def connect(self, limit_s: float) -> None:
-        """Begin to; who does not `when_ready` for it leaves it to wait as a kept one."""
+        """Begin to connect, for at most `limit_s` seconds. Without a listener (see `when_ready`) the open connection
+        is idle."""
         self._last_received_s, self._limit_s = self._loop.time(), limit_s
         self._owner.on_opened(self)
         self._connecting = self._loop.create_task(self._connect())
@@ -141,14 +146,14 @@ class UpstreamConnection(asyncio.Protocol):
             self._connecting = None
 
     def when_ready(self, listener: ResponseListener) -> None:
-        """Tell `listener` when it can be asked, which may be now, or that it cannot."""
+        """Call `listener.on_ready` as soon as the connection is open, which may be now, or `on_failure`."""
         self._listener = listener
         if self.is_open:
             listener.on_ready(self)
 
     def send(self, request: bytes, settings: Settings, *, chunks: bool, raw: bool = True) -> None:
-        """Send a request. An answer that more bytes follow fails for who passes on the `raw` ones; to who does not, it
-        only costs the connection."""
+        """Send a request of the listener that `on_ready` was called on. Bytes behind the response make it fail when the
+        listener uses `raw` bytes; otherwise they only cost the connection."""
         self._reader = None
         self._wants_chunks, self._wants_raw = chunks, raw
         self._last = b""
@@ -178,14 +183,14 @@ class UpstreamConnection(asyncio.Protocol):
             self._owner.on_lost(self)
 
     def close(self) -> None:
-        """Close at once, and tell who waits for an answer."""
+        """Close at once; a listener that waits for a response gets `on_failure`."""
         if self._listener is None:
             self.abort()
         else:
             self._listener.on_failure(self._disconnect_error())
 
     def idle(self) -> None:
-        """It waits for the next request."""
+        """Start the idle time: the connection waits for its next request."""
         self._last_received_s, self._limit_s = self._loop.time(), KEEP_IDLE_S
 
     @property
@@ -194,7 +199,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     @property
     def is_alive(self) -> bool:
-        """It is open or about to be, as far as one can tell."""
+        """The connection is open or being opened, and its deadline has not passed."""
         return (self.is_open or self._connecting is not None) and self._loop.time() < self.deadline_s
 
     @property
@@ -202,14 +207,15 @@ class UpstreamConnection(asyncio.Protocol):
         return self.is_open and self._stays_open
 
     def closing(self, event: bytes) -> bytes | None:
-        """`event` as the rest of the body, when another chunk can follow what came in; the channel is spent then."""
+        """The bytes that end the body with `event`, or None when no chunk can follow what came in. The connection
+        cannot be used afterwards."""
         reader = self._reader
         if reader is None or not self._last.endswith(b"\r\n") or not reader.can_end_here():
             return None
         return last_chunks(sse.closing(self._last.removesuffix(b"\r\n")) + event)
 
     def expire(self) -> None:
-        """The deadline has passed."""
+        """Give up: the deadline has passed."""
         if self._listener is None:
             self.abort()
         elif not self.is_open:
@@ -219,7 +225,7 @@ class UpstreamConnection(asyncio.Protocol):
             )
         elif not self._is_paused:
             what = "is silent in the middle of its answer" if self._has_head else "does not begin to answer"
-            # Not `on_disconnect`: a slow answer is no reason to ask again.
+            # Not `on_disconnect`: a slow response is no reason to send the request again.
             self._listener.on_failure(
                 DeadlineExceeded(f"The model's process {what}; the time limit for that has passed.")
             )
@@ -238,14 +244,14 @@ class UpstreamConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         listener = self._listener
         if listener is None:
-            self._transport.abort()  # nobody asked for this
+            self._transport.abort()  # bytes without a request
             return
         self._last_received_s = self._loop.time()
         reader = self._reader
         if reader is None or reader.head is None:
             self._read_head(listener, data)
             return
-        # A token comes this way: every call counts.
+        # Every token passes here: each call counts.
         try:
             reader.feed(data)
         except _NOT_HTTP as error:
@@ -257,7 +263,7 @@ class UpstreamConnection(asyncio.Protocol):
                 self._finish(listener, stays_open=reader.stays_open)
 
     def _read_head(self, listener: ResponseListener, data: bytes) -> None:
-        """Bytes of an answer whose head is not whole yet."""
+        """Handle bytes of a response whose head is not complete yet."""
         self._limit_s = self._idle_s
         self.has_answered = True
         unread, is_known = data, False
@@ -307,7 +313,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _finish(self, listener: ResponseListener, *, stays_open: bool) -> None:
         if self._listener is not listener:
-            return  # it was asked again meanwhile
+            return  # the listener has sent another request meanwhile
         self._listener = None
         self._drop_reader()
         self.set_paused(False)
@@ -343,8 +349,8 @@ class UpstreamConnection(asyncio.Protocol):
 
 
 class _ResponseReader:
-    """Reads one answer; its callbacks are httptools' and run for heads and ends only, not for each chunk. To be closed,
-    as reader and parser hold each other."""
+    """Parses one response. The callbacks are httptools' and run for heads and ends only, not for each chunk. Call
+    `close` at the end: reader and parser refer to each other."""
 
     __slots__ = ("_headers", "_parser", "feed", "head", "is_complete", "stays_open")
 
@@ -352,23 +358,23 @@ class _ResponseReader:
         self.head: ResponseHead | None = None
         self.is_complete = False
         self.stays_open = False
-        """The connection can take another request."""
+        """The connection can take another request after this response."""
         self._headers: list[Header] = []
         self._parser = httptools.HttpResponseParser(self)
         self.feed: Callable[[bytes], None] = self._parser.feed_data
         """Raises httptools' errors."""
 
     def begin_with(self, head: ResponseHead) -> None:
-        """Read on after this head, of a stream, which need not be fed."""
+        """Continue after this head of a stream, which was cached and is not fed."""
         self.head = head
         self.feed(_HEAD_OF_CHUNKS)
 
     def close(self) -> None:
-        """It is fed no more."""
+        """Release the parser; nothing can be fed afterwards."""
         del self.feed, self._parser
 
     def can_end_here(self) -> bool:
-        """Whether a last chunk would end the body here; nothing can be fed afterwards."""
+        """True if a last chunk would end the body here. Nothing can be fed afterwards."""
         if self.head is None or not self.head.is_chunked or self.is_complete:
             return False
         try:
@@ -391,7 +397,7 @@ class _ResponseReader:
         status = self._parser.get_status_code()
         headers, self._headers = self._headers, []
         if status < 200 or self.head is not None:
-            return  # an interim answer, and the real one follows; or known already
+            return  # an interim response, or a head that was cached
         named = dict(headers)
         length = named.get(b"content-length")
         self.head = ResponseHead(
@@ -406,12 +412,12 @@ class _ResponseReader:
     def on_message_complete(self) -> None:
         if self.head is not None and not self.head.ends_with_connection:
             self.is_complete = True
-            # To be asked here and now: the parser forgets it when it returns.
+            # httptools 0.9: the parser resets the flag when this callback returns.
             self.stays_open = self.head.length is not None and self._parser.should_keep_alive()
 
 
 class _ChunkReader(_ResponseReader):
-    """Tells the body's pieces, too."""
+    """Passes the body's chunks to the listener as well, without framing."""
 
     __slots__ = ("on_body",)
 
@@ -421,12 +427,12 @@ class _ChunkReader(_ResponseReader):
 
 
 def last_chunks(data: bytes) -> bytes:
-    """`data` as the rest of a chunked body."""
+    """`data` as the rest of a chunked body: one chunk, then the last chunk."""
     return b"%x\r\n%b\r\n%b" % (len(data), data, _LAST_CHUNK)
 
 
 def _after_head(data: bytes) -> bytes:
-    """What follows the heads, interim ones included, at the beginning of `data`."""
+    """The bytes after the head at the beginning of `data`, and after interim heads before it."""
     while data.startswith(b"HTTP/1.1 1"):
         data = data.partition(BLANK_LINE)[2]
     return data.partition(BLANK_LINE)[2]

@@ -1,9 +1,9 @@
-"""The connections to models' processes, in use or kept for the next request, and their time limits.
+"""The connections to models' processes, in use or idle, and their time limits.
 
-Made for what llama-server does. It closes after every streamed answer although it promises keep-alive, and closes idle
-connections after 5 s; so only connections of answers with a length are kept, for less than that. A kept one that turns
-out dead before the first byte is replaced once by who asked on it. There is no retry beyond that: a generation must not
-run twice.
+The rules follow llama-server (measured on llama.cpp b11434, vendor/cpp-httplib). It closes the connection after every
+streamed response although it promises keep-alive, and closes idle connections after 5 s. So only connections of
+responses with a content length become idle, for less than that. A request on an idle connection that dies before the
+first byte is sent once more on a new connection. There is no other retry: a generation must not run twice.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from llama_async_proxy.records.runtime import Endpoint
 from llama_async_proxy.settings import Settings
 
 MAX_IDLE = 32
-"""Per model. After a burst of hundreds the rest would only be sockets to close."""
+"""Idle connections per model. After a burst of hundreds, more would only be sockets to close."""
 _CHECK_S = 0.4
-"""Longest between two looks for deadlines: one timer serves all connections, so that a request costs none. With it an
-idle connection is still closed before llama-server's 5 s."""
+"""Seconds between two checks of all deadlines, at most. One timer serves all connections, so that a request costs none;
+an idle connection is still closed before llama-server's 5 s."""
 
 
 class ConnectionPool:
-    """Belongs to one event loop."""
+    """All connections to engines. The pool belongs to one event loop."""
 
     def __init__(self, settings: Callable[[], Settings]) -> None:
         self.settings = settings
@@ -34,10 +34,10 @@ class ConnectionPool:
         self._idle: dict[Endpoint, list[UpstreamConnection]] = {}
         self._timer: asyncio.TimerHandle | None = None
 
-    # --- for who asks -----------------------------------------------------------------------------
+    # --- for users of connections -------------------------------------------------------------------
 
     def take(self, endpoint: Endpoint) -> UpstreamConnection:
-        """A kept connection that seems to live, else a new one."""
+        """An idle connection that seems to be alive, else a new one."""
         idle = self._idle.get(endpoint)
         while idle:
             connection = idle.pop()
@@ -53,14 +53,14 @@ class ConnectionPool:
         return connection
 
     def connect_ahead(self, endpoint: Endpoint) -> None:
-        """Have a connection at hand for the next request: the one in use will be closed after its stream, and to
-        connect takes as long as all else that is done here for a first token."""
+        """Open an idle connection for the next request: the one in use will be closed after its stream, and connecting
+        takes as long as everything else that is done here for a first token."""
         idle = self._idle.setdefault(endpoint, [])
         if not idle:
             idle.append(self.connect(endpoint))
 
     def put_back(self, connection: UpstreamConnection) -> None:
-        """Take back a connection whose answer has ended."""
+        """Take back a connection whose response has ended: it becomes idle, or is closed."""
         if connection.is_reusable and len(idle := self._idle.setdefault(connection.endpoint, [])) < MAX_IDLE:
             connection.idle()
             idle.append(connection)
@@ -68,11 +68,11 @@ class ConnectionPool:
             connection.abort()
 
     def close(self) -> None:
-        """Close every connection at once; answers that are coming in break off."""
+        """Close every connection at once; responses that are coming in fail."""
         for connection in tuple(self._connections):
             connection.close()
 
-    # --- for its channels -------------------------------------------------------------------------
+    # --- for its connections ------------------------------------------------------------------------
 
     def on_opened(self, connection: UpstreamConnection) -> None:
         self._connections.add(connection)

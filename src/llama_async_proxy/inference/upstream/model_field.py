@@ -1,4 +1,4 @@
-"""Requests to a router, which answers for several models at one address and must be told which is meant. Pure."""
+"""The model's name in requests to a router, which serves several models at one address. Pure."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def target_for(model: str, target: bytes) -> bytes:
-    """`target` naming `model` in its query. The router is told to load nothing: that is decided here."""
+    """`target` with `model` in its query, and `autoload=false`: this service decides what is loaded."""
     path, _, query = target.partition(b"?")
     kept = [pair for pair in parse_qsl(query, keep_blank_values=True) if pair[0] not in (b"model", b"autoload")]
     return path + b"?" + urlencode([*kept, (b"model", model), (b"autoload", "false")]).encode()
 
 
 def body_for(model: str, body: bytes) -> bytes:
-    """A JSON object naming `model`, the values of its other keys unchanged to the byte; any other body as it is."""
+    """`body` with `model` as its model, the bytes of its other values unchanged. A body that is no JSON object is
+    returned as it is."""
     try:
         fields = _OBJECT.decode(body)
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        return body  # an array, a form, nothing: the query says it
+        return body  # an array, a form or empty: the query names the model
     name = msgspec.json.encode(model)
     if bytes(fields.get("model", b"")) == name:
         return body

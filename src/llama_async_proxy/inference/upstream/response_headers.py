@@ -1,4 +1,7 @@
-"""Heads of engines' answers. Once one has been read, the same head again, apart from its length, need not be read."""
+"""Response heads (status line and headers) of engines, and a cache of them.
+
+Engines repeat the same head, apart from its content length. A cached head is not parsed again.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +17,12 @@ BLANK_LINE = b"\r\n\r\n"
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d{1,12})(?=\r\n)", re.IGNORECASE)
 _LENGTH_DIGITS = 12
 _CACHED_HEADS = 8
-"""llama-server has one for JSON and one for text."""
+"""Different heads in the cache, most recent first. llama-server has one for JSON and one for text."""
 
 
 def for_client(headers: Iterable[Header]) -> list[Header]:
-    """The engine's headers without those of its own connection, its name and its CORS, which are ours to say."""
+    """The engine's headers for the client: without hop-by-hop headers, Server and CORS headers, which are the service's
+    own to set."""
     return [
         (name, value)
         for name, value in headers
@@ -28,35 +32,35 @@ def for_client(headers: Iterable[Header]) -> list[Header]:
 
 @dataclass(slots=True)
 class ResponseHead:
-    """Of an answer."""
+    """Head of a response."""
 
     status: int
     headers: Sequence[Header]
-    """As the engine sent them, names in lower case, of the last answer if there were interim ones."""
+    """Headers as the engine sent them, names in lower case; those of the final response, not of interim ones."""
     lines: bytes
-    """What of them is for the client, but for what frames the body."""
+    """Header lines for the client (see `for_client`), each with its line end, without those that frame the body."""
     length: int | None
-    """Of the body, as the engine said."""
+    """Content length in bytes; None if the engine sent none."""
     is_chunked: bool
     is_stream: bool
     """The body is server-sent events."""
 
     @property
     def ends_with_connection(self) -> bool:
-        """Only its end shows where the answer ends."""
+        """The body ends when the connection closes; nothing else marks its end."""
         return self.length is None and not self.is_chunked and self.status not in (204, 304)
 
 
 class ResponseHeadCache:
-    """The last few different heads: of whole answers on connections that stayed open, and of streams."""
+    """The last few different heads of complete responses on connections that stayed open, and of streams."""
 
     def __init__(self) -> None:
         self._cached: list[tuple[bytes, bytes, ResponseHead]] = []
-        """What comes before the digits of the length, what comes after them, and what it means."""
+        """Bytes before the digits of the content length, bytes after them, and the parsed head."""
         self._streams: list[tuple[bytes, ResponseHead]] = []
 
     def lookup(self, data: bytes) -> tuple[ResponseHead, bytes] | None:
-        """Head and body, when `data` is all of an answer whose head is known. Its length is that of the body then."""
+        """Head and body if `data` is exactly one whole response whose head is cached; else None."""
         for begin, rest, head in self._cached:
             if data.startswith(begin):
                 end = data.find(b"\r", len(begin), len(begin) + _LENGTH_DIGITS + 1)
@@ -67,7 +71,8 @@ class ResponseHeadCache:
         return None
 
     def store(self, data: bytes, head: ResponseHead) -> None:
-        """`data` begins with a head that was read as `head`, after which came the body and a connection to be kept."""
+        """Cache `head`, whose bytes `data` begins with. Only for a response that left its connection open. Heads with
+        another status than 200, of streams, or without exactly one content length are not cached."""
         end = data.find(BLANK_LINE) + len(BLANK_LINE)
         lengths = list(_LENGTH.finditer(data, 0, end - 2))
         if head.status == 200 and not head.is_stream and len(lengths) == 1:
@@ -75,14 +80,15 @@ class ResponseHeadCache:
             self._cached = [(begin, rest, head), *self._cached[: _CACHED_HEADS - 1]]
 
     def lookup_stream(self, data: bytes) -> tuple[ResponseHead, bytes] | None:
-        """Head and rest, when `data` begins with the known head of a stream."""
+        """Head and the bytes after it if `data` begins with the cached head of a stream; else None."""
         for raw, head in self._streams:
             if data.startswith(raw):
                 return head, data[len(raw) :]
         return None
 
     def store_stream(self, data: bytes, head: ResponseHead) -> None:
-        """`data` begins with a head that was read as `head`."""
+        """Cache the `head` of a stream, whose bytes `data` begins with. Heads after an interim response, or of other
+        than chunked event streams with status 200, are not cached."""
         is_alone = data.startswith(b"HTTP/1.1 200")  # no interim answer before it
         if is_alone and head.is_stream and head.is_chunked and head.length is None:
             raw = data[: data.find(BLANK_LINE) + len(BLANK_LINE)]
