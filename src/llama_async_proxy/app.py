@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from llama_async_proxy.api.http.access import SecurityMiddleware
 from llama_async_proxy.api.http.metering import MeteringMiddleware
-from llama_async_proxy.api.http.protocol import FastPathContext, http_protocol
+from llama_async_proxy.api.http.protocol import FastPathParts, http_protocol
 from llama_async_proxy.api.http.server import Goodbye, Server, listen
 from llama_async_proxy.api.inference.app import InferenceApp
 from llama_async_proxy.api.inference.llama_router import LlamaRouterApp
@@ -163,7 +163,7 @@ class Seams:
 @dataclass(frozen=True, slots=True)
 class Application:
     asgi: ASGIApp
-    fast_path: FastPathContext
+    fast_path: FastPathParts
     context: Context
     sockets: Sockets
     background: tuple[Callable[[], Awaitable[None]], ...]
@@ -369,7 +369,7 @@ def _application(base: _Base, data_path: _DataPath, context: Context) -> Applica
     rest = base.seams.rest(lambda: context)
     return Application(
         asgi=_asgi(context, sockets, (prometheus, router, inference), rest),
-        fast_path=FastPathContext(data_path.fast_path, context.requests),
+        fast_path=FastPathParts(data_path.fast_path, context.requests),
         context=context,
         sockets=sockets,
         background=(

@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from llama_async_proxy.api.http.protocol import FastPathContext, http_protocol
+from llama_async_proxy.api.http.protocol import FastPathParts, http_protocol
 from llama_async_proxy.api.inference.app import InferenceApp
 from llama_async_proxy.events import EventBus
 from llama_async_proxy.inference.fast_path import FastPath
@@ -93,7 +93,7 @@ class Site:
                     scheduler=self.scheduler,
                     in_flight=self.in_flight,
                 )
-                http = http_protocol(FastPathContext(self.fast_path, self.meter))
+                http = http_protocol(FastPathParts(self.fast_path, self.meter))
             self.port = await stack.enter_async_context(serving(door, http, keep_alive_s=self.keep_alive_s))
             self.url = f"http://127.0.0.1:{self.port}"
             # Reading the certificates that nobody asks for takes longer than most tests.

@@ -16,7 +16,7 @@ import uvloop
 from starlette.types import Receive, Scope, Send
 
 from llama_async_proxy.api.http import protocol
-from llama_async_proxy.api.http.protocol import FastPathContext, http_protocol
+from llama_async_proxy.api.http.protocol import FastPathParts, http_protocol
 from llama_async_proxy.api.http.server import Server, listen
 from llama_async_proxy.api.inference import app
 from llama_async_proxy.inference.proxy import CLIENT_GONE
@@ -605,7 +605,7 @@ class OneServer:
     def __init__(self, site: UpstreamSite) -> None:
         self.listeners = listen("127.0.0.1", 0)
         self.port: int = self.listeners[0].getsockname()[1]
-        self.server = Server(_accepts, http_protocol(FastPathContext(site.fast_path, site.meter)), self._goodbye)
+        self.server = Server(_accepts, http_protocol(FastPathParts(site.fast_path, site.meter)), self._goodbye)
         self._site = site
 
     async def _goodbye(self, _: object) -> None:

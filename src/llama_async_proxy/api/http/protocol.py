@@ -45,7 +45,7 @@ _STATUS_LINES = {status.value: f"{status.value} {status.phrase}".encode() for st
 
 
 @dataclass(frozen=True, slots=True)
-class FastPathContext:
+class FastPathParts:
     """The parts of the service that every connection uses."""
 
     fast_path: FastPath
@@ -53,9 +53,9 @@ class FastPathContext:
     head_cache: RequestHeadCache = field(default_factory=RequestHeadCache)
 
 
-def http_protocol(context: FastPathContext) -> type[asyncio.Protocol]:
+def http_protocol(parts: FastPathParts) -> type[asyncio.Protocol]:
     """The value for uvicorn's `Config(http=...)`, which only calls it."""
-    return cast("type[asyncio.Protocol]", functools.partial(HttpProtocol, context=context))
+    return cast("type[asyncio.Protocol]", functools.partial(HttpProtocol, parts=parts))
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -68,10 +68,10 @@ class HttpProtocol(HttpToolsProtocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
-        context: FastPathContext,
+        parts: FastPathParts,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self._context = context
+        self._parts = parts
         self._exchange: ProxiedExchange | None = None
         self._token: RequestToken
         self._status = 0
@@ -174,12 +174,12 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _start_request(self, data: bytes) -> None:
         """Handle the first bytes of a request; a cached head saves parsing it."""
-        settings = self._context.fast_path.pool.settings()
+        settings = self._parts.fast_path.pool.settings()
         last = self._last_head
         lengths = last.lengths(data) if last is not None and last.settings is settings else None
         if last is not None and lengths is not None:
             self._try_fast_path(last.head, data, lengths, closes=last.closes)
-        elif hit := self._context.head_cache.lookup(data, settings, self.server):
+        elif hit := self._parts.head_cache.lookup(data, settings, self.server):
             cached, lengths = hit
             self._last_head = cached
             self._try_fast_path(cached.head, data, lengths, closes=cached.closes)
@@ -194,7 +194,7 @@ class HttpProtocol(HttpToolsProtocol):
         elif end > MAX_HEAD or data.count(b"\n", 0, end) > MAX_HEADERS + 2:
             self._refuse(431, b"Request header fields too large")
         elif (found := parse(data[:end])) and self._is_allowed(found.head, settings):
-            self._last_head = self._context.head_cache.store(data[:end], found, settings, self.server)
+            self._last_head = self._parts.head_cache.store(data[:end], found, settings, self.server)
             self._try_fast_path(found.head, data, (end, found.length), closes=found.closes)
         else:
             self._pass_to_uvicorn(data)
@@ -240,11 +240,11 @@ class HttpProtocol(HttpToolsProtocol):
         self._clear_buffer_state()
         self._status = 0
         self._closes = self._closes or closes
-        exchange = self._exchange = self._context.fast_path.begin(head, data[end:whole], self)
+        exchange = self._exchange = self._parts.fast_path.begin(head, data[end:whole], self)
         if exchange is None:
             self._pass_to_uvicorn(data)
             return
-        self._token = self._context.meter.start()
+        self._token = self._parts.meter.start()
         if len(data) > whole:
             self._buffered += data[whole:]
         if self._client_is_slow:
@@ -304,7 +304,7 @@ class HttpProtocol(HttpToolsProtocol):
     def end(self, *, whole: bool) -> None:
         self._exchange = None
         self.server_state.total_requests += 1
-        self._context.meter.finish(self._token, self._status or 499, broken=not (whole or self._client_left))
+        self._parts.meter.finish(self._token, self._status or 499, broken=not (whole or self._client_left))
         if self._closes or not whole:
             self.transport.close()
             return
