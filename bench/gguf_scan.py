@@ -6,13 +6,14 @@ scanned for the first time and again. Exit status 1 when a limit is missed.
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+
+import msgspec.structs
 
 from gguf import GGUFReader
 from llama_async_proxy.gguf.reader import read_header
@@ -73,7 +74,7 @@ def copy_sparse(source: Path, target: Path) -> None:
 
 def as_model(number: int, file: ModelFile) -> Model:
     name = Path(file.path).stem
-    shared = {f.name: getattr(file, f.name) for f in dataclasses.fields(file)}
+    shared = {f.name: getattr(file, f.name) for f in msgspec.structs.fields(file)}
     return Model(id=number, slug=name, name=name, origin=ModelOrigin.SCANNED, **shared)
 
 

@@ -10,11 +10,11 @@ import os
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 import socketio
+from msgspec import Struct, field
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from llama_async_proxy.api.http.access import SecurityMiddleware
@@ -140,15 +140,14 @@ async def _kept_running(task: Callable[[], Awaitable[None]]) -> None:
 # --- building -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Seams:
+class Seams(Struct, frozen=True):
     """Places where the service meets the machine. A test passes stand-ins and builds everything else as `run` does."""
 
     find_launcher: Callable[[str, str], Launcher] = find_launcher
     """(setting `engine`, path of the program) -> the program that runs models. Raises EngineMissing."""
     environment: Mapping[str, str] = field(default_factory=lambda: os.environ)
     """Environment that models' processes get a part of."""
-    timing: Timing = Timing()  # noqa: RUF009 - frozen
+    timing: Timing = Timing()
     """When models' processes are started again and how long they have to stop."""
     gpus: Callable[[], GpuProbe] = machine_gpus
     option_classes: Mapping[str, OptionClass] = field(default_factory=lambda: OPTION_CLASSES)
@@ -160,8 +159,7 @@ class Seams:
     """Seconds since the Unix epoch."""
 
 
-@dataclass(frozen=True, slots=True)
-class Application:
+class Application(Struct, frozen=True):
     asgi: ASGIApp
     fast_path: FastPathParts
     context: Context
@@ -187,8 +185,7 @@ async def build(settings: Settings, seams: Seams | None = None) -> AsyncIterator
         yield _application(base, data_path, context)
 
 
-@dataclass(frozen=True, slots=True)
-class _Base:
+class _Base(Struct, frozen=True):
     """Parts that every other part needs."""
 
     seams: Seams
@@ -207,8 +204,7 @@ class _Base:
         return int(1000 * self.seams.clock())
 
 
-@dataclass(frozen=True, slots=True)
-class _Models:
+class _Models(Struct, frozen=True):
     """Parts that run models and decide which ones run."""
 
     planner: LaunchPlanner
@@ -221,8 +217,7 @@ class _Models:
     scanner: ModelScanner
 
 
-@dataclass(frozen=True, slots=True)
-class _DataPath:
+class _DataPath(Struct, frozen=True):
     """Parts that an inference request goes through."""
 
     in_flight: InFlightRequests

@@ -11,8 +11,9 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TypeAlias
+
+from msgspec import Struct
 
 from llama_async_proxy.errors import ServiceError
 from llama_async_proxy.records.chats import Conversation, Message
@@ -24,37 +25,32 @@ from llama_async_proxy.records.requests import LiveRequest, RequestRecord
 from llama_async_proxy.records.runtime import ModelRuntime
 
 
-@dataclass(frozen=True, slots=True)
-class ModelCreated:
+class ModelCreated(Struct, frozen=True):
     """A model was registered."""
 
     model: Model
 
 
-@dataclass(frozen=True, slots=True)
-class ModelUpdated:
+class ModelUpdated(Struct, frozen=True):
     """A model's stored record changed."""
 
     model: Model
 
 
-@dataclass(frozen=True, slots=True)
-class ModelDeleted:
+class ModelDeleted(Struct, frozen=True):
     """A model's record was deleted; its file stays."""
 
     model: Model
 
 
-@dataclass(frozen=True, slots=True)
-class ModelRuntimeChanged:
+class ModelRuntimeChanged(Struct, frozen=True):
     """Status or load progress of one model. `previous` tells a status change from mere progress."""
 
     runtime: ModelRuntime
     previous: ModelRuntime
 
 
-@dataclass(frozen=True, slots=True)
-class EngineChanged:
+class EngineChanged(Struct, frozen=True):
     """The engine started or stopped, or one of its processes ended or failed."""
 
     type: EngineEventType
@@ -64,16 +60,14 @@ class EngineChanged:
     """Model whose process a CLOSED or ERROR event concerns; None: the engine itself."""
 
 
-@dataclass(frozen=True, slots=True)
-class ScanProgressed:
+class ScanProgressed(Struct, frozen=True):
     """A running scan of the models directory has read `done` of `total` files."""
 
     done: int
     total: int
 
 
-@dataclass(frozen=True, slots=True)
-class ScanFinished:
+class ScanFinished(Struct, frozen=True):
     """Counts of a finished scan: new models, changed models, models registered now, unreadable files."""
 
     scanned: int
@@ -82,65 +76,56 @@ class ScanFinished:
     failed: int
 
 
-@dataclass(frozen=True, slots=True)
-class SampleTaken:
+class SampleTaken(Struct, frozen=True):
     """The sampler read the machine."""
 
     sample: Sample
 
 
-@dataclass(frozen=True, slots=True)
-class LogWritten:
+class LogWritten(Struct, frozen=True):
     """The service or a model's process logged a line."""
 
     line: LogLine
 
 
-@dataclass(frozen=True, slots=True)
-class RequestsProgressed:
+class RequestsProgressed(Struct, frozen=True):
     """Inference requests in flight now, newest first; a long list is cut to the newest."""
 
     requests: tuple[LiveRequest, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class RequestsFinished:
+class RequestsFinished(Struct, frozen=True):
     """Inference requests that ended within the same moment, in the order of their ends."""
 
     records: tuple[RequestRecord, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class SettingsChanged:
+class SettingsChanged(Struct, frozen=True):
     """Settings got new values."""
 
     names: tuple[str, ...]
     """Dotted names of the settings."""
 
 
-@dataclass(frozen=True, slots=True)
-class ConversationChanged:
+class ConversationChanged(Struct, frozen=True):
     """A conversation was created or updated."""
 
     conversation: Conversation
 
 
-@dataclass(frozen=True, slots=True)
-class ConversationDeleted:
+class ConversationDeleted(Struct, frozen=True):
     """A conversation and its messages were deleted."""
 
     conversation_id: int
 
 
-@dataclass(frozen=True, slots=True)
-class MessageChanged:
+class MessageChanged(Struct, frozen=True):
     """A message was begun or ended; a generated one grows in between. The conversation's branches may have changed."""
 
     message: Message
 
 
-@dataclass(frozen=True, slots=True)
-class MessageDelta:
+class MessageDelta(Struct, frozen=True):
     """Text that an answer gained. `content_at` and `reasoning_at` are the lengths, in characters, it had before."""
 
     conversation_id: int
@@ -151,24 +136,21 @@ class MessageDelta:
     reasoning_at: int
 
 
-@dataclass(frozen=True, slots=True)
-class MessageDeleted:
+class MessageDeleted(Struct, frozen=True):
     """A message was removed, because its answer failed before the first token."""
 
     conversation_id: int
     message_id: int
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerFailed:
+class AnswerFailed(Struct, frozen=True):
     """An answer ended incomplete, or never began, because of `error`."""
 
     conversation_id: int
     error: ServiceError
 
 
-@dataclass(frozen=True, slots=True)
-class BranchChosen:
+class BranchChosen(Struct, frozen=True):
     """Another branch of a conversation became the active one."""
 
     conversation_id: int

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-import dataclasses
-
+import msgspec.structs
 import pytest
 
 from llama_async_proxy.chats.prompt import defaults, merged, newest, request_body, without_oldest
@@ -63,7 +62,7 @@ def test_options_have_the_engines_names_and_only_what_is_set_is_sent() -> None:
 
 def test_images_go_along_as_data_urls() -> None:
     [message] = thread("")
-    message = dataclasses.replace(message, attachments=(Attachment(1, "image/png", "", 3),))
+    message = msgspec.structs.replace(message, attachments=(Attachment(1, "image/png", "", 3),))
     body = request_body("", [message], {1: (Image("image/png", b"abc"),)}, Sampling())
     parts = [{"type": "image_url", "image_url": {"url": "data:image/png;base64,YWJj"}}]
     assert body["messages"] == [{"role": "user", "content": parts}]

@@ -14,10 +14,10 @@ import sys
 import time
 import urllib.request
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from llama_async_proxy.engines import parent_guard
 from llama_async_proxy.engines.custom import filled, parse_command

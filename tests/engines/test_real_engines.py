@@ -13,11 +13,11 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from msgspec.structs import replace
 
 from llama_async_proxy.engines.discovery import Launcher, binary_launcher, embedded_launcher
 from llama_async_proxy.errors import DeadlineExceeded, LoadFailed

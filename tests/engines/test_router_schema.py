@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import configparser
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from llama_async_proxy.engines.options import StateLine
 from llama_async_proxy.engines.router_host import parse_url, read_api_key, router_environment

@@ -6,10 +6,10 @@ import asyncio
 import os
 import signal
 import threading
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from llama_async_proxy.engines.contract import Engine
 from llama_async_proxy.engines.discovery import Launcher

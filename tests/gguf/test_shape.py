@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from llama_async_proxy.gguf.ggml import F32, ValueType
 from llama_async_proxy.gguf.memory import LoadSettings, estimate

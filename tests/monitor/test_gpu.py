@@ -46,14 +46,14 @@ def nvidia(driver: Path, tmp_path: Path, *modes: str) -> list[dict[str, Any]]:
     loaded once stays.
     """
     program = textwrap.dedent("""
-        import dataclasses, json, os, pathlib, sys
+        import json, msgspec.structs, os, pathlib, sys
         from llama_async_proxy.monitor.gpu import NvidiaProbe
         probe = NvidiaProbe(retry_s=0.0)
         readings = []
         for mode in sys.argv[1:]:
             pathlib.Path(os.environ["FAKE_NVML"]).write_text(mode)
             reading = probe.read()
-            gpus = [dataclasses.asdict(gpu) for gpu in reading.gpus]
+            gpus = [msgspec.structs.asdict(gpu) for gpu in reading.gpus]
             readings.append({"gpus": gpus, "processes": dict(reading.process_bytes)})
         probe.close()
         print(json.dumps(readings))

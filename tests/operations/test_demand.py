@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from llama_async_proxy.gguf.memory import LoadSettings, MemoryBudget
 from llama_async_proxy.gguf.reader import read_header

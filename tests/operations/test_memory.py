@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from llama_async_proxy.errors import LoadFailed, NotEnoughMemory
 from llama_async_proxy.inference.scheduling.policy import UNLIMITED, Capacity

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import shutil
 import tempfile
@@ -10,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec.structs
 import pytest
 
 from llama_async_proxy.gguf.reader import GgufError
@@ -49,7 +49,7 @@ def known(result: ScanResult) -> dict[str, Model]:
 
 def as_model(number: int, file: ModelFile) -> Model:
     name = Path(file.path).stem
-    shared = {field.name: getattr(file, field.name) for field in dataclasses.fields(file)}
+    shared = {field.name: getattr(file, field.name) for field in msgspec.structs.fields(file)}
     return Model(id=number, slug=name, name=name, origin=ModelOrigin.SCANNED, **shared)
 
 

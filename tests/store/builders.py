@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from llama_async_proxy.records.logs import LogLevel, LogLine
 from llama_async_proxy.records.machine import GpuSample, RequestCounters, Sample

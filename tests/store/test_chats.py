@@ -1,8 +1,7 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from llama_async_proxy.errors import NotFound
 from llama_async_proxy.records.chats import Image, MessageStatus, NewConversation, NewMessage, Role, Sampling

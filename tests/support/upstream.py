@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec.structs
+
 from llama_async_proxy.errors import LoadFailed
 from llama_async_proxy.events import EventBus, ModelRuntimeChanged
 from llama_async_proxy.records.models import Model, ModelFacts, ModelKind, ModelOrigin
@@ -225,7 +227,7 @@ class Upstream:
 def make_model(model_id: int = 1, slug: str = "tiny", **changes: Any) -> Model:
     facts = ModelFacts("llama", ModelKind.CHAT, parameter_count=1000, context_length=2048, embedding_length=64)
     model = Model(model_id, slug, slug, f"/models/{slug}.gguf", ModelOrigin.SCANNED, facts, size_bytes=1000, mtime_ns=0)
-    return dataclasses.replace(model, **changes)
+    return msgspec.structs.replace(model, **changes)
 
 
 def make_settings(**changes: Any) -> Settings:

@@ -7,8 +7,8 @@ not known is left out, never zero.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 
+from msgspec import Struct
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
@@ -35,8 +35,7 @@ _ESCAPES = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 Labels = Mapping[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class Family:
+class Family(Struct, frozen=True):
     """One metric with its samples, each a value and its labels."""
 
     name: str

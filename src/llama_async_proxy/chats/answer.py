@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
 from io import StringIO
+
+from msgspec import Struct
 
 from llama_async_proxy.errors import InvalidInput, ServiceError
 from llama_async_proxy.records.chats import Message, Turn
@@ -14,16 +15,14 @@ from llama_async_proxy.records.chats import Message, Turn
 _POSITION = re.compile(r"(\d{1,18}):(\d{1,18}):(\d{1,18})")
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
+class Position(Struct, frozen=True):
     """How much of an answer somebody has, in characters."""
 
     content: int = 0
     reasoning: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Growth:
+class Growth(Struct, frozen=True):
     content: str
     reasoning: str
     position: Position

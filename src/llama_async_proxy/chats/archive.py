@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
 from typing import Literal
 
 import msgspec
+from msgspec.structs import fields, replace
 
 from llama_async_proxy.chats.images import check_image
 from llama_async_proxy.chats.titles import MAX_TITLE_LENGTH, UNTITLED

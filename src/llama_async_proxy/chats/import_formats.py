@@ -9,11 +9,12 @@ import base64
 import binascii
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 from html import unescape
 from typing import TypeVar
 
 import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from llama_async_proxy.chats.archive import checked, from_json
 from llama_async_proxy.errors import InvalidInput
@@ -54,8 +55,7 @@ def _converted(entry: object, kind: type[T]) -> T:
         raise InvalidInput("file", f"is not as expected: {error}") from None
 
 
-@dataclass(frozen=True, slots=True)
-class _Node:
+class _Node(Struct, frozen=True):
     id: str
     parent: str | None
     message: NewMessage | None

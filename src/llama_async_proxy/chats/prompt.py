@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+
+from msgspec.structs import fields
 
 from llama_async_proxy.records.chats import Image, Message, Role, Sampling
 from llama_async_proxy.settings import Settings

@@ -8,8 +8,9 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from llama_async_proxy.engines.discovery import help_text
 from llama_async_proxy.engines.help import parse_help
@@ -22,8 +23,7 @@ logger = logging.getLogger(__name__)
 _KEPT_FILES = 8
 
 
-@dataclass(frozen=True, slots=True)
-class EngineOptions:
+class EngineOptions(Struct, frozen=True):
     """The options of one program. The same object until the program changes."""
 
     options: tuple[EngineOption, ...]

@@ -18,8 +18,10 @@ import stat
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from llama_async_proxy.engines import parent_guard
 from llama_async_proxy.engines.embedded import WHEEL_VERSION
@@ -46,8 +48,7 @@ SETTING_HINT = "Set --llama-server (serverPath) to a llama-server program, or to
 WHEEL_HINT = f"install llama-server (--llama-server PATH) or run pip install xllamacpp=={WHEEL_VERSION}"
 
 
-@dataclass(frozen=True, slots=True)
-class Launcher:
+class Launcher(Struct, frozen=True):
     """How a model's process is started."""
 
     kind: str

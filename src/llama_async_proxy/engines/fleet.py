@@ -6,9 +6,10 @@ import asyncio
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
+
+from msgspec import Struct
 
 from llama_async_proxy.engines.instance import Start
 from llama_async_proxy.engines.options import check_options
@@ -20,8 +21,7 @@ from llama_async_proxy.records.logs import LogLine
 from llama_async_proxy.records.runtime import LaunchSpec, ModelRuntime, ModelStatus
 
 
-@dataclass(frozen=True, slots=True)
-class EngineHooks:
+class EngineHooks(Struct, frozen=True):
     """Where engines tell what happens, and how they measure time."""
 
     bus: EventBus
@@ -29,7 +29,7 @@ class EngineHooks:
     """Gets every line the models' processes print."""
     clock: Callable[[], float] = time.time
     """Seconds since the Unix epoch."""
-    timing: Timing = Timing()  # noqa: RUF009 - frozen
+    timing: Timing = Timing()
 
 
 class Fleet(ABC):

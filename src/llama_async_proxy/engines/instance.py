@@ -8,9 +8,11 @@ import shutil
 import sys
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, TypeAlias
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from llama_async_proxy.engines import parent_guard, probe
 from llama_async_proxy.engines.custom import filled
@@ -75,8 +77,7 @@ Start: TypeAlias = Callable[[LaunchSpec, Listener], Coroutine[None, None, Instan
 """Begins an instance; does not wait for it. Raises LoadFailed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Program:
+class Program(Struct, frozen=True):
     """What to run as a process, complete."""
 
     argv: tuple[str, ...]

@@ -7,9 +7,10 @@ import math
 import re
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
+
+from msgspec import Struct
 
 from llama_async_proxy.errors import InvalidInput
 from llama_async_proxy.records.logs import LogLevel
@@ -189,8 +190,7 @@ class EngineLogReader:
         return [message for level, message in self._lines if level is LogLevel.ERROR]
 
 
-@dataclass(frozen=True, slots=True)
-class StateLine:
+class StateLine(Struct, frozen=True):
     """What a child says about itself on stdout."""
 
     state: str

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from urllib.parse import quote
+
+from msgspec import Struct
 
 from llama_async_proxy.engines.exchange import exchange
 from llama_async_proxy.records.runtime import Endpoint
@@ -16,8 +17,7 @@ MAX_ANSWER = 4 << 20
 """Bytes. /props carries the chat template, /slots the parameters of every slot."""
 
 
-@dataclass(frozen=True, slots=True)
-class Properties:
+class Properties(Struct, frozen=True):
     """What a ready server says of itself; None where it does not say."""
 
     context_size: int | None = None

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from llama_async_proxy.engines.fleet import EngineHooks, Fleet
 from llama_async_proxy.engines.instance import Instance, Listener, Start

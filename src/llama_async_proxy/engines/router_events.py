@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from llama_async_proxy.engines import probe
 from llama_async_proxy.engines.instance import Listener
@@ -38,8 +40,7 @@ LOST_CODE = 1
 """As the router reports every end that was not in order."""
 
 
-@dataclass(frozen=True, slots=True)
-class Callbacks:
+class Callbacks(Struct, frozen=True):
     """What the engine does with news that concern no instance."""
 
     running: Callable[[], Sequence[LaunchSpec]]

@@ -7,10 +7,12 @@ import contextlib
 import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from llama_async_proxy.engines.discovery import Launcher
 from llama_async_proxy.engines.environment import child_environment, passed_environment
@@ -29,8 +31,7 @@ OPEN_POLL_S = 0.05
 STOP_GRACE_S = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(Struct, frozen=True):
     """A router that answers."""
 
     endpoint: Endpoint
@@ -72,8 +73,7 @@ class Host(Protocol):
         """Return when all that an ended process of this model had to say was heard."""
 
 
-@dataclass(frozen=True, slots=True)
-class RouterOptions:
+class RouterOptions(Struct, frozen=True):
     host: str
     port: int
     max_models: int
@@ -261,8 +261,7 @@ class _BadPreset(Exception):
     """The router does not read the file we wrote."""
 
 
-@dataclass(slots=True)
-class _Preset:
+class _Preset(Struct):
     text: str = ""
     """What the file holds."""
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from llama_async_proxy.engines.options import (
     KIND_OPTIONS,
@@ -35,8 +37,7 @@ class NotARouter(Exception):
     """What answered is something else."""
 
 
-@dataclass(frozen=True, slots=True)
-class RouterModel:
+class RouterModel(Struct, frozen=True):
     """One entry of the router's list."""
 
     name: str
@@ -49,8 +50,7 @@ class RouterModel:
     aliases: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class RouterEvent:
+class RouterEvent(Struct, frozen=True):
     """A change of one model, or of the list when the name is EVERY_MODEL."""
 
     name: str
@@ -159,8 +159,7 @@ def _is_whole(value: OptionValue) -> bool:
 # --- its log ------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Spawned:
+class Spawned(Struct, frozen=True):
     """The router has started a model's process, whose lines carry this port."""
 
     name: str

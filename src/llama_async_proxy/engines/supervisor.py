@@ -14,8 +14,10 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from llama_async_proxy.engines import probe
 from llama_async_proxy.engines.instance import Instance, Start
@@ -33,8 +35,7 @@ DRAIN_POLL_S = 0.5
 PROGRESS_INTERVAL_S = 0.1
 
 
-@dataclass(frozen=True, slots=True)
-class Timing:
+class Timing(Struct, frozen=True):
     """Seconds; tests shorten them."""
 
     restart_delays_s: tuple[float, ...] = (1, 2, 4, 8, 16)
@@ -45,8 +46,7 @@ class Timing:
     """From SIGTERM to SIGKILL. Nothing is lost by the latter; the former frees GPUs in an orderly way."""
 
 
-@dataclass(frozen=True, slots=True)
-class SupervisorContext:
+class SupervisorContext(Struct, frozen=True):
     """What a supervisor is given and where it reports to."""
 
     start: Start
@@ -60,8 +60,7 @@ class SupervisorContext:
     """A death or a failure, why, and of which model."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Ready:
+class _Ready(Struct, frozen=True):
     """An instance that answers; a class, because an Instance may be of any."""
 
     instance: Instance

@@ -6,7 +6,8 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from llama_async_proxy.engines.discovery import Launcher
 from llama_async_proxy.engines.environment import passed_environment

@@ -14,10 +14,11 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from math import log, sqrt
 from pathlib import Path
+
+from msgspec import Struct
 
 from llama_async_proxy.gguf.ggml import F16, F32, Q8_0
 from llama_async_proxy.gguf.stories import OPENINGS, PARAGRAPHS
@@ -36,8 +37,7 @@ START_STATE = 0
 """The state of every token that is no step of the text: after it comes an opening."""
 
 
-@dataclass(frozen=True, slots=True)
-class Depth:
+class Depth(Struct, frozen=True):
     """What the model does besides talking, which makes it slow."""
 
     blocks: int
@@ -50,8 +50,7 @@ DEMO_DEPTH = Depth(blocks=220, feed_forward=192)
 """30-100 tokens/s on two cores."""
 
 
-@dataclass(frozen=True, slots=True)
-class Text:
+class Text(Struct, frozen=True):
     """What a model of this kind can say."""
 
     openings: Sequence[str] = OPENINGS

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import PurePath
 from typing import NamedTuple
+
+from msgspec import Struct
 
 from llama_async_proxy.records.models import BrokenFile
 
@@ -35,8 +36,7 @@ class FileEntry(NamedTuple):
         return PurePath(self.path).name
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(Struct, frozen=True):
     """The files of what may be a model: one, or all shards in order."""
 
     files: tuple[FileEntry, ...]

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from itertools import accumulate
 from types import MappingProxyType
 from typing import Literal, TypeAlias
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from llama_async_proxy.gguf.shape import Layer, ModelShape
 
@@ -29,8 +31,7 @@ CACHE_BYTES_PER_32: Mapping[str, int] = MappingProxyType({
 FlashAttention: TypeAlias = Literal["on", "auto", "off"]
 
 
-@dataclass(frozen=True, slots=True)
-class LoadSettings:
+class LoadSettings(Struct, frozen=True):
     """The engine options that decide on memory, with llama-server's defaults."""
 
     context_size: int = 0
@@ -59,8 +60,7 @@ class LoadSettings:
     """Size of the multimodal projector's file."""
 
 
-@dataclass(frozen=True, slots=True)
-class Footprint:
+class Footprint(Struct, frozen=True):
     """Bytes on one device."""
 
     weights_bytes: int
@@ -73,8 +73,7 @@ class Footprint:
         return self.weights_bytes + self.context_bytes + self.compute_bytes
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryEstimate:
+class MemoryEstimate(Struct, frozen=True):
     host: Footprint
     gpu: Footprint
     """All GPUs together."""
@@ -94,8 +93,7 @@ class MemoryEstimate:
         return self.host.total_bytes + self.gpu.total_bytes
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryBudget:
+class MemoryBudget(Struct, frozen=True):
     """Bytes that may be taken. None on a machine where GPU and host share one memory, or without a limit."""
 
     host_bytes: int | None = None
@@ -190,8 +188,7 @@ def _padded(tokens: int) -> int:
     return tokens + -tokens % CELLS
 
 
-@dataclass(frozen=True, slots=True)
-class _Sizes:
+class _Sizes(Struct, frozen=True):
     """What context and batch come to: see `llama_context::llama_context` and `llama_kv_cache_iswa`. All are tokens."""
 
     slots: int
@@ -255,8 +252,7 @@ def _context_bytes(layer: Layer, sizes: _Sizes, settings: LoadSettings) -> int:
     return cells * (keys + values) // 32 + layer.state_width * STATE_ELEMENT_BYTES * sizes.slots
 
 
-@dataclass(frozen=True, slots=True)
-class _Compute:
+class _Compute(Struct, frozen=True):
     """Bytes that hold what lies between the layers while a batch is computed.
 
     Fitted to llama.cpp's answers: its allocator (`ggml_gallocr`) reuses what a step no longer needs, so that only the

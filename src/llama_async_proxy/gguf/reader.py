@@ -16,12 +16,13 @@ import re
 import stat
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cache
 from math import prod
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, TypeAlias, cast
+
+from msgspec import Struct
 
 from llama_async_proxy.gguf.ggml import DEFAULT_ALIGNMENT, MAGIC, STRUCT_CODES, TENSOR_TYPES, ValueType
 
@@ -56,8 +57,7 @@ class GgufError(ValueError):
     """The file is not a GGUF model, or a damaged one. The message is a sentence part for people."""
 
 
-@dataclass(frozen=True, slots=True)
-class Omitted:
+class Omitted(Struct, frozen=True):
     """Stands for a value that was too long to keep."""
 
     type: ValueType
@@ -70,8 +70,7 @@ Scalar: TypeAlias = str | int | float | bool
 Value: TypeAlias = Scalar | tuple[Scalar, ...] | Omitted
 
 
-@dataclass(frozen=True, slots=True)
-class Tensor:
+class Tensor(Struct, frozen=True):
     name: str
     shape: tuple[int, ...]
     """Elements by dimension, the contiguous one first, as ggml counts them."""
@@ -90,8 +89,7 @@ class Tensor:
         return kind.nbytes(self.elements) if kind else None
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(Struct, frozen=True):
     version: int
     byte_order: Literal["little", "big"]
     metadata: Mapping[str, Value]

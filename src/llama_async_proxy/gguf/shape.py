@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import NamedTuple
+
+from msgspec import Struct
 
 from llama_async_proxy.gguf.reader import MAX_NUMBER, GgufError, Header, Omitted, Tensor
 
@@ -71,8 +72,7 @@ _MODELLED = (
 _GEMMA3N_CACHING_LAYERS = 20
 
 
-@dataclass(frozen=True, slots=True)
-class Layer:
+class Layer(Struct, frozen=True):
     """One block. Sizes are elements."""
 
     key_width: int
@@ -87,8 +87,7 @@ class Layer:
     """The part of `weights_bytes` that `--n-cpu-moe` keeps on the host."""
 
 
-@dataclass(frozen=True, slots=True)
-class ModelShape:
+class ModelShape(Struct, frozen=True):
     architecture: str
     trained_context: int
     """Tokens."""
@@ -282,8 +281,7 @@ class _Facts:
         return max(convolution - 1, 0) * convolved + state * inner
 
 
-@dataclass(frozen=True, slots=True)
-class _Weights:
+class _Weights(Struct, frozen=True):
     """Bytes of the tensors by where they belong."""
 
     blocks: Counter[int]

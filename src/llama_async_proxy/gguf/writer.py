@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, TypeAlias
+
+from msgspec import Struct
 
 from llama_async_proxy.gguf.ggml import DEFAULT_ALIGNMENT, MAGIC, STRUCT_CODES, TENSOR_TYPES, ValueType
 
@@ -27,8 +28,7 @@ Metadata: TypeAlias = Mapping[str, Scalar | Sequence[Scalar] | Typed]
 INT32 is what most readers expect of lengths and ids when it is not negative: those become UINT32."""
 
 
-@dataclass(frozen=True, slots=True)
-class TensorData:
+class TensorData(Struct, frozen=True):
     name: str
     shape: tuple[int, ...]
     """Elements by dimension, the contiguous one first."""

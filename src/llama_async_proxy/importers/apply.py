@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 from urllib.parse import quote
+
+from msgspec import Struct
 
 from llama_async_proxy.errors import ServiceError
 from llama_async_proxy.importers.plan import PlannedModel
@@ -20,8 +21,7 @@ Call: TypeAlias = Callable[[str, str, Mapping[str, Any]], Any]
 """Method, path and body of a request to its JSON answer. Raises ServiceError with the service's own sentence."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """What became of one model; `problem` is None when all of it was taken over."""
 
     name: str

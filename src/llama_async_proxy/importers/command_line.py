@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import PurePath
 from types import MappingProxyType
+
+from msgspec import Struct
 
 from llama_async_proxy.records.options import OptionValue
 
@@ -50,8 +51,7 @@ _WHOLE = re.compile(r"-?\d{1,18}")
 _DECIMAL = re.compile(r"-?\d*\.\d+(?:[eE]-?\d+)?")
 
 
-@dataclass(frozen=True, slots=True)
-class ServerCommand:
+class ServerCommand(Struct, frozen=True):
     model: str | None
     """Path as written; None when the command names none."""
     aliases: tuple[str, ...]

@@ -11,11 +11,11 @@ import json
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 import yaml
+from msgspec import Struct
 
 from llama_async_proxy.errors import InvalidInput
 from llama_async_proxy.importers.command_line import PATHS, ServerCommand, is_llama_server, parse
@@ -95,8 +95,7 @@ class _NotTaken(Exception):
     """Why a whole model is not taken over."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Macros:
+class _Macros(Struct, frozen=True):
     values: Mapping[str, str]
     environment: Mapping[str, str]
 

@@ -13,10 +13,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import cast
+
+from msgspec import Struct
 
 from llama_async_proxy.errors import InvalidInput
 from llama_async_proxy.importers.plan import ImportPlan, PlannedModel, as_parameters, merged
@@ -89,8 +90,7 @@ def _plain_first(models: list[PlannedModel]) -> list[PlannedModel]:
     return sorted(models, key=lambda model: (bool(model.variants), len(model.options)))
 
 
-@dataclass(frozen=True, slots=True)
-class _Layers:
+class _Layers(Struct, frozen=True):
     """Blobs of one manifest by kind."""
 
     model_path: Path

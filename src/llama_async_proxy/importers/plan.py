@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
 from types import MappingProxyType
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from llama_async_proxy.records.models import IDLE_TTL, Variant
 from llama_async_proxy.records.options import OptionValue, no_options
@@ -32,8 +34,7 @@ _OPTION_OF_PARAMETER: Mapping[str, str] = MappingProxyType(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedModel:
+class PlannedModel(Struct, frozen=True):
     """A model to be registered, or to be found registered."""
 
     path: str
@@ -49,8 +50,7 @@ class PlannedModel:
     """False for a name made up here, which is of no use as an alias."""
 
 
-@dataclass(frozen=True, slots=True)
-class ImportPlan:
+class ImportPlan(Struct, frozen=True):
     models: tuple[PlannedModel, ...]
     problems: tuple[str, ...]
     """What is not taken over, a line each: where it stands, what it is, why, what to do."""

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from llama_async_proxy.importers import llama_swap, lm_studio, ollama
 from llama_async_proxy.importers.plan import ImportPlan, PlannedModel
 
 
-@dataclass(frozen=True, slots=True)
-class Machine:
+class Machine(Struct, frozen=True):
     """What an import looks at beside the files themselves."""
 
     home: Path

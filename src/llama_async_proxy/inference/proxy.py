@@ -10,8 +10,10 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, replace
 from typing import Protocol
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from llama_async_proxy.errors import InvalidInput, ServiceError
 from llama_async_proxy.inference.cancellation import CancelScope, ended
@@ -49,8 +51,7 @@ _NOT_FOR_THE_ENGINE = HOP_BY_HOP | {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class InferenceRequest:
+class InferenceRequest(Struct, frozen=True):
     route: InferenceRoute
     method: str
     query: bytes

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from llama_async_proxy.errors import Overloaded, ServiceError
 from llama_async_proxy.inference.request_log import RequestLogEntry
@@ -34,8 +35,7 @@ class Reply(Protocol):
     async def write(self, chunk: bytes, *, more: bool) -> None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class KeepAliveComments:
+class KeepAliveComments(Struct, frozen=True):
     """What a streaming client sees while its model loads."""
 
     hold_s: float = 5.0

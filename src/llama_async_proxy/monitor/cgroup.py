@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from msgspec import Struct
 
-@dataclass(frozen=True, slots=True)
-class MemoryLimit:
+
+class MemoryLimit(Struct, frozen=True):
     limit_bytes: int
     used_bytes: int
     """Working set: usage without the page cache the kernel gives back first, as `docker stats` counts it."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Controller:
+class _Controller(Struct, frozen=True):
     """File names of one version of the memory controller."""
 
     limit: str

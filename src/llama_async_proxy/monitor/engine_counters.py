@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from llama_async_proxy.errors import ServiceError
 from llama_async_proxy.records.runtime import Endpoint
@@ -15,8 +16,7 @@ _GENERATED = "llamacpp:tokens_predicted_total"
 _DEFERRED = "llamacpp:requests_deferred"
 
 
-@dataclass(frozen=True, slots=True)
-class EngineCounts:
+class EngineCounts(Struct, frozen=True):
     """Of all processes that were asked; None where none of them tells."""
 
     tokens_per_second: float | None

@@ -15,10 +15,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from llama_async_proxy.records.machine import GpuSample
 
@@ -27,8 +29,7 @@ logger = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 
-@dataclass(frozen=True, slots=True)
-class GpuReading:
+class GpuReading(Struct, frozen=True):
     gpus: tuple[GpuSample, ...] = ()
     process_bytes: Mapping[int, int] = field(default_factory=lambda: MappingProxyType({}))
     """GPU memory by process id, over all GPUs whose driver tells. In a container with a pid namespace of its own

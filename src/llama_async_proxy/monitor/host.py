@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+from msgspec import Struct
 
 from llama_async_proxy.monitor.cgroup import Cgroup
 
@@ -15,23 +15,20 @@ _CPU_WINDOW_S = 0.2
 """Processor time is counted in ticks of 10 ms: over a shorter window the percentage is noise."""
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
+class Memory(Struct, frozen=True):
     used_bytes: int
     total_bytes: int
     available_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Swap:
+class Swap(Struct, frozen=True):
     """All 0 without swap, or where the platform does not tell."""
 
     used_bytes: int = 0
     total_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Disk:
+class Disk(Struct, frozen=True):
     """The file system of the data directory. `free_bytes` is what we may still write, which excludes blocks
     reserved for root; all 0 when it cannot be asked.
     """
@@ -41,8 +38,7 @@ class Disk:
     free_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class HostReading:
+class HostReading(Struct, frozen=True):
     cpu_percent: float
     """Of all cores together, 0-100, since the reading before."""
     cpu_cores: int

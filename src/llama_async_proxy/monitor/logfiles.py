@@ -9,9 +9,10 @@ import stat
 import threading
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+
+from msgspec import Struct
 
 from llama_async_proxy.errors import NotFound, PermissionDenied
 from llama_async_proxy.monitor.logtext import format_line
@@ -27,15 +28,13 @@ _CLOSED = -1
 _O_BINARY = getattr(os, "O_BINARY", 0)
 
 
-@dataclass(frozen=True, slots=True)
-class LogFile:
+class LogFile(Struct, frozen=True):
     name: str
     size_bytes: int
     modified_at_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class LogText:
+class LogText(Struct, frozen=True):
     """The end of a log file, from the start of a line."""
 
     name: str

@@ -14,10 +14,11 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from queue import Empty, SimpleQueue
 from types import MappingProxyType, TracebackType
 from typing import Generic, Protocol, TextIO, TypeVar
+
+from msgspec.structs import replace
 
 from llama_async_proxy.events import EventBus, LogWritten
 from llama_async_proxy.monitor.logfiles import LogFiles

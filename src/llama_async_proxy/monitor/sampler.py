@@ -10,8 +10,9 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
+
+from msgspec import Struct, field
 
 from llama_async_proxy.events import EventBus, SampleTaken, SettingsChanged, Subscription
 from llama_async_proxy.monitor.gpu import NO_GPUS, GpuProbe, GpuReading
@@ -26,8 +27,7 @@ _FRESH_S = 0.25
 """`now` answers with a sample this old: several doors that ask in one breath cause one reading."""
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceFacts:
+class ServiceFacts(Struct, frozen=True):
     """What a sample says of the service itself."""
 
     models_loaded: int = 0
@@ -68,8 +68,7 @@ class FailureLog:
             logger.warning(text, action, error, exc_info=error)
 
 
-@dataclass(frozen=True, slots=True)
-class MachineReading:
+class MachineReading(Struct, frozen=True):
     host: HostReading
     gpu: GpuReading
 

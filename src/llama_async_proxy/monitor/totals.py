@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from llama_async_proxy.records.requests import RequestRecord
 
@@ -13,8 +14,7 @@ MAX_MODELS = 1000
 OTHER = "other"
 
 
-@dataclass(slots=True)
-class InferenceTotals:
+class InferenceTotals(Struct):
     """Counters that only grow. Owned by the event loop."""
 
     requests: Counter[tuple[str, int]] = field(default_factory=Counter)

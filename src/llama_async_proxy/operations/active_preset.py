@@ -10,8 +10,9 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from llama_async_proxy.engines.catalogue import CatalogueCache
 from llama_async_proxy.engines.contract import Engine
@@ -41,8 +42,7 @@ FILE_CHECK_S = 1.0
 """Between looks at the file of the preset in force, which people may edit by hand."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Reload:
+class _Reload(Struct, frozen=True):
     options: Mapping[str, OptionValue]
     """What the load that is to be replaced had asked for itself."""
 

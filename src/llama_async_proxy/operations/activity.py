@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from llama_async_proxy.errors import StoreUnavailable
 from llama_async_proxy.operations.context import Context
@@ -11,13 +11,11 @@ from llama_async_proxy.records.engine import EngineStatus
 from llama_async_proxy.records.runtime import ModelStatus
 
 
-@dataclass(frozen=True, slots=True)
-class GetEngineActivity:
+class GetEngineActivity(Struct, frozen=True):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class EngineActivity:
+class EngineActivity(Struct, frozen=True):
     """None where no process tells."""
 
     status: EngineStatus

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 from llama_async_proxy.chats import archive, import_formats
 from llama_async_proxy.events import ConversationChanged
@@ -21,28 +22,24 @@ class FileFormat(StrEnum):
     """To be read; the active branch only."""
 
 
-@dataclass(frozen=True, slots=True)
-class ExportConversations:
+class ExportConversations(Struct, frozen=True):
     """No ids: all conversations, the archived ones too."""
 
     ids: tuple[int, ...] = ()
     format: FileFormat = FileFormat.JSON
 
 
-@dataclass(frozen=True, slots=True)
-class Export:
+class Export(Struct, frozen=True):
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class ImportConversations:
+class ImportConversations(Struct, frozen=True):
     """`document` is the parsed JSON of an export."""
 
     document: object
 
 
-@dataclass(frozen=True, slots=True)
-class Imported:
+class Imported(Struct, frozen=True):
     conversations: tuple[Conversation, ...]
 
 

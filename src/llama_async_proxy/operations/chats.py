@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
 from math import isfinite
+
+from msgspec import Struct, field
+from msgspec.structs import fields
 
 from llama_async_proxy.chats import titles
 from llama_async_proxy.chats.answer import Answer
@@ -46,8 +48,7 @@ _LIMITS: dict[str, tuple[float, float]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class ListConversations:
+class ListConversations(Struct, frozen=True):
     """Last updated first. `archived`: True only those, None all."""
 
     limit: int | None = None
@@ -55,21 +56,18 @@ class ListConversations:
     archived: bool | None = False
 
 
-@dataclass(frozen=True, slots=True)
-class ConversationList:
+class ConversationList(Struct, frozen=True):
     conversations: tuple[Conversation, ...]
     answering: tuple[int, ...]
     """Ids of those in which an answer is being generated."""
 
 
-@dataclass(frozen=True, slots=True)
-class GetConversation:
+class GetConversation(Struct, frozen=True):
     id: int
     every_branch: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class ConversationView:
+class ConversationView(Struct, frozen=True):
     conversation: Conversation
     messages: tuple[Message, ...]
     """Oldest first: the active branch, or all that were asked for."""
@@ -77,8 +75,7 @@ class ConversationView:
     is_answering: bool
 
 
-@dataclass(frozen=True, slots=True)
-class CreateConversation:
+class CreateConversation(Struct, frozen=True):
     """Without a title it is named after what is said first."""
 
     model: str
@@ -87,13 +84,11 @@ class CreateConversation:
     sampling: Sampling = field(default_factory=Sampling)
 
 
-@dataclass(frozen=True, slots=True)
-class ConversationChange:
+class ConversationChange(Struct, frozen=True):
     conversation: Conversation
 
 
-@dataclass(frozen=True, slots=True)
-class UpdateConversation:
+class UpdateConversation(Struct, frozen=True):
     """Fields left at None keep their value; `sampling` replaces all of it."""
 
     id: int
@@ -106,18 +101,15 @@ class UpdateConversation:
     is_archived: bool | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class DeleteConversation:
+class DeleteConversation(Struct, frozen=True):
     id: int
 
 
-@dataclass(frozen=True, slots=True)
-class DeletedConversation:
+class DeletedConversation(Struct, frozen=True):
     id: int
 
 
-@dataclass(frozen=True, slots=True)
-class SendMessage:
+class SendMessage(Struct, frozen=True):
     id: int
     message: str
     model: str
@@ -125,8 +117,7 @@ class SendMessage:
     client: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class EditMessage:
+class EditMessage(Struct, frozen=True):
     """Send something else in place of an earlier message; the earlier branch stays. No model: the conversation's."""
 
     id: int
@@ -136,8 +127,7 @@ class EditMessage:
     client: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class RegenerateAnswer:
+class RegenerateAnswer(Struct, frozen=True):
     """Answer again. `message_id` is an answer or a message of the user. No model: the conversation's."""
 
     id: int
@@ -146,35 +136,30 @@ class RegenerateAnswer:
     client: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerBegun:
+class AnswerBegun(Struct, frozen=True):
     said: Message
     answer: Message
     """Still empty; it grows by itself."""
 
 
-@dataclass(frozen=True, slots=True)
-class StopAnswer:
+class StopAnswer(Struct, frozen=True):
     id: int
 
 
-@dataclass(frozen=True, slots=True)
-class StoppedAnswer:
+class StoppedAnswer(Struct, frozen=True):
     """`message` is what there is of the answer; None when none was being generated."""
 
     message: Message | None
 
 
-@dataclass(frozen=True, slots=True)
-class ChooseBranch:
+class ChooseBranch(Struct, frozen=True):
     """Make the branch through a message the one that is read and continued."""
 
     id: int
     message_id: int
 
 
-@dataclass(frozen=True, slots=True)
-class GetImage:
+class GetImage(Struct, frozen=True):
     id: int
 
 

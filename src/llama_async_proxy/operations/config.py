@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from llama_async_proxy.errors import InvalidInput
 from llama_async_proxy.operations.configuration import ConfigurationChange, flatten
@@ -14,18 +15,15 @@ from llama_async_proxy.operations.operation import Effect, operation
 from llama_async_proxy.settings import Settings
 
 
-@dataclass(frozen=True, slots=True)
-class GetConfig:
+class GetConfig(Struct, frozen=True):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class ConfigView:
+class ConfigView(Struct, frozen=True):
     settings: Settings
 
 
-@dataclass(frozen=True, slots=True)
-class UpdateConfig:
+class UpdateConfig(Struct, frozen=True):
     """`changes` is a tree in the shape of the configuration file; missing keys keep their value.
 
     `logging.path`, which follows from the data directory, may be there as it is.
@@ -34,8 +32,7 @@ class UpdateConfig:
     changes: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class ConfigUpdated:
+class ConfigUpdated(Struct, frozen=True):
     settings: Settings
     change: ConfigurationChange
 

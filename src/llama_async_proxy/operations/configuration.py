@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+
+from msgspec import Struct
 
 from llama_async_proxy.errors import InvalidInput
 from llama_async_proxy.events import EventBus, SettingsChanged
@@ -15,8 +16,7 @@ from llama_async_proxy.settings import BY_FILE_KEY, SETTINGS, Settings, Source, 
 from llama_async_proxy.store import config_file
 
 
-@dataclass(frozen=True, slots=True)
-class ConfigurationChange:
+class ConfigurationChange(Struct, frozen=True):
     """What an update did. Names are those of settings.SETTINGS."""
 
     changed: tuple[str, ...]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from llama_async_proxy.chats.answers import Answers
 from llama_async_proxy.engines.catalogue import CatalogueCache
@@ -27,8 +28,7 @@ from llama_async_proxy.settings import Settings
 from llama_async_proxy.store.store import Store
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
+class Context(Struct, frozen=True):
     configuration: Configuration
     catalogue: CatalogueCache
     planner: LaunchPlanner

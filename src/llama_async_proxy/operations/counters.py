@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from llama_async_proxy.operations.context import Context
 from llama_async_proxy.operations.operation import Effect, operation
@@ -12,13 +12,11 @@ from llama_async_proxy.records.models import Model
 from llama_async_proxy.records.runtime import ModelRuntime, ModelStatus
 
 
-@dataclass(frozen=True, slots=True)
-class GetCounters:
+class GetCounters(Struct, frozen=True):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class EndedRequests:
+class EndedRequests(Struct, frozen=True):
     model: str
     """Slug of the model, or "other" for names that no model has."""
     status: int
@@ -26,8 +24,7 @@ class EndedRequests:
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class ModelTotals:
+class ModelTotals(Struct, frozen=True):
     """Sums over the inference requests to one model that have ended since the service started."""
 
     model: str
@@ -37,8 +34,7 @@ class ModelTotals:
     duration_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class ModelGauges:
+class ModelGauges(Struct, frozen=True):
     """A model that the engine has heard of since the service started."""
 
     model: str
@@ -49,14 +45,12 @@ class ModelGauges:
     """Requests that run on the model or wait for its load."""
 
 
-@dataclass(frozen=True, slots=True)
-class StatusCount:
+class StatusCount(Struct, frozen=True):
     status: ModelStatus
     models: int
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceCounters:
+class ServiceCounters(Struct, frozen=True):
     started_at_ms: int
     engine: EngineState
     http: RequestCounters

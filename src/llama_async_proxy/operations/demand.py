@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from llama_async_proxy.gguf.memory import (
     LoadSettings,
@@ -24,8 +26,7 @@ LEAST_CONTEXT = 4096
 _SMALLER_CACHES = ("q8_0", "q4_0")
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryRequirement:
+class MemoryRequirement(Struct, frozen=True):
     shape: ModelShape
     settings: LoadSettings
     """As asked for, but for the layers on the GPU."""
@@ -33,7 +34,7 @@ class MemoryRequirement:
     """None: the engine chooses."""
     draft: ModelShape | None = None
     """Of the small model that guesses ahead."""
-    draft_settings: LoadSettings = LoadSettings(gpu_layers=ALL_LAYERS)  # noqa: RUF009 - frozen
+    draft_settings: LoadSettings = LoadSettings(gpu_layers=ALL_LAYERS)
 
     def placed(self, budget: MemoryBudget) -> LoadSettings:
         """With what the engine chooses where nobody has, on a machine that has `budget` left.

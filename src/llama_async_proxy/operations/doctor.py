@@ -8,9 +8,10 @@ import platform
 import shutil
 import socket
 import sys
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+
+from msgspec import Struct
 
 from llama_async_proxy import __version__
 from llama_async_proxy.engines.discovery import find_launcher
@@ -30,8 +31,7 @@ class Level(StrEnum):
     PROBLEM = "problem"
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     subject: str
     level: Level
     found: str

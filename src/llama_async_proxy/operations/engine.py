@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from llama_async_proxy.engines.options import arguments
 from llama_async_proxy.engines.process import LOOPBACK
@@ -19,28 +20,23 @@ _RESTART_PAUSE_S = 2.0
 """Documented to clients: a restart stops, waits two seconds, starts."""
 
 
-@dataclass(frozen=True, slots=True)
-class GetEngine:
+class GetEngine(Struct, frozen=True):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class StartEngine:
+class StartEngine(Struct, frozen=True):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class StopEngine:
+class StopEngine(Struct, frozen=True):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class RestartEngine:
+class RestartEngine(Struct, frozen=True):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class EngineView:
+class EngineView(Struct, frozen=True):
     state: EngineState
     host: str
     port: int
@@ -54,13 +50,11 @@ class EngineView:
         return f"http://{host}:{self.port}"
 
 
-@dataclass(frozen=True, slots=True)
-class GetCommandLine:
+class GetCommandLine(Struct, frozen=True):
     id: ModelRef
 
 
-@dataclass(frozen=True, slots=True)
-class CommandLine:
+class CommandLine(Struct, frozen=True):
     arguments: tuple[str, ...]
     """The program, then its arguments."""
     preset: str | None

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from enum import StrEnum
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from llama_async_proxy.gguf.memory import MemoryBudget, MemoryEstimate
 from llama_async_proxy.inference.scheduling.memory import memory_in_use
@@ -30,15 +32,13 @@ class Fit(StrEnum):
     NO = "no"
 
 
-@dataclass(frozen=True, slots=True)
-class EstimateMemory:
+class EstimateMemory(Struct, frozen=True):
     id: ModelRef
     options: Mapping[str, OptionValue] = field(default_factory=no_options)
     """Engine options of the load in question, as for LoadModel. Those that do not touch memory are ignored."""
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryReport:
+class MemoryReport(Struct, frozen=True):
     model_id: int
     estimate: MemoryEstimate
     use: MemoryUse

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from llama_async_proxy.errors import StoreUnavailable
 from llama_async_proxy.operations.context import Context
@@ -15,13 +15,11 @@ from llama_async_proxy.records.runtime import ModelStatus
 from llama_async_proxy.settings import Settings
 
 
-@dataclass(frozen=True, slots=True)
-class GetHealth:
+class GetHealth(Struct, frozen=True):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class Health:
+class Health(Struct, frozen=True):
     """Healthy: the engine runs or was stopped on purpose, and the database answers."""
 
     healthy: bool
@@ -35,13 +33,11 @@ class Health:
     sample: Sample
 
 
-@dataclass(frozen=True, slots=True)
-class GetStatus:
+class GetStatus(Struct, frozen=True):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceStatus:
+class ServiceStatus(Struct, frozen=True):
     started_at_ms: int
     uptime_s: float
     settings: Settings

@@ -6,10 +6,11 @@ Later wins: engine default < configuration < engine options < preset's [*] < gro
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import PurePath
 from types import MappingProxyType
+
+from msgspec import Struct, field
 
 from llama_async_proxy.engines.custom import COMMAND_OPTIONS
 from llama_async_proxy.engines.options import NO_NEGATIVE_FORM
@@ -52,15 +53,13 @@ class OptionSource(StrEnum):
     LOAD = "load"
 
 
-@dataclass(frozen=True, slots=True)
-class EffectiveOption:
+class EffectiveOption(Struct, frozen=True):
     name: str
     value: OptionValue
     source: OptionSource
 
 
-@dataclass(frozen=True, slots=True)
-class RunningPreset:
+class RunningPreset(Struct, frozen=True):
     """A preset as the engine runs with it."""
 
     name: str

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from llama_async_proxy.errors import InvalidInput, NotFound
 from llama_async_proxy.monitor.logfiles import ENGINE_LOG, SERVICE_LOG, LogFile
@@ -15,8 +16,7 @@ from llama_async_proxy.records.logs import LogLevel, LogLine
 _MOST_LINES = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class ListLogs:
+class ListLogs(Struct, frozen=True):
     """The newest lines of at least that severity."""
 
     limit: int = 100
@@ -26,44 +26,36 @@ class ListLogs:
     """"service", or "model:<slug>"."""
 
 
-@dataclass(frozen=True, slots=True)
-class LogLines:
+class LogLines(Struct, frozen=True):
     lines: tuple[LogLine, ...]
     """Newest first."""
 
 
-@dataclass(frozen=True, slots=True)
-class ClearLogs:
+class ClearLogs(Struct, frozen=True):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class ClearedLogs:
+class ClearedLogs(Struct, frozen=True):
     cleared: int
 
 
-@dataclass(frozen=True, slots=True)
-class ListLogFiles:
+class ListLogFiles(Struct, frozen=True):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class LogFileList:
+class LogFileList(Struct, frozen=True):
     files: tuple[LogFile, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class ReadLogFile:
+class ReadLogFile(Struct, frozen=True):
     name: str = SERVICE_LOG
 
 
-@dataclass(frozen=True, slots=True)
-class ReadEngineLog:
+class ReadEngineLog(Struct, frozen=True):
     """The file with the output of all model processes."""
 
 
-@dataclass(frozen=True, slots=True)
-class LogFileContent:
+class LogFileContent(Struct, frozen=True):
     name: str
     content: str
     """The end of the file, at most one MiB."""
@@ -73,8 +65,7 @@ class LogFileContent:
     """There is more before it."""
 
 
-@dataclass(frozen=True, slots=True)
-class ClearLogFiles:
+class ClearLogFiles(Struct, frozen=True):
     pass
 
 

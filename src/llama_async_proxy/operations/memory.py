@@ -6,10 +6,11 @@ import asyncio
 import logging
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Protocol, TypeAlias
+
+from msgspec.structs import replace
 
 from llama_async_proxy.errors import InvalidInput, LoadFailed, NotEnoughMemory, NotFound
 from llama_async_proxy.gguf.memory import MemoryBudget

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from llama_async_proxy.errors import InvalidInput
 from llama_async_proxy.operations.context import Context
@@ -12,18 +12,15 @@ from llama_async_proxy.records.machine import HistoryPoint, Sample
 RESOLUTIONS_S = {"1m": 60, "5m": 300, "15m": 900, "1h": 3600}
 
 
-@dataclass(frozen=True, slots=True)
-class GetMetrics:
+class GetMetrics(Struct, frozen=True):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class Metrics:
+class Metrics(Struct, frozen=True):
     sample: Sample
 
 
-@dataclass(frozen=True, slots=True)
-class GetSamples:
+class GetSamples(Struct, frozen=True):
     """Stored samples, newest first; times in ms since the epoch, both inclusive."""
 
     limit: int = 100
@@ -31,19 +28,16 @@ class GetSamples:
     end_ms: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Samples:
+class Samples(Struct, frozen=True):
     samples: tuple[Sample, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class GetHistory:
+class GetHistory(Struct, frozen=True):
     hours: float = 24
     resolution: str = "5m"
 
 
-@dataclass(frozen=True, slots=True)
-class History:
+class History(Struct, frozen=True):
     start_ms: int
     end_ms: int
     resolution: str

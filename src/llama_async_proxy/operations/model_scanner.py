@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from llama_async_proxy.errors import Conflict, InvalidInput
 from llama_async_proxy.events import EventBus, ModelCreated, ModelUpdated, ScanFinished, ScanProgressed
@@ -18,8 +19,7 @@ FIRST_SCAN_WAIT_S = 60.0
 """Longest that a request for an unknown model waits for the first scan."""
 
 
-@dataclass(frozen=True, slots=True)
-class ScanReport:
+class ScanReport(Struct, frozen=True):
     scanned: int
     """New models."""
     updated: int

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeAlias
+
+from msgspec import Struct, field
+from msgspec.structs import asdict, replace
 
 from llama_async_proxy.engines.custom import COMMAND_OPTIONS, has_command
 from llama_async_proxy.errors import Conflict, InvalidInput, NotFound
@@ -28,33 +30,28 @@ ModelRef: TypeAlias = int | str
 """A model's id, or anything a request may call it: slug, name, alias, file name."""
 
 
-@dataclass(frozen=True, slots=True)
-class ModelView:
+class ModelView(Struct, frozen=True):
     """A model and how it is doing now."""
 
     model: Model
     runtime: ModelRuntime
 
 
-@dataclass(frozen=True, slots=True)
-class ListModels:
+class ListModels(Struct, frozen=True):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class ModelList:
+class ModelList(Struct, frozen=True):
     models: tuple[ModelView, ...]
     is_complete: bool = True
     """False until the first scan has ended."""
 
 
-@dataclass(frozen=True, slots=True)
-class GetModel:
+class GetModel(Struct, frozen=True):
     id: ModelRef
 
 
-@dataclass(frozen=True, slots=True)
-class NewModel:
+class NewModel(Struct, frozen=True):
     path: str | None
     """None for a model that only a command of its own serves; it needs a name then."""
     name: str | None = None
@@ -66,15 +63,13 @@ class NewModel:
     options: Mapping[str, OptionValue] = field(default_factory=no_options)
 
 
-@dataclass(frozen=True, slots=True)
-class CreateModels:
+class CreateModels(Struct, frozen=True):
     """All of them or none."""
 
     models: tuple[NewModel, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class UpdateModel:
+class UpdateModel(Struct, frozen=True):
     """Fields left at None keep their value."""
 
     id: ModelRef
@@ -90,20 +85,17 @@ class UpdateModel:
     is_pinned: bool | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class DeleteModel:
+class DeleteModel(Struct, frozen=True):
     id: ModelRef
 
 
-@dataclass(frozen=True, slots=True)
-class DeletedModel:
+class DeletedModel(Struct, frozen=True):
     id: int
     slug: str
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class LoadModel:
+class LoadModel(Struct, frozen=True):
     id: ModelRef
     options: Mapping[str, OptionValue] = field(default_factory=no_options)
     """Engine options of this load only; they outrank every other source."""
@@ -111,18 +103,15 @@ class LoadModel:
     """Load it although it needs more memory than the machine has."""
 
 
-@dataclass(frozen=True, slots=True)
-class UnloadModel:
+class UnloadModel(Struct, frozen=True):
     id: ModelRef
 
 
-@dataclass(frozen=True, slots=True)
-class ScanModels:
+class ScanModels(Struct, frozen=True):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class DiscoverModels:
+class DiscoverModels(Struct, frozen=True):
     """Look without registering. No paths: the models directory."""
 
     paths: tuple[str, ...] = ()
@@ -131,20 +120,17 @@ class DiscoverModels:
     exclude_patterns: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Discovery:
+class Discovery(Struct, frozen=True):
     found: tuple[ModelFile, ...]
     scanned_paths: tuple[str, ...]
     failed: tuple[BrokenFile, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class CleanUpModels:
+class CleanUpModels(Struct, frozen=True):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class CleanUpReport:
+class CleanUpReport(Struct, frozen=True):
     deleted: tuple[DeletedModel, ...]
 
 
@@ -237,9 +223,8 @@ def _file(new: NewModel, field_name: str) -> ModelFile:
 @operation("models.update", Effect.MANAGE)
 async def update_model(context: Context, request: UpdateModel) -> ModelView:
     model = find(context, request.id)
-    changes = {
-        name: value for name in UpdateModel.__slots__ if name != "id" and (value := getattr(request, name)) is not None
-    }
+    given = asdict(request)
+    changes = {name: value for name, value in given.items() if name != "id" and value is not None}
     if not changes:
         return view(context, model)
     _check_variants(request.variants or ())

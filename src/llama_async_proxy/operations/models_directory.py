@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from llama_async_proxy.gguf.memory import LoadSettings, estimate
 from llama_async_proxy.gguf.reader import GgufError, read_header
@@ -22,13 +24,11 @@ _USUAL_CONTEXT = 4096
 """Tokens where no setting says how many: what a model was trained for is often more than fits anywhere."""
 
 
-@dataclass(frozen=True, slots=True)
-class ListModelsDirectory:
+class ListModelsDirectory(Struct, frozen=True):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class DirectoryModel:
+class DirectoryModel(Struct, frozen=True):
     name: str
     """Name of the file."""
     path: str
@@ -42,8 +42,7 @@ class DirectoryModel:
     """What it takes of host and GPU now that it is loaded; None while it is not."""
 
 
-@dataclass(frozen=True, slots=True)
-class ModelsDirectory:
+class ModelsDirectory(Struct, frozen=True):
     directory: str
     models: tuple[DirectoryModel, ...]
     failed: tuple[BrokenFile, ...]

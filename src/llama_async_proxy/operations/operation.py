@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
 from typing import Any, Generic, TypeVar, get_type_hints
+
+from msgspec import Struct
 
 from llama_async_proxy.operations.context import Context
 
@@ -31,8 +32,7 @@ class Effect(StrEnum):
     """Choose what programs run, what files are written, what is downloaded, and where the service listens."""
 
 
-@dataclass(frozen=True, slots=True)
-class Operation(Generic[Input, Output]):
+class Operation(Struct, Generic[Input, Output], frozen=True):
     """Call an operation like the function that it was made of: `await list_models(context, ListModels())`."""
 
     name: str

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from llama_async_proxy.errors import InvalidInput
 from llama_async_proxy.operations.context import Context
@@ -22,46 +23,39 @@ _OPTIONS_KEY = "llama.options"
 _MAX_MODELS_KEY = "maxModels"
 
 
-@dataclass(frozen=True, slots=True)
-class ListOptions:
+class ListOptions(Struct, frozen=True):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class OptionList:
+class OptionList(Struct, frozen=True):
     groups: tuple[OptionGroup, ...]
     binary: str | None
     """Path of the program they were read from; None for the built-in engine."""
     version: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class GetModelOptions:
+class GetModelOptions(Struct, frozen=True):
     id: ModelRef
 
 
-@dataclass(frozen=True, slots=True)
-class ModelOptions:
+class ModelOptions(Struct, frozen=True):
     model: Model
     section: str | None
     """Of the preset in force that speaks of this model."""
     options: tuple[EffectiveOption, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class GetEngineOptions:
+class GetEngineOptions(Struct, frozen=True):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class EngineOptionsView:
+class EngineOptionsView(Struct, frozen=True):
     max_models: int
     options: Mapping[str, OptionValue]
     """For every model, unless a preset, the model or the load says otherwise."""
 
 
-@dataclass(frozen=True, slots=True)
-class ConfigureEngine:
+class ConfigureEngine(Struct, frozen=True):
     """What is not named stays; an option that is None is removed. Holds from the next load of each model on."""
 
     max_models: int | None = None
@@ -69,8 +63,7 @@ class ConfigureEngine:
     """By any spelling the engine knows, camelCase too ("ctxSize")."""
 
 
-@dataclass(frozen=True, slots=True)
-class StartWithPreset:
+class StartWithPreset(Struct, frozen=True):
     """`max_models` and `options` are as for ConfigureEngine: what the preset says outranks them."""
 
     name: str
@@ -78,8 +71,7 @@ class StartWithPreset:
     options: Mapping[str, OptionValue | None] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class LeavePreset:
+class LeavePreset(Struct, frozen=True):
     pass
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from llama_async_proxy.errors import InvalidInput
 from llama_async_proxy.operations.context import Context
@@ -20,20 +21,17 @@ _SETTINGS = {
 _MOST_KEYS = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class GetPreferences:
+class GetPreferences(Struct, frozen=True):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class UpdatePreferences:
+class UpdatePreferences(Struct, frozen=True):
     """What is not named stays; None removes a preference."""
 
     changes: Mapping[str, object]
 
 
-@dataclass(frozen=True, slots=True)
-class Preferences:
+class Preferences(Struct, frozen=True):
     values: Mapping[str, object]
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from llama_async_proxy.errors import Conflict, InvalidInput, NotFound, PresetNotFound
 from llama_async_proxy.operations.context import Context
@@ -16,13 +17,11 @@ from llama_async_proxy.presets.validation import checked_name
 from llama_async_proxy.records.options import OptionValue
 
 
-@dataclass(frozen=True, slots=True)
-class GetPresetModels:
+class GetPresetModels(Struct, frozen=True):
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class PresetModel:
+class PresetModel(Struct, frozen=True):
     """A section of a preset, and what it inherits."""
 
     name: str
@@ -37,21 +36,18 @@ class PresetModel:
     """Where each of `options` comes from."""
 
 
-@dataclass(frozen=True, slots=True)
-class PresetModels:
+class PresetModels(Struct, frozen=True):
     name: str
     models: tuple[PresetModel, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class AddPresetModel:
+class AddPresetModel(Struct, frozen=True):
     name: str
     model_name: str
     config: Mapping[str, OptionValue]
 
 
-@dataclass(frozen=True, slots=True)
-class UpdatePresetModel:
+class UpdatePresetModel(Struct, frozen=True):
     """Values that are not named stay; None removes one."""
 
     name: str
@@ -59,34 +55,29 @@ class UpdatePresetModel:
     config: Changes
 
 
-@dataclass(frozen=True, slots=True)
-class RemovePresetModel:
+class RemovePresetModel(Struct, frozen=True):
     name: str
     model_name: str
 
 
-@dataclass(frozen=True, slots=True)
-class GetPresetDefaults:
+class GetPresetDefaults(Struct, frozen=True):
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class PresetDefaults:
+class PresetDefaults(Struct, frozen=True):
     name: str
     config: Mapping[str, OptionValue]
     """What the section [*] says, by key as written."""
 
 
-@dataclass(frozen=True, slots=True)
-class UpdatePresetDefaults:
+class UpdatePresetDefaults(Struct, frozen=True):
     """Values that are not named stay; None removes one."""
 
     name: str
     config: Changes
 
 
-@dataclass(frozen=True, slots=True)
-class ShowInheritance:
+class ShowInheritance(Struct, frozen=True):
     name: str
     model_name: str
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from itertools import islice
+
+from msgspec import Struct
 
 from llama_async_proxy.errors import Conflict, InvalidInput, NotFound, PresetInvalid, ServiceError
 from llama_async_proxy.operations.context import Context
@@ -21,8 +22,7 @@ from llama_async_proxy.records.options import OptionValue
 from llama_async_proxy.store.presets import PresetFile, PresetVersion
 
 
-@dataclass(frozen=True, slots=True)
-class PresetSummary:
+class PresetSummary(Struct, frozen=True):
     name: str
     path: str
     file: str
@@ -40,8 +40,7 @@ class PresetSummary:
     """Why the file is no preset."""
 
 
-@dataclass(frozen=True, slots=True)
-class PresetView:
+class PresetView(Struct, frozen=True):
     summary: PresetSummary
     content: str
     """The file's text."""
@@ -50,13 +49,11 @@ class PresetView:
     verdict: Verdict
 
 
-@dataclass(frozen=True, slots=True)
-class ListPresets:
+class ListPresets(Struct, frozen=True):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class PresetList:
+class PresetList(Struct, frozen=True):
     presets: tuple[PresetSummary, ...]
     active: str | None
     """Name of the preset the engine runs with."""
@@ -64,14 +61,12 @@ class PresetList:
     """Why the remembered preset is not in force."""
 
 
-@dataclass(frozen=True, slots=True)
-class ReadPreset:
+class ReadPreset(Struct, frozen=True):
     name: str
     """With or without `.ini`, here and in everything below."""
 
 
-@dataclass(frozen=True, slots=True)
-class SavePreset:
+class SavePreset(Struct, frozen=True):
     """Creates or replaces. One of `config` (sections and keys; comments in the file are kept) and `content` (text)."""
 
     name: str
@@ -79,67 +74,57 @@ class SavePreset:
     content: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class CreatePreset:
+class CreatePreset(Struct, frozen=True):
     name: str
     description: str | None = None
     template: str | None = None
     """Name of one of the templates; None: an empty preset."""
 
 
-@dataclass(frozen=True, slots=True)
-class DeletePreset:
+class DeletePreset(Struct, frozen=True):
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class DeletedPreset:
+class DeletedPreset(Struct, frozen=True):
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class ClonePreset:
+class ClonePreset(Struct, frozen=True):
     name: str
     new_name: str
 
 
-@dataclass(frozen=True, slots=True)
-class RenamePreset:
+class RenamePreset(Struct, frozen=True):
     name: str
     new_name: str
 
 
-@dataclass(frozen=True, slots=True)
-class ImportPreset:
+class ImportPreset(Struct, frozen=True):
     name: str
     content: str
     replace: bool = False
     """False: a preset of that name is a conflict."""
 
 
-@dataclass(frozen=True, slots=True)
-class ExportPreset:
+class ExportPreset(Struct, frozen=True):
     name: str
     is_flat: bool = False
     """True: as llama-server reads it, groups written out."""
 
 
-@dataclass(frozen=True, slots=True)
-class ExportedPreset:
+class ExportedPreset(Struct, frozen=True):
     file: str
     content: str
 
 
-@dataclass(frozen=True, slots=True)
-class ValidatePreset:
+class ValidatePreset(Struct, frozen=True):
     """One of `config` and `content`."""
 
     config: Config | None = None
     content: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Validation:
+class Validation(Struct, frozen=True):
     verdict: Verdict
 
     @property
@@ -147,26 +132,22 @@ class Validation:
         return not self.verdict.errors
 
 
-@dataclass(frozen=True, slots=True)
-class ListPresetVersions:
+class ListPresetVersions(Struct, frozen=True):
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class PresetVersions:
+class PresetVersions(Struct, frozen=True):
     name: str
     versions: tuple[PresetVersion, ...]
     """Newest first, at most ten; also of a preset that was deleted."""
 
 
-@dataclass(frozen=True, slots=True)
-class RestorePreset:
+class RestorePreset(Struct, frozen=True):
     name: str
     version: int
 
 
-@dataclass(frozen=True, slots=True)
-class DiffPresets:
+class DiffPresets(Struct, frozen=True):
     """From a preset to another, or to an earlier version of itself; exactly one of `other` and `version`."""
 
     name: str
@@ -174,28 +155,24 @@ class DiffPresets:
     version: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class PresetDiff:
+class PresetDiff(Struct, frozen=True):
     changes: tuple[ValueChange, ...]
     text: str
     """As `diff -u` prints it."""
 
 
-@dataclass(frozen=True, slots=True)
-class ListTemplates:
+class ListTemplates(Struct, frozen=True):
     pass
 
 
-@dataclass(frozen=True, slots=True)
-class Template:
+class Template(Struct, frozen=True):
     name: str
     title: str
     description: str
     content: str
 
 
-@dataclass(frozen=True, slots=True)
-class TemplateList:
+class TemplateList(Struct, frozen=True):
     templates: tuple[Template, ...]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from llama_async_proxy.errors import InvalidInput
 from llama_async_proxy.operations.context import Context
@@ -12,28 +12,24 @@ from llama_async_proxy.records.requests import LiveRequest, RequestRecord
 MOST_RECENT = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class ListRequests:
+class ListRequests(Struct, frozen=True):
     limit: int = 100
     """Of those that have ended: 0 to 1000."""
     model: str | None = None
     """Only requests to the model with this slug."""
 
 
-@dataclass(frozen=True, slots=True)
-class RequestList:
+class RequestList(Struct, frozen=True):
     live: tuple[LiveRequest, ...]
     recent: tuple[RequestRecord, ...]
     """Both newest first."""
 
 
-@dataclass(frozen=True, slots=True)
-class CancelRequest:
+class CancelRequest(Struct, frozen=True):
     id: str
 
 
-@dataclass(frozen=True, slots=True)
-class CancelledRequests:
+class CancelledRequests(Struct, frozen=True):
     requests: tuple[LiveRequest, ...]
     """As they were at that moment; several when clients gave them the same id."""
 

@@ -6,11 +6,13 @@ import os
 import stat
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from llama_async_proxy.gguf.facts import is_model, is_projector, model_facts, projection_length
 from llama_async_proxy.gguf.files import (
@@ -30,8 +32,7 @@ from llama_async_proxy.records.models import BrokenFile, Model, ModelFile
 _NOTHING_KNOWN: Mapping[str, Model] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class ScanResult:
+class ScanResult(Struct, frozen=True):
     found: tuple[ModelFile, ...]
     """New models, and known ones whose files changed."""
     unchanged: tuple[Model, ...]
@@ -100,8 +101,7 @@ _DOWNLOADING = (".aria2", ".part", ".partial", ".crdownload", ".download", ".inc
 are filling."""
 
 
-@dataclass(slots=True)
-class _Walk:
+class _Walk(Struct):
     """Collects the files below directories that may be models. Directories and files are visited once, by real path.
 
     The walk has bounds, for a link may lead anywhere: MAX_DEPTH, MAX_DIRECTORIES and MAX_FILES; a link to a directory

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from llama_async_proxy.errors import InvalidInput
 from llama_async_proxy.operations.context import Context
@@ -12,8 +12,7 @@ from llama_async_proxy.store.search import Hit, Query
 MOST_HITS = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Search:
+class Search(Struct, frozen=True):
     text: str
     limit: int = 50
     newest_first: bool = False
@@ -23,8 +22,7 @@ class Search:
     """Of searches with the same client only the last one goes on. Empty: nobody else's business."""
 
 
-@dataclass(frozen=True, slots=True)
-class SearchResults:
+class SearchResults(Struct, frozen=True):
     hits: tuple[Hit, ...]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from llama_async_proxy.errors import InvalidInput
 from llama_async_proxy.operations.context import Context
@@ -13,14 +13,12 @@ _DAY_MS = 86_400_000
 MOST_DAYS = 366
 
 
-@dataclass(frozen=True, slots=True)
-class GetUsage:
+class GetUsage(Struct, frozen=True):
     days: int = 30
     """Up to today, in UTC."""
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(Struct, frozen=True):
     days: int
     totals: tuple[DayTotals, ...]
     """By day, newest first, and by model, the busiest first."""

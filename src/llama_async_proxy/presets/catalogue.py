@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
+
+from msgspec import Struct
 
 from llama_async_proxy.records.options import EngineOption, OptionType, OptionValue
 
@@ -73,8 +74,7 @@ _GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
 """Groups in the order in which they are shown, each with the names of its options; `*` stands for anything."""
 
 
-@dataclass(frozen=True, slots=True)
-class OptionGroup:
+class OptionGroup(Struct, frozen=True):
     name: str
     options: tuple[EngineOption, ...]
 

@@ -7,8 +7,9 @@ is given `flattened` documents.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
+
+from msgspec import Struct, field
 
 from llama_async_proxy.presets.catalogue import BadValue, Catalogue, default_value, typed
 from llama_async_proxy.presets.ini import GLOBAL, Document, IniError, Section
@@ -31,8 +32,7 @@ class Level(StrEnum):
     MODEL = "model"
 
 
-@dataclass(frozen=True, slots=True)
-class Inheritance:
+class Inheritance(Struct, frozen=True):
     """Keys are the options' own names; both mappings have the same."""
 
     values: Mapping[str, OptionValue]
@@ -41,8 +41,7 @@ class Inheritance:
     """The levels there are, weakest first."""
 
 
-@dataclass(frozen=True, slots=True)
-class Layers:
+class Layers(Struct, frozen=True):
     """What a preset says of one model, level by level, under the options' own names."""
 
     shared: Mapping[str, OptionValue] = field(default_factory=dict)

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from typing import Self
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 GLOBAL = "*"
 """The section whose entries hold for every model."""
@@ -39,8 +41,7 @@ class IniError(ValueError):
         self.column = column
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(Struct, frozen=True):
     """One line, `text + newline` as it stands in the file. At most one of `header` and `key` is set."""
 
     text: str
@@ -59,8 +60,7 @@ class Line:
         return self.header is None and self.key is None and bool(self.text.strip(_SPACE))
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """What a section says of one key, and where its value stands: both count from 1."""
 
     key: str
@@ -69,8 +69,7 @@ class Entry:
     column: int
 
 
-@dataclass(frozen=True, slots=True)
-class Section:
+class Section(Struct, frozen=True):
     name: str
     entries: tuple[Entry, ...]
     """In the order of the file, each key once: as the last of its kind says."""
@@ -81,8 +80,7 @@ class Section:
         return {entry.key: entry.value for entry in self.entries}
 
 
-@dataclass(frozen=True, slots=True)
-class Document:
+class Document(Struct, frozen=True):
     """Immutable: a change makes another document. `parse(text).render() == text`, always."""
 
     lines: tuple[Line, ...] = ()

@@ -8,10 +8,11 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
 from pathlib import PurePath
+
+from msgspec import Struct
 
 from llama_async_proxy.errors import InvalidInput
 from llama_async_proxy.presets.catalogue import BadValue, Catalogue, typed
@@ -33,8 +34,7 @@ class ProblemKind(StrEnum):
     """Only the owner of the machine may say it, in the file on disk."""
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(Struct, frozen=True):
     """`line` and `column` count from 1; 0 where the problem is not at one place."""
 
     message: str
@@ -49,8 +49,7 @@ class Problem:
         return f"{place}[{self.section}] {self.message}" if self.section else f"{place}{self.message}"
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     errors: tuple[Problem, ...] = ()
     warnings: tuple[Problem, ...] = ()
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeAlias
+
+from msgspec import Struct, field
 
 from llama_async_proxy.records.requests import RequestRecord
 
@@ -25,8 +26,7 @@ class MessageStatus(StrEnum):
     """The service or the engine ended in its middle."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sampling:
+class Sampling(Struct, frozen=True, kw_only=True):
     """How answers are drawn, and how much of a conversation the model sees. None: whatever rules otherwise."""
 
     temperature: float | None = None
@@ -44,8 +44,7 @@ class Sampling:
     """Newest messages that go to the model; 0: all."""
 
 
-@dataclass(frozen=True, slots=True)
-class Conversation:
+class Conversation(Struct, frozen=True):
     id: int
     title: str
     has_automatic_title: bool
@@ -61,15 +60,16 @@ class Conversation:
     updated_at_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class Image:
+class Image(Struct, frozen=True):
     media_type: str
-    data: bytes = field(repr=False)
+    data: bytes
     name: str = ""
 
+    def __repr__(self) -> str:
+        return f"Image({self.media_type!r}, {len(self.data)} bytes, {self.name!r})"
 
-@dataclass(frozen=True, slots=True)
-class Attachment:
+
+class Attachment(Struct, frozen=True):
     """An image that is stored with a message, without its bytes."""
 
     id: int
@@ -78,8 +78,7 @@ class Attachment:
     size_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class Message:
+class Message(Struct, frozen=True):
     """One node of a conversation's tree. The active ones make up the conversation as it is read, oldest first."""
 
     id: int
@@ -106,8 +105,7 @@ class Message:
         return (len(self.content) + 3) // 4 if self.tokens is None else self.tokens
 
 
-@dataclass(frozen=True, slots=True)
-class NewMessage:
+class NewMessage(Struct, frozen=True):
     """`parent` is the index of an earlier message of the same new conversation."""
 
     parent: int | None
@@ -125,8 +123,7 @@ class NewMessage:
     images: tuple[Image, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class NewConversation:
+class NewConversation(Struct, frozen=True):
     title: str
     model: str
     has_automatic_title: bool = False
@@ -142,24 +139,21 @@ class NewConversation:
     """Index of the last message of the active branch."""
 
 
-@dataclass(frozen=True, slots=True)
-class Send:
+class Send(Struct, frozen=True):
     """Go on where the conversation stands."""
 
     content: str
     images: tuple[Image, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Edit:
+class Edit(Struct, frozen=True):
     """Send something else in place of an earlier message, in a branch of its own. Its images stay."""
 
     message_id: int
     content: str
 
 
-@dataclass(frozen=True, slots=True)
-class Regenerate:
+class Regenerate(Struct, frozen=True):
     """Answer again, beside the earlier answer; or answer a message that has none."""
 
     message_id: int
@@ -169,8 +163,7 @@ Opening: TypeAlias = Send | Edit | Regenerate
 """How a turn of a conversation begins."""
 
 
-@dataclass(frozen=True, slots=True)
-class Turn:
+class Turn(Struct, frozen=True):
     conversation: Conversation
     thread: tuple[Message, ...]
     """Active messages up to the one that is to be answered."""
@@ -182,8 +175,7 @@ class Turn:
     """Last message of the branch that was active before."""
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerEnd:
+class AnswerEnd(Struct, frozen=True):
     status: MessageStatus
     response_ms: float
     prompt_tokens: int | None = None
@@ -191,8 +183,7 @@ class AnswerEnd:
     tokens_per_second: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class CompletionRequest:
+class CompletionRequest(Struct, frozen=True):
     """A chat completion that the service itself asks for."""
 
     model: str
@@ -205,8 +196,7 @@ class CompletionRequest:
     """On whose behalf, for the record."""
 
 
-@dataclass(frozen=True, slots=True)
-class Completion:
+class Completion(Struct, frozen=True):
     record: RequestRecord
     was_stopped: bool
     """It was asked to stop before the model came to its end."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+from msgspec import Struct
 
 from llama_async_proxy.records.runtime import Endpoint
 
@@ -17,8 +18,7 @@ class EngineStatus(StrEnum):
     """Nothing that can run models was found, or it broke."""
 
 
-@dataclass(frozen=True, slots=True)
-class EngineState:
+class EngineState(Struct, frozen=True):
     status: EngineStatus
     kind: str
     """"workers" with a binary, "embedded" for the wheel, "router"."""

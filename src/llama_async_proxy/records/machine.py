@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class GpuSample:
+class GpuSample(Struct, frozen=True):
     index: int
     name: str
     vendor: str
@@ -18,8 +17,7 @@ class GpuSample:
     power_w: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class RequestCounters:
+class RequestCounters(Struct, frozen=True):
     """HTTP requests on /api, /v1 and the native routes since the service started."""
 
     total: int = 0
@@ -30,8 +28,7 @@ class RequestCounters:
     """Mean over the last minute; None without traffic."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sample:
+class Sample(Struct, frozen=True):
     """The machine and the service at one moment."""
 
     timestamp_ms: int
@@ -71,8 +68,7 @@ class Sample:
         return 100.0 * self.disk_used_bytes / self.disk_total_bytes if self.disk_total_bytes else 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class HistoryPoint:
+class HistoryPoint(Struct, frozen=True):
     """Means over one bucket of stored samples; `requests` is the count in the bucket."""
 
     timestamp_ms: int

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
+
+from msgspec import Struct, field
 
 from llama_async_proxy.records.options import OptionValue, no_options
 
@@ -22,8 +23,7 @@ class ModelOrigin(StrEnum):
     REGISTERED = "registered"
 
 
-@dataclass(frozen=True, slots=True)
-class ModelFacts:
+class ModelFacts(Struct, frozen=True):
     """What one GGUF header says, read without touching the tensors."""
 
     architecture: str
@@ -43,8 +43,7 @@ class ModelFacts:
     """Scalars and short arrays by GGUF key; long arrays appear as {"type": ..., "length": n}. JSON-safe."""
 
 
-@dataclass(frozen=True, slots=True)
-class ModelFile:
+class ModelFile(Struct, frozen=True):
     """One model on disk: a file, or all shards of a split one."""
 
     path: str
@@ -62,8 +61,7 @@ class ModelFile:
     """Paths of symbolic links to it that a scan came by; the model answers to their names, too."""
 
 
-@dataclass(frozen=True, slots=True)
-class BrokenFile:
+class BrokenFile(Struct, frozen=True):
     """A file that looks like a model and is none; `reason` is for people."""
 
     path: str
@@ -82,8 +80,7 @@ NO_FILE = ("command:", "router:")
 """What the path of a model begins with that has no file: one of a custom command, one of a router elsewhere."""
 
 
-@dataclass(frozen=True, slots=True)
-class Variant:
+class Variant(Struct, frozen=True):
     """A further name of a model under which requests get defaults of their own, on the same process."""
 
     name: str
@@ -94,8 +91,7 @@ class Variant:
     """For conversations that have none."""
 
 
-@dataclass(frozen=True, slots=True)
-class Model:
+class Model(Struct, frozen=True):
     """One registered model: what is stored, not whether it runs (see ModelRuntime)."""
 
     id: int
@@ -142,8 +138,7 @@ class Model:
         return COMMAND in self.options
 
 
-@dataclass(frozen=True, slots=True)
-class ModelDraft:
+class ModelDraft(Struct, frozen=True):
     """A model about to be registered. None leaves the fact to the header."""
 
     file: ModelFile

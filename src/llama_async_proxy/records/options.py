@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
 from typing import TypeAlias
+
+from msgspec import Struct
 
 OptionValue: TypeAlias = str | int | float | bool
 """A value of one engine option. True/False select the positive/negative form of a switch."""
@@ -30,8 +31,7 @@ class OptionType(StrEnum):
     ENUM = "enum"
 
 
-@dataclass(frozen=True, slots=True)
-class EngineOption:
+class EngineOption(Struct, frozen=True):
     """One option of the engine, as its --help tells. Spellings are without leading dashes."""
 
     name: str

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
+
+from msgspec import Struct
 
 from llama_async_proxy.records.runtime import QueueState
 
@@ -18,8 +19,7 @@ class RequestPhase(StrEnum):
     GENERATING = "generating"
 
 
-@dataclass(frozen=True, slots=True)
-class LiveRequest:
+class LiveRequest(Struct, frozen=True):
     """One inference request that has not ended."""
 
     id: str

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import StrEnum
+
+from msgspec import Struct, field
 
 from llama_async_proxy.records.models import ModelKind
 from llama_async_proxy.records.options import OptionValue, no_options
@@ -25,8 +26,7 @@ class ModelStatus(StrEnum):
         return self not in (ModelStatus.UNLOADED, ModelStatus.FAILED)
 
 
-@dataclass(frozen=True, slots=True)
-class LoadProgress:
+class LoadProgress(Struct, frozen=True):
     stage: str
     """What the engine does now: "starting", "text_model", "warmup" ... as it reports it."""
     fraction: float
@@ -34,23 +34,24 @@ class LoadProgress:
     started_at_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(Struct, frozen=True):
     """Where a model's process answers HTTP/1.1."""
 
     host: str
     port: int
     model: str | None = None
     """What requests must call the model, where a router answers for several; None: it does not matter."""
-    api_key: str | None = field(default=None, repr=False)
-    """What the server there asks for."""
+    api_key: str | None = None
+    """The key that the server there asks for."""
+
+    def __repr__(self) -> str:
+        return f"Endpoint({self.host!r}, {self.port}, model={self.model!r})"  # a key must not reach the log
 
     def __hash__(self) -> int:
         return self.port  # pools of connections look endpoints up for each request
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryUse:
+class MemoryUse(Struct, frozen=True):
     """Bytes of main memory, and of all GPUs together."""
 
     host_bytes: int = 0
@@ -62,8 +63,7 @@ class MemoryUse:
 NO_MEMORY = MemoryUse()
 
 
-@dataclass(frozen=True, slots=True)
-class QueueState:
+class QueueState(Struct, frozen=True):
     """Who waits for a model that has no place now, or whose turn is over."""
 
     position: int
@@ -76,8 +76,7 @@ class QueueState:
     """Arrival of the request that has waited longest."""
 
 
-@dataclass(frozen=True, slots=True)
-class ModelRuntime:
+class ModelRuntime(Struct, frozen=True):
     """Live state of one model in the engine. A model the engine never heard of is UNLOADED."""
 
     model_id: int
@@ -109,8 +108,7 @@ class ModelRuntime:
     """Set while QUEUED, and while newcomers to a loaded model wait because others have their turn."""
 
 
-@dataclass(frozen=True, slots=True)
-class CustomCommand:
+class CustomCommand(Struct, frozen=True):
     """How a server of another kind is run for a model. Arguments may hold {port}, {model} and {alias}."""
 
     start: tuple[str, ...]
@@ -124,8 +122,7 @@ class CustomCommand:
     """To run in; None: the service's own."""
 
 
-@dataclass(frozen=True, slots=True)
-class LaunchSpec:
+class LaunchSpec(Struct, frozen=True):
     """All an engine needs to run one model."""
 
     model_id: int

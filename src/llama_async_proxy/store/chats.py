@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
 from typing import Any, TypedDict, Unpack
 
+from msgspec import Struct
+from msgspec.structs import asdict, replace
 from sqlalchemy import Connection, Row, and_, delete, func, insert, select, update
 
 from llama_async_proxy.errors import NotFound
@@ -40,8 +41,7 @@ class ConversationChanges(TypedDict, total=False):
     is_archived: bool
 
 
-@dataclass(frozen=True, slots=True)
-class RoleTotals:
+class RoleTotals(Struct, frozen=True):
     """Over the active messages of one conversation that have this role."""
 
     role: Role

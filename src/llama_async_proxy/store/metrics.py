@@ -8,9 +8,10 @@ exactly those of a large one.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+from msgspec import Struct
+from msgspec.structs import asdict, fields
 from sqlalchemy import Connection, Row, case, delete, func, insert, select
 from sqlalchemy.dialects.sqlite import insert as upsert_into
 
@@ -31,8 +32,7 @@ _PLAIN = [
 """Fields that are columns as they are; what matters only at the moment has none."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Measurement:
+class _Measurement(Struct, frozen=True):
     sample: Sample
     requests: int
     """How many began since the sample before."""

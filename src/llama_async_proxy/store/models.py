@@ -6,12 +6,12 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import fields, replace
 from itertools import chain, count
 from pathlib import PurePath
 from types import MappingProxyType
 from typing import Any, TypedDict, Unpack
 
+from msgspec.structs import fields, replace
 from sqlalchemy import Connection, Row, bindparam, delete, insert, select, update
 
 from llama_async_proxy.errors import Conflict, InvalidInput, NotFound

@@ -9,8 +9,9 @@ import os
 import re
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+
+from msgspec import Struct
 
 from llama_async_proxy.errors import Conflict, InvalidInput, NotFound, PresetInvalid, PresetNotFound
 from llama_async_proxy.store.atomic import file_failure, replace_file, sync_directory
@@ -23,16 +24,14 @@ _VERSIONS = ".versions"
 _VERSION = re.compile(r"[0-9]{1,16}")
 
 
-@dataclass(frozen=True, slots=True)
-class PresetFile:
+class PresetFile(Struct, frozen=True):
     name: str
     path: str
     size_bytes: int
     modified_at_ms: int
 
 
-@dataclass(frozen=True, slots=True)
-class PresetVersion:
+class PresetVersion(Struct, frozen=True):
     """An earlier text of a preset."""
 
     id: int

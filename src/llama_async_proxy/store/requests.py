@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from msgspec import Struct
 from sqlalchemy import Connection, Row, and_, delete, func, or_, select
 
 from llama_async_proxy.records.requests import RequestRecord
@@ -25,8 +25,7 @@ _NAMES = RequestRecord._fields
 _COLUMNS = [requests.c[name] for name in _NAMES]
 
 
-@dataclass(frozen=True, slots=True)
-class RequestTotals:
+class RequestTotals(Struct, frozen=True):
     """Sums over the stored requests of one model."""
 
     model: str
@@ -38,8 +37,7 @@ class RequestTotals:
     cached_tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class DayTotals:
+class DayTotals(Struct, frozen=True):
     """Sums over the stored requests of one model in one day."""
 
     day: str

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import re
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from msgspec import Struct
 from sqlalchemy import Connection, Row, text
 
 from llama_async_proxy.errors import Conflict
@@ -33,24 +33,21 @@ _MARK, _END = "\x02", "\x03"
 _CHUNKS = re.compile(r'"([^"]*)"?|([^\s"]+)')
 
 
-@dataclass(frozen=True, slots=True)
-class Term:
+class Term(Struct, frozen=True):
     """Words that stand together; the last one may be a beginning."""
 
     text: str
     is_prefix: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(Struct, frozen=True):
     """Part of a snippet."""
 
     text: str
     is_match: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
+class Hit(Struct, frozen=True):
     """A message, or without `message_id` a conversation whose title matches."""
 
     conversation_id: int
@@ -66,8 +63,7 @@ class Hit:
     tokens: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Query:
+class Query(Struct, frozen=True):
     text: str
     limit: int = 50
     newest_first: bool = False

@@ -10,11 +10,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from functools import partial
 from itertools import repeat
 from typing import Any, TypeAlias, TypeVar
 
+from msgspec import Struct
 from sqlalchemy import Connection
 
 from llama_async_proxy.errors import StoreUnavailable
@@ -40,8 +40,7 @@ _Row: TypeAlias = tuple[Sink[Any], Any]
 """A value and who stores it."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
+class _Job(Struct, frozen=True):
     work: Callable[[Connection], Any]
     on_commit: Callable[[Any], None] | None
     outcome: Future[Any]

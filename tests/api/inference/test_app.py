@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from typing import Any
 
 import httpx
 import openai
 import pytest
 import uvloop
+from msgspec.structs import replace
 
 from llama_async_proxy.api.inference.app import InferenceApp
 from llama_async_proxy.errors import LoadFailed, NotFound

@@ -6,12 +6,12 @@ import json
 import logging
 import re
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi.openapi.models import OpenAPI
+from msgspec.structs import replace
 
 from api.harness import ServiceHarness, house
 from llama_async_proxy.api.rest import status_schema as wire

@@ -3,11 +3,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from api.harness import Client, ServiceHarness, answers, client, house
 from llama_async_proxy.api.socketio.v1 import schema as wire

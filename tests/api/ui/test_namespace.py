@@ -1,14 +1,14 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec.structs
 import pytest
+from msgspec.structs import replace
 
 from api.harness import Client, ServiceHarness, client, house
 from llama_async_proxy.api.ui import schema
@@ -193,9 +193,7 @@ async def test_every_operation_that_only_reads_can_be_called(page: Client) -> No
 
 
 def _required(input_type: type) -> list[str]:
-    fields = dataclasses.fields(input_type)
-    unset = dataclasses.MISSING
-    return [field.name for field in fields if field.default is unset and field.default_factory is unset]
+    return [field.name for field in msgspec.structs.fields(input_type) if field.required]
 
 
 async def test_a_refused_call_says_why(page: Client) -> None:

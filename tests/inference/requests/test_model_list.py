@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from llama_async_proxy.inference.requests import model_list
 from llama_async_proxy.records.models import Variant

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
+
+from msgspec.structs import replace
 
 from llama_async_proxy.inference.scheduling.leases import Lease, Leases
 from llama_async_proxy.inference.scheduling.policy import LoadedModel

@@ -13,10 +13,10 @@ import asyncio
 import functools
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, cast
 
+from msgspec import Struct, field
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -44,8 +44,7 @@ _STATUS_LINES = {status.value: f"{status.value} {status.phrase}".encode() for st
 """Status lines without the version."""
 
 
-@dataclass(frozen=True, slots=True)
-class FastPathParts:
+class FastPathParts(Struct, frozen=True):
     """The parts of the service that every connection uses."""
 
     fast_path: FastPath

@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 from collections.abc import Callable, Sequence
 
 import msgspec
+import msgspec.structs
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -74,7 +74,7 @@ class InferenceApp:
             await self._proxy.refuse(request, reply, error)
             return
         if body is not None:
-            await self._proxy.handle(dataclasses.replace(request, body=body), reply, lambda: _disconnected(receive))
+            await self._proxy.handle(msgspec.structs.replace(request, body=body), reply, lambda: _disconnected(receive))
 
     async def _answer_ourselves(self, method: str, path: str, reply: _AsgiReply) -> None:
         try:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
+from msgspec import Struct, field
 from pydantic import BaseModel
 
 from llama_async_proxy.api.rest import conversations_schema as wire
@@ -365,8 +365,7 @@ _EVENTS: dict[str, Any] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Chat:
+class _Chat(Struct, frozen=True):
     method: str
     path: str
     endpoint: Callable[..., Any]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar
 
 from fastapi import APIRouter, Depends, Request, Response
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
+from msgspec import Struct, field
 from pydantic import BaseModel
 
 from llama_async_proxy.api.rest.schema import ErrorAnswer, ErrorContent
@@ -45,8 +45,7 @@ def retry_after(error: ServiceError) -> dict[str, str] | None:
     return {"Retry-After": str(error.retry_after_s)} if isinstance(error, Overloaded) else None
 
 
-@dataclass(frozen=True, slots=True)
-class RoutePolicy:
+class RoutePolicy(Struct, frozen=True):
     """What holds for all requests to a resource, those that never reach its routes included."""
 
     failure: Callable[[ServiceError], Response] = failure
@@ -58,8 +57,7 @@ class ResourceRoute(APIRoute):
     policy: ClassVar[RoutePolicy] = RoutePolicy()
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(Struct, frozen=True):
     method: str
     path: str
     endpoint: Callable[..., Any]

@@ -6,10 +6,10 @@ import logging
 import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from llama_async_proxy.api.decode import decode
 from llama_async_proxy.api.socketio.contract import INVALID_REQUEST, Call, ConnectionCall, Dialect
@@ -25,14 +25,12 @@ _NAME_SHOWN = 100
 """Characters of an unknown event's name that are repeated to its sender."""
 
 
-@dataclass(frozen=True, slots=True)
-class Success:
+class Success(Struct, frozen=True):
     data: object
     """JSON values."""
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(Struct, frozen=True):
     code: str
     message: str
     details: str | None = None

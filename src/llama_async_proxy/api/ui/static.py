@@ -7,9 +7,9 @@ import hashlib
 import mimetypes
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
+from msgspec import Struct
 from starlette.datastructures import Headers
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -39,8 +39,7 @@ from a checkout with Node.js 20.19 or newer and without <code>LLAMA_ASYNC_PROXY_
 """
 
 
-@dataclass(frozen=True, slots=True)
-class _File:
+class _File(Struct, frozen=True):
     body: bytes
     gzipped: bytes | None
     media_type: str

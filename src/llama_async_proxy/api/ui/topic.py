@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from llama_async_proxy.api.socketio.emitter import Emitter
 
@@ -14,8 +15,7 @@ _SLOW = 32
 """Packets waiting for a client before it counts as slow; one that keeps up has none or one."""
 
 
-@dataclass(slots=True)
-class _Member:
+class _Member(Struct):
     dropped: int = 0
     """Items it has lost since it last got some."""
     is_stale: bool = False

@@ -12,9 +12,10 @@ import difflib
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 from pathlib import PurePath
 from types import MappingProxyType
+
+from msgspec.structs import replace
 
 from llama_async_proxy.errors import InvalidInput, NotFound
 from llama_async_proxy.records.models import Model, ModelKind, Variant

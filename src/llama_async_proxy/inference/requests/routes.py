@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import NamedTuple
 from urllib.parse import parse_qs
 
 import msgspec
+from msgspec import Struct
 
 from llama_async_proxy.errors import InvalidInput
 from llama_async_proxy.inference.requests.error_formats import ApiFormat
@@ -36,8 +36,7 @@ class ModelIn(Enum):
     FORM = auto()
 
 
-@dataclass(frozen=True, slots=True)
-class InferenceRoute:
+class InferenceRoute(Struct, frozen=True):
     """One route of the table."""
 
     method: str

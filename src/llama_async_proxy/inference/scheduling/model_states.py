@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from llama_async_proxy.events import EventBus, ModelRuntimeChanged
 from llama_async_proxy.inference.scheduling.admission import AdmissionControl

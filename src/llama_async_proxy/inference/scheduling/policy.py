@@ -14,15 +14,16 @@ Three constraints decide which models fit together: places (`max_models`), memor
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import TypeAlias
+
+from msgspec import Struct, field
+from msgspec.structs import replace
 
 from llama_async_proxy.records.runtime import NO_MEMORY, MemoryUse
 
 
-@dataclass(frozen=True, slots=True)
-class LoadedModel:
+class LoadedModel(Struct, frozen=True):
     """A model that has a process, or is about to get one. Times are seconds of any monotonic clock."""
 
     model_id: int
@@ -40,8 +41,7 @@ class LoadedModel:
     """Seconds without use after which the model is unloaded; 0 means never."""
 
 
-@dataclass(frozen=True, slots=True)
-class Waiter:
+class Waiter(Struct, frozen=True):
     """A model for which at least one request is queued."""
 
     model_id: int
@@ -55,8 +55,7 @@ class Waiter:
     """True when a caller asked to load the model even if memory does not suffice."""
 
 
-@dataclass(frozen=True, slots=True)
-class Capacity:
+class Capacity(Struct, frozen=True):
     """Bytes that loaded models may take. None means no limit, or an unknown one."""
 
     host_bytes: int | None = None
@@ -79,8 +78,7 @@ class Capacity:
 UNLIMITED = Capacity()
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
+class Group(Struct, frozen=True):
     """Models that never run at the same time or, with `together`, run only with one another."""
 
     models: frozenset[int]
@@ -92,8 +90,7 @@ class Group:
         return members == (1 if self.together else 2)
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(Struct, frozen=True):
     max_models: int
     """Largest number of loaded models; 0 means no limit."""
     fairness_s: float
@@ -109,8 +106,7 @@ class Limits:
         return any(group.separates(one, other) for group in self.groups)
 
 
-@dataclass(frozen=True, slots=True)
-class Admission:
+class Admission(Struct, frozen=True):
     """The model may load as soon as these models, in this order, have been unloaded."""
 
     evictions: tuple[int, ...] = ()
@@ -141,8 +137,7 @@ _FOR_BUSY: Mapping[Constraint, WaitReason] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Refusal:
+class Refusal(Struct, frozen=True):
     """Waiting cannot help: the model does not fit beside the pinned models, or not even alone."""
 
     constraint: Constraint
@@ -151,8 +146,7 @@ class Refusal:
 Decision: TypeAlias = Admission | WaitReason | Refusal
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """Decisions for all waiting and loaded models at one moment."""
 
     admitted: tuple[int, ...] = ()

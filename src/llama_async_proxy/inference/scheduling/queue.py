@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import count
 from typing import Generic, TypeVar
+
+from msgspec import Struct
 
 from llama_async_proxy.inference.requests.priority import HIGHEST_PRIORITY
 from llama_async_proxy.inference.scheduling.policy import Waiter
@@ -18,8 +19,7 @@ LOAD_PRIORITY = HIGHEST_PRIORITY + 1
 """Explicit loads come before all requests, because a user asked for just that and waits for it."""
 
 
-@dataclass(frozen=True, slots=True)
-class LoadTerms:
+class LoadTerms(Struct, frozen=True):
     """Conditions under which a queued request wants its model loaded."""
 
     priority: int = 0
@@ -32,8 +32,7 @@ class LoadTerms:
 DEFAULT_TERMS = LoadTerms()
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry(Generic[T]):
+class _Entry(Struct, Generic[T], frozen=True):
     rank: tuple[int, int]
     """Negated priority, then a running number."""
     since_s: float

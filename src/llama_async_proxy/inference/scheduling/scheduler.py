@@ -13,8 +13,9 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import replace
 from typing import Protocol
+
+from msgspec.structs import replace
 
 from llama_async_proxy.errors import InvalidInput, LoadFailed, Unavailable
 from llama_async_proxy.events import EventBus, ModelRuntimeChanged, SettingsChanged

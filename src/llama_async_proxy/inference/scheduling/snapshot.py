@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from llama_async_proxy.inference.scheduling import policy
 from llama_async_proxy.inference.scheduling.leases import Leases
@@ -24,8 +25,7 @@ class RuntimeSource(Protocol):
     def runtimes(self) -> tuple[ModelRuntime, ...]: ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SchedulerContext:
+class SchedulerContext(Struct, frozen=True, kw_only=True):
     """Everything that the scheduler gets from other rooms, apart from the engine and the event bus."""
 
     settings: Callable[[], Settings]

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import ClassVar, TypeAlias
 
 import msgspec
+from msgspec import Struct
 
 from llama_async_proxy.errors import UpstreamFailed
 
@@ -84,8 +84,7 @@ _ONE = (b"null", b"1")
 _HARMLESS: Mapping[str, tuple[bytes, ...]] = {"n": _ONE, "n_cmpl": _ONE, "prompt": (), "reasoning_format": ()}
 
 
-@dataclass(frozen=True, slots=True)
-class AggregatedAnswer:
+class AggregatedAnswer(Struct, frozen=True):
     """The response that a stream was aggregated to."""
 
     status: int

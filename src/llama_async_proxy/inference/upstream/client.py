@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from llama_async_proxy.errors import DeadlineExceeded, ServiceError, UpstreamFailed
 from llama_async_proxy.inference.upstream.connection import UpstreamConnection
@@ -18,8 +20,7 @@ _MAX_BUFFERED = 256 * 1024
 """Bytes of a response that wait for a slow reader; above it the socket is not read."""
 
 
-@dataclass(frozen=True, slots=True)
-class UpstreamRequest:
+class UpstreamRequest(Struct, frozen=True):
     """A request to an engine. `headers` lack host, content-length and the hop-by-hop ones; `target` is path and query
     as on the request line."""
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 Header = tuple[bytes, bytes]
 HOP_BY_HOP = frozenset(
@@ -30,8 +31,7 @@ def for_client(headers: Iterable[Header]) -> list[Header]:
     ]
 
 
-@dataclass(slots=True)
-class ResponseHead:
+class ResponseHead(Struct):
     """Head of a response."""
 
     status: int

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
 import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
+import msgspec.structs
 
 from llama_async_proxy.api.socketio.contract import INVALID_REQUEST, Call, ConnectionCall
 from llama_async_proxy.api.socketio.dispatch import Calls, Failure, Success, as_object, json_type
@@ -222,7 +222,7 @@ class V1Namespace:
 
 
 def _engine_announcements(context: Context, event: EngineChanged) -> Iterator[tuple[str, msgspec.Struct]]:
-    state = wire.engine(dataclasses.replace(engine_operations.view(context), state=event.state))
+    state = wire.engine(msgspec.structs.replace(engine_operations.view(context), state=event.state))
     shown = msgspec.structs.replace(state, error=event.error or state.error)
     yield "llama:server-event", wire.EngineNotice(event.type, shown)
     if event.model_id is None and event.type is not EngineEventType.CLOSED:
