@@ -31,7 +31,6 @@ EXEMPT = {
     "api/ui",
     "chats",
     "client",
-    "engines",
     "frontend/chat",
     "frontend/lib",
     "frontend/lib/live",

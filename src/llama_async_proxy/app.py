@@ -28,14 +28,15 @@ from llama_async_proxy.api.rest.app import create_rest
 from llama_async_proxy.api.socketio.server import Sockets
 from llama_async_proxy.api.ui.static import is_navigation, is_page, static_app
 from llama_async_proxy.chats.answers import Answers
-from llama_async_proxy.engines.catalogue import CatalogueCache
 from llama_async_proxy.engines.contract import Engine
 from llama_async_proxy.engines.discovery import Launcher, find_launcher
 from llama_async_proxy.engines.environment import passed_environment
-from llama_async_proxy.engines.fleet import EngineHooks
+from llama_async_proxy.engines.local_router import LocalRouter
+from llama_async_proxy.engines.options_cache import EngineOptionsCache
 from llama_async_proxy.engines.process import private_bytes_of
+from llama_async_proxy.engines.remote_router import RemoteRouter
 from llama_async_proxy.engines.router import RouterEngine
-from llama_async_proxy.engines.router_host import OwnRouter, RemoteRouter
+from llama_async_proxy.engines.supervised import EngineHooks
 from llama_async_proxy.engines.supervisor import Timing
 from llama_async_proxy.engines.workers import WorkersEngine
 from llama_async_proxy.errors import EngineMissing, ServiceError
@@ -273,9 +274,9 @@ def _engine(base: _Base, planner: LaunchPlanner) -> contextlib.AbstractAsyncCont
     if settings.router_url:
         elsewhere = RemoteRouter(settings.router_url, settings.router_api_key_file)
         return RouterEngine(
-            elsewhere, hooks, registered=registered, found=lambda models: register_found(store, base.bus, models)
+            elsewhere, hooks, registered=registered, on_models=lambda models: register_found(store, base.bus, models)
         )
-    own = OwnRouter(
+    own = LocalRouter(
         find_launcher=lambda: seams.find_launcher("workers", live().llama_server),
         options=lambda: router_options(live()),
         registered=registered,
@@ -315,7 +316,7 @@ async def _context(stack: contextlib.AsyncExitStack, base: _Base, models: _Model
         Answers(store.turns, data_path.completer, suggest_title=store.chats.suggest_title, settings=live, bus=base.bus)
     )
     option_cache = base.seams.option_cache or live().data_dir / "cache" / "options"
-    catalogue = CatalogueCache(lambda: engine.state, option_cache)
+    catalogue = EngineOptionsCache(lambda: engine.state, option_cache)
     active_preset = ActivePreset(
         models.planner,
         catalogue,

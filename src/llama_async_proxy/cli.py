@@ -512,7 +512,7 @@ def _import(arguments: argparse.Namespace) -> int:
 
 def _refusal_of_import(key: str) -> str | None:
     """Why the service would not take an option over REST. Commands of models have a permission of their own."""
-    from llama_async_proxy.engines.custom import COMMAND_OPTIONS
+    from llama_async_proxy.engines.custom_command import COMMAND_OPTIONS
     from llama_async_proxy.presets.catalogue import Catalogue
     from llama_async_proxy.presets.option_classes import OptionClass, class_of, reason
 

@@ -9,7 +9,7 @@ from support.rig import Rig, children_of_this_process
 
 @pytest_asyncio.fixture
 async def rig() -> AsyncIterator[Rig]:
-    """A started engine on the fake llama-server; nothing of it may outlive the test."""
+    """Started engine with the fake llama-server. Checks that no child process outlives the test."""
     before = children_of_this_process()
     async with Rig().running() as running:
         yield running

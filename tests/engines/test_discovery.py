@@ -24,7 +24,7 @@ def program(path: Path, text: str | bytes, mode: int = 0o755) -> Path:
 
 @pytest.fixture(autouse=True)
 def nothing_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No llama-server anywhere but where a test puts one."""
+    """Hide every llama-server but those that a test creates."""
     monkeypatch.setenv("PATH", "/usr/bin:/bin")
     monkeypatch.setattr(discovery, "COMMON_PLACES", ())
 
@@ -54,7 +54,7 @@ def test_path_is_searched_before_the_common_places(tmp_path: Path, monkeypatch: 
     assert find_launcher("auto", "").binary == str(on_path / "llama-server")
 
 
-def test_a_broken_binary_nobody_asked_for_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_broken_binary_found_by_search_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     good = tmp_path / "good"
     good.mkdir()
     program(tmp_path / "llama-server", "#!/bin/sh\nexit 3\n")
@@ -63,7 +63,7 @@ def test_a_broken_binary_nobody_asked_for_is_passed_over(tmp_path: Path, monkeyp
     assert find_launcher("workers", "").binary == str(good / "llama-server")
 
 
-def test_a_broken_binary_somebody_asked_for_is_not_replaced_by_another_engine(tmp_path: Path) -> None:
+def test_a_broken_binary_that_was_set_is_not_replaced_by_another_engine(tmp_path: Path) -> None:
     path = program(tmp_path / "llama-server", "#!/bin/sh\nexit 3\n")
     with pytest.raises(EngineMissing, match="failed with exit code 3"):
         find_launcher("auto", str(path))
@@ -90,7 +90,7 @@ def test_a_program_that_does_not_work_is_named_with_its_fault(tmp_path: Path, te
     assert "--llama-server" in caught.value.message
 
 
-def test_a_program_that_hangs_is_given_up_with_all_it_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_program_that_hangs_is_killed_with_its_descendants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(discovery, "VERSION_TIMEOUT_S", 0.2)
     path = program(tmp_path / "llama-server", "#!/bin/sh\nsleep 50 & sleep 50\n")
     with pytest.raises(EngineMissing, match=r"did not answer --version within 0\.2 s"):
@@ -120,7 +120,7 @@ def test_workers_without_a_binary_say_what_to_do() -> None:
 def test_auto_falls_back_to_the_wheel_without_importing_it() -> None:
     launcher = find_launcher("auto", "")
     assert launcher == Launcher("embedded", (sys.executable, "-m", "llama_async_proxy.engines.embedded"), WHEEL_VERSION)
-    # A fresh interpreter: other tests may have imported the wheel already.
+    # Use a fresh interpreter, because other tests may have imported the wheel already.
     program = "from llama_async_proxy.engines.discovery import find_launcher; find_launcher('embedded', '')"
     loaded = f"{program}; import sys; print('xllamacpp' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", loaded], text=True) == "False\n"

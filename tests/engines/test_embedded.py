@@ -1,4 +1,4 @@
-"""The built-in worker as a program: it must not be told apart from llama-server."""
+"""The built-in worker as a program: it must behave like llama-server."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_bad_arguments_are_answered_like_llama_server(llama_server: Path, argume
 
 
 @pytest.mark.engine
-def test_it_knows_the_options_of_llama_server(llama_server: Path) -> None:
+def test_the_worker_has_the_options_of_llama_server(llama_server: Path) -> None:
     def options(text: str) -> set[str]:
         return {word.strip(",") for word in text.split() if word.startswith("--") and word.strip(",-")}
 
@@ -50,7 +50,7 @@ def test_version_is_printed_like_llama_server() -> None:
 
 
 @pytest.mark.engine
-def test_it_needs_a_model() -> None:
+def test_the_worker_needs_a_model() -> None:
     result = run(*EMBEDDED, "--port", "1")
     assert result.returncode == 1
     assert "error: --model is required" in result.stderr
@@ -69,9 +69,9 @@ def test_a_wheel_that_cannot_be_loaded_is_named() -> None:
     assert "error: the xllamacpp wheel cannot be loaded on this machine" in result.stderr
 
 
-def test_it_imports_no_more_of_the_package_than_it_needs() -> None:
+def test_the_worker_imports_only_the_parent_guard_of_the_package() -> None:
     program = "import sys, llama_async_proxy.engines.embedded; print(*sys.modules)"
-    # A measurement of coverage would begin in every Python process, and import what it needs itself.
+    # Coverage measurement, if on, would start in the child and add its own imports.
     environment = {name: value for name, value in clean_environment().items() if not name.startswith("COVERAGE")}
     command = [sys.executable, "-c", program]
     modules = set(subprocess.run(command, capture_output=True, text=True, env=environment, check=True).stdout.split())

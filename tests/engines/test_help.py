@@ -38,7 +38,7 @@ def test_the_name_is_the_last_long_one_but_temp() -> None:
         ("swa-full", ("swa-full",), ()),
     ],
 )
-def test_spellings_that_turn_a_switch_off_are_told_apart(name: str, on: tuple[str, ...], off: tuple[str, ...]) -> None:
+def test_spellings_that_turn_a_switch_off_are_separated(name: str, on: tuple[str, ...], off: tuple[str, ...]) -> None:
     assert (OPTIONS[name].names, OPTIONS[name].negatives, OPTIONS[name].type) == (on, off, OptionType.BOOL)
 
 
@@ -71,7 +71,7 @@ def test_defaults_lose_their_quotes(name: str, default: str) -> None:
     assert OPTIONS[name].default == default
 
 
-def test_what_cannot_be_chosen_is_marked() -> None:
+def test_removed_and_reserved_options_are_marked() -> None:
     assert {name for name, option in OPTIONS.items() if option.is_removed} == {"draft-max"}
     assert {name for name, option in OPTIONS.items() if option.is_reserved} == {"usage", "model", "host"}
     assert {option.name for option in OPTIONS.values() if option.is_preset_only} == {o.name for o in PRESET_ONLY}
@@ -82,6 +82,6 @@ def test_another_programs_output_has_no_options() -> None:
 
 
 @given(st.text())
-def test_any_text_is_read_without_a_failure(text: str) -> None:
+def test_any_text_is_parsed_without_an_exception(text: str) -> None:
     parse_help(text)
     parse_help("--" + text)

@@ -15,7 +15,7 @@ from llama_async_proxy.records.runtime import Endpoint
 
 @asynccontextmanager
 async def answering(answer: bytes | None) -> AsyncIterator[Endpoint]:
-    """A server that gives every request the same bytes; None: it accepts and stays silent."""
+    """Server that answers every request with the same bytes, or stays silent for None."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -71,24 +71,24 @@ async def test_busy_is_a_slot_that_processes(document: object, busy: bool) -> No
     async with answering(http(document)) as endpoint:
         assert await is_busy(endpoint) is busy
     async with answering(http(document, 501)) as endpoint:
-        assert await is_busy(endpoint) is False, "a server that does not tell"
+        assert await is_busy(endpoint) is False, "a server without slots"
 
 
 @pytest.mark.parametrize("answer", BROKEN)
-async def test_what_is_no_answer_is_no_failure_of_ours(answer: bytes) -> None:
+async def test_an_invalid_answer_raises_no_exception(answer: bytes) -> None:
     async with answering(answer) as endpoint:
         assert await properties(endpoint) == Properties()
         assert await is_busy(endpoint) is False
 
 
-async def test_nobody_there() -> None:
+async def test_a_closed_port_is_unhealthy_and_not_busy() -> None:
     endpoint = Endpoint("127.0.0.1", free_port())
     assert not await is_healthy(endpoint)
     assert await properties(endpoint) == Properties()
     assert not await is_busy(endpoint)
 
 
-async def test_a_silent_server_is_unhealthy_and_taken_for_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_silent_server_is_unhealthy_and_counts_as_busy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(probe, "TIMEOUT_S", 0.1)
     async with answering(None) as endpoint:
         healthy, busy = await asyncio.gather(is_healthy(endpoint), is_busy(endpoint))

@@ -20,7 +20,7 @@ PROGRAM = Path(__file__).parents[1] / "support" / "child.py"
 
 
 class Started:
-    """A child of support/child.py and the lines it printed."""
+    """A child that runs support/child.py, and the lines that it has printed."""
 
     def __init__(self) -> None:
         self.lines: list[tuple[int, str]] = []
@@ -50,7 +50,7 @@ Scenario = Callable[[], Coroutine[object, object, None]]
 
 @pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 def play(request: pytest.FixtureRequest) -> Callable[[Scenario], None]:
-    """Runs a scenario on the loop of the standard library and on the one the service uses."""
+    """Runs a scenario on asyncio's loop and on uvloop."""
 
     def run(scenario: Scenario) -> None:
         with asyncio.Runner(loop_factory=request.param) as runner:
@@ -62,7 +62,7 @@ def play(request: pytest.FixtureRequest) -> Callable[[Scenario], None]:
 Play = Callable[[Scenario], None]
 
 
-def test_every_line_arrives_whatever_its_bytes(play: Play) -> None:
+def test_lines_of_any_bytes_arrive(play: Play) -> None:
     async def scenario() -> None:
         started = await Started.spawn("odd-lines")
         assert await started.child.wait() == 0
@@ -85,7 +85,7 @@ def test_the_exit_code_is_known_at_once(play: Play, code: int) -> None:
     play(scenario)
 
 
-def test_stop_is_orderly_and_idempotent(play: Play) -> None:
+def test_stop_is_graceful_and_idempotent(play: Play) -> None:
     async def scenario() -> None:
         started = await Started.spawn("wait")
         await started.next_line()
@@ -96,7 +96,7 @@ def test_stop_is_orderly_and_idempotent(play: Play) -> None:
     play(scenario)
 
 
-def test_a_child_deaf_to_sigterm_is_killed_after_the_grace(play: Play) -> None:
+def test_a_child_that_ignores_sigterm_is_killed_after_the_grace_period(play: Play) -> None:
     async def scenario() -> None:
         started = await Started.spawn("deaf")
         await started.next_line()
@@ -115,7 +115,7 @@ def test_grandchildren_end_with_the_child(play: Play, mode: str) -> None:
         else:
             assert await started.child.wait() == 3
         async with asyncio.timeout(30):
-            while is_alive(grandchild):  # killed, and dead as soon as it is scheduled
+            while is_alive(grandchild):  # It was killed and ends as soon as it is scheduled.
                 await asyncio.sleep(0.001)
 
     play(scenario)
@@ -133,7 +133,7 @@ def test_stdin_is_open_until_the_end(play: Play) -> None:
     play(scenario)
 
 
-def test_a_child_leads_its_group_and_knows_its_owner(play: Play) -> None:
+def test_a_child_leads_its_group_and_gets_the_parents_id(play: Play) -> None:
     async def scenario() -> None:
         started = await Started.spawn("environment", "LLAMA_ASYNC_PROXY_OWNER")
         assert await started.child.wait() == 0
@@ -161,7 +161,7 @@ def test_a_program_that_cannot_be_run_is_an_os_error(play: Play) -> None:
     play(scenario)
 
 
-def test_many_children_leave_no_descriptor_or_thread(play: Play) -> None:
+def test_many_children_leak_no_descriptor_or_thread(play: Play) -> None:
     async def scenario() -> None:
         async def one() -> None:
             started = await Started.spawn("wait")
@@ -181,7 +181,7 @@ def test_many_children_leave_no_descriptor_or_thread(play: Play) -> None:
     assert set(threading.enumerate()) <= before_all
 
 
-def test_lines_are_cut_the_same_wherever_the_chunks_end() -> None:
+def test_lines_do_not_depend_on_the_bounds_of_chunks() -> None:
     data = "eins\r\nzwei €\n\ndrei".encode()
     for size in range(1, len(data) + 1):
         lines = Lines()
@@ -211,5 +211,5 @@ def test_a_free_port_can_be_bound() -> None:
         (-63, "killed by signal 63"),
     ],
 )
-def test_an_exit_is_described_for_people(code: int, text: str) -> None:
+def test_an_exit_code_is_described(code: int, text: str) -> None:
     assert describe_exit(code) == text

@@ -8,7 +8,8 @@ import pytest
 
 from llama_async_proxy.engines import discovery
 from llama_async_proxy.engines.discovery import binary_launcher, find_launcher, help_text
-from llama_async_proxy.engines.instance import custom_program, process_start
+from llama_async_proxy.engines.instance import process_start
+from llama_async_proxy.engines.program import custom_program
 from llama_async_proxy.engines.program_trust import safe_directory, untrusted
 from llama_async_proxy.errors import EngineMissing, LoadFailed
 from llama_async_proxy.records.logs import LogLevel
@@ -21,7 +22,7 @@ STRANGER = 54321
 
 @pytest.fixture
 def program(tmp_path: Path) -> Path:
-    """A program that writes down that it ran."""
+    """Program that records its runs."""
     directory = tmp_path / "bin"
     directory.mkdir(mode=0o755)
     path = directory / "llama-server"
@@ -36,7 +37,7 @@ def test_a_program_of_our_own_is_trusted(program: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o757, 0o777])
-def test_a_program_that_everybody_can_write_to_is_not_run(program: Path, mode: int) -> None:
+def test_a_program_writable_by_all_is_not_run(program: Path, mode: int) -> None:
     program.chmod(mode)
     with pytest.raises(EngineMissing, match=r"every user of this machine can write to .*llama-server.*chmod go-w"):
         find_launcher("auto", str(program))
@@ -45,7 +46,7 @@ def test_a_program_that_everybody_can_write_to_is_not_run(program: Path, mode: i
     assert not (program.parents[1] / "ran").exists()
 
 
-def test_a_program_in_a_directory_that_everybody_can_write_to_is_not_run(program: Path) -> None:
+def test_a_program_in_a_directory_writable_by_all_is_not_run(program: Path) -> None:
     program.parent.chmod(0o777)
     with pytest.raises(EngineMissing, match=f"can write to {program.parent}\\b"):
         binary_launcher(program)
@@ -53,18 +54,18 @@ def test_a_program_in_a_directory_that_everybody_can_write_to_is_not_run(program
     assert binary_launcher(program).version == "1 (abc)"
 
 
-def test_a_program_that_is_passed_over_is_named(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a word the built-in engine would run models that somebody expects on the GPU."""
+def test_a_skipped_program_is_named(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the message, the built-in engine would silently run models that are expected on the GPU."""
     program.chmod(0o777)
     monkeypatch.setenv("PATH", str(program.parent))
     monkeypatch.setattr(discovery, "COMMON_PLACES", ())
-    [reason] = find_launcher("auto", "").passed_over
+    [reason] = find_launcher("auto", "").skipped
     assert f"{program} is not run, because every user" in reason
 
 
 @as_root
 @pytest.mark.parametrize("what", ["program", "directory", "link"])
-def test_a_program_that_belongs_to_somebody_else_is_not_run(program: Path, tmp_path: Path, what: str) -> None:
+def test_a_program_of_another_user_is_not_run(program: Path, tmp_path: Path, what: str) -> None:
     link = tmp_path / "link"
     link.symlink_to(program)
     assert untrusted(link) is None
@@ -73,7 +74,7 @@ def test_a_program_that_belongs_to_somebody_else_is_not_run(program: Path, tmp_p
         binary_launcher(link)
 
 
-def test_a_link_leads_no_way_around(program: Path, tmp_path: Path) -> None:
+def test_a_link_to_an_untrusted_program_is_not_run(program: Path, tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to(program)
     program.parent.chmod(0o777)
@@ -81,7 +82,7 @@ def test_a_link_leads_no_way_around(program: Path, tmp_path: Path) -> None:
 
 
 @as_root
-def test_a_group_may_write_when_nobody_else_is_in_it(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_private_group_may_write(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program.chmod(0o775)
     assert untrusted(program) is None, "root's own group"
     os.chown(program, -1, STRANGER)
@@ -99,16 +100,16 @@ async def test_a_program_changed_since_the_start_is_not_run(program: Path) -> No
     launcher = binary_launcher(program)
     program.parent.chmod(0o777)
 
-    class Listener:
-        def said(self, level: LogLevel, message: str) -> None: ...
-        def reported(self, state: object) -> None: ...
-        def counted(self, memory: object) -> None: ...
+    class InstanceListener:
+        def on_log(self, level: LogLevel, message: str) -> None: ...
+        def on_state(self, state: object) -> None: ...
+        def on_memory(self, memory: object) -> None: ...
 
     with pytest.raises(LoadFailed, match="is not run, because every user"):
-        await process_start(launcher, {})(fake_spec(), Listener())
+        await process_start(launcher, {})(fake_spec(), InstanceListener())
 
 
-def test_a_command_of_its_own_is_trusted_no_more(program: Path) -> None:
+def test_a_custom_command_is_checked_in_the_same_way(program: Path) -> None:
     def prepared(directory: Path | None = None) -> object:
         command = CustomCommand(
             (str(program), "{port}"), "/health", (), {}, None if directory is None else str(directory)
@@ -121,7 +122,7 @@ def test_a_command_of_its_own_is_trusted_no_more(program: Path) -> None:
         prepared()
 
 
-def test_the_program_that_stands_in_for_llama_server_is_trusted() -> None:
+def test_the_tests_fake_llama_server_is_trusted() -> None:
     assert FAKE_LAUNCHER.binary is not None
     assert untrusted(Path(FAKE_LAUNCHER.binary)) is None
 

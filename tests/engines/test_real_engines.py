@@ -1,4 +1,4 @@
-"""The engine's promises with llama.cpp itself: the llama-server binary and the built-in worker."""
+"""The engine's contract with llama.cpp itself: the llama-server binary and the built-in worker."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ OWNER = Path(__file__).parents[1] / "support" / "owner.py"
 LOADING, READY, FAILED = ModelStatus.LOADING, ModelStatus.READY, ModelStatus.FAILED
 STOPPING, UNLOADED = ModelStatus.STOPPING, ModelStatus.UNLOADED
 GRACE_S = 20.0
-"""What ends well within it ended by itself."""
+"""Grace period so long that a process which ends well before was not killed."""
 
 
 @pytest.fixture(params=["llama-server", "embedded"])
@@ -55,7 +55,7 @@ async def rig(launcher: Launcher) -> AsyncIterator[Rig]:
 
 @pytest.fixture
 def endless_model(tmp_path: Path) -> Path:
-    """A model whose load never ends: a pipe nobody writes to."""
+    """Model whose load never ends: a pipe without a writer."""
     path = tmp_path / "endless.gguf"
     os.mkfifo(path)
     return path
@@ -112,7 +112,7 @@ async def test_load_progress_and_log_levels_come_from_the_real_output(rig: Rig, 
     assert {line.source for line in rig.lines} == {"model:chat"}
 
 
-async def test_nobody_else_may_use_a_model_by_its_port(rig: Rig, model_files: Path) -> None:
+async def test_a_model_refuses_requests_without_its_key(rig: Rig, model_files: Path) -> None:
     runtime = await rig.engine.load(spec(model_files / "chat.gguf"))
     answer = await post(runtime, "/completion", {"prompt": "a", "n_predict": 1}, with_key=False)
     assert isinstance(answer, dict)
@@ -184,7 +184,7 @@ async def test_a_wrong_option_is_named(rig: Rig, model_files: Path) -> None:
         await rig.engine.load(spec(model_files / "chat.gguf", no_such_option=True))
 
 
-async def test_kill_minus_9_of_the_process_brings_it_back(rig: Rig, model_files: Path) -> None:
+async def test_a_model_restarts_after_kill_minus_9(rig: Rig, model_files: Path) -> None:
     first = await rig.engine.load(spec(model_files / "chat.gguf"))
     assert first.pid is not None
     os.kill(first.pid, signal.SIGKILL)

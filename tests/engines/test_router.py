@@ -1,4 +1,4 @@
-"""The engine's promises with llama-server's own router, ours and one that runs elsewhere."""
+"""The engine's contract with llama-server's router, local and remote."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ import pytest
 import pytest_asyncio
 
 from llama_async_proxy.engines.discovery import binary_launcher
+from llama_async_proxy.engines.local_router import LocalRouter, RouterOptions
+from llama_async_proxy.engines.remote_router import RemoteRouter
 from llama_async_proxy.engines.router import RouterEngine
 from llama_async_proxy.engines.router_api import RouterApi
-from llama_async_proxy.engines.router_host import Host, OwnRouter, RemoteRouter, RouterOptions
+from llama_async_proxy.engines.router_host import RouterHost
 from llama_async_proxy.engines.router_schema import RouterModel
 from llama_async_proxy.engines.supervisor import Timing
 from llama_async_proxy.errors import EngineMissing, EngineStopped, LoadFailed
@@ -37,7 +39,7 @@ LOADING, READY, SLEEPING = ModelStatus.LOADING, ModelStatus.READY, ModelStatus.S
 STOPPING, UNLOADED, FAILED = ModelStatus.STOPPING, ModelStatus.UNLOADED, ModelStatus.FAILED
 CHAT, EMBED, BROKEN = 1, 2, 3
 TIMING = Timing(restart_delays_s=(0.2,) * 10)
-"""A killed router's port is free only when its children have died, too."""
+"""Many tries, because a killed router's port becomes free only when its children have ended."""
 
 
 def spec(model_id: int, path: Path, kind: ModelKind = ModelKind.CHAT, **options: OptionValue) -> LaunchSpec:
@@ -58,7 +60,10 @@ def specs(model_files: Path, tmp_path: Path) -> dict[int, LaunchSpec]:
 
 class RouterRig(EngineRig[RouterEngine]):
     def __init__(
-        self, host: Host, specs: dict[int, LaunchSpec], found: Callable[[Sequence[RouterModel]], None] = lambda _: None
+        self,
+        host: RouterHost,
+        specs: dict[int, LaunchSpec],
+        found: Callable[[Sequence[RouterModel]], None] = lambda _: None,
     ) -> None:
         self.specs = specs
         self.pool = ConnectionPool(make_settings)
@@ -68,7 +73,7 @@ class RouterRig(EngineRig[RouterEngine]):
             found(models)
 
         super().__init__(
-            lambda outlets: RouterEngine(host, outlets, registered=lambda: tuple(specs.values()), found=tell), TIMING
+            lambda hooks: RouterEngine(host, hooks, registered=lambda: tuple(specs.values()), on_models=tell), TIMING
         )
 
     async def load(self, model_id: int = CHAT) -> ModelRuntime:
@@ -79,11 +84,11 @@ class RouterRig(EngineRig[RouterEngine]):
         assert self.engine.state.endpoint is not None
         return RouterApi(self.engine.state.endpoint)
 
-    async def statuses_there(self) -> dict[str, str]:
+    async def router_statuses(self) -> dict[str, str]:
         return {model.name: model.status for model in await self.api.models()}
 
     async def ask(self, runtime: ModelRuntime, path: str, body: object = None) -> dict[str, object]:
-        """What the data path gets from the model's endpoint."""
+        """Status and text of a request that the data path sends to the model's endpoint."""
         assert runtime.endpoint is not None
         content = b"" if body is None else json.dumps(body).encode()
         request = UpstreamRequest("GET" if body is None else "POST", path.encode(), (), content)
@@ -98,8 +103,8 @@ def options() -> RouterOptions:
 
 
 @pytest.fixture
-def own(llama_server: Path, specs: dict[int, LaunchSpec], options: RouterOptions, tmp_path: Path) -> OwnRouter:
-    return OwnRouter(
+def own(llama_server: Path, specs: dict[int, LaunchSpec], options: RouterOptions, tmp_path: Path) -> LocalRouter:
+    return LocalRouter(
         find_launcher=lambda: binary_launcher(llama_server),
         options=lambda: options,
         registered=lambda: tuple(specs.values()),
@@ -109,7 +114,7 @@ def own(llama_server: Path, specs: dict[int, LaunchSpec], options: RouterOptions
 
 
 @pytest_asyncio.fixture
-async def rig(own: OwnRouter, specs: dict[int, LaunchSpec]) -> AsyncIterator[RouterRig]:
+async def rig(own: LocalRouter, specs: dict[int, LaunchSpec]) -> AsyncIterator[RouterRig]:
     before = children_of_this_process()
     async with RouterRig(own, specs).running() as running:
         yield running
@@ -127,13 +132,13 @@ async def test_a_model_loads_answers_and_unloads(rig: RouterRig) -> None:
     )
     assert answer["status"] == 200
     assert (await rig.engine.unload(CHAT)).status is UNLOADED
-    assert (await rig.statuses_there())["chat"] == "unloaded"
+    assert (await rig.router_statuses())["chat"] == "unloaded"
     await rig.settle()
     assert rig.statuses() == [LOADING, READY, STOPPING, UNLOADED]
 
 
 async def test_every_registered_model_is_served_under_its_alias_and_kind(rig: RouterRig) -> None:
-    assert await rig.statuses_there() == dict.fromkeys(("chat", "embed", "broken"), "unloaded")
+    assert await rig.router_statuses() == dict.fromkeys(("chat", "embed", "broken"), "unloaded")
     runtime = await rig.load(EMBED)
     answer = await rig.ask(runtime, "/v1/embeddings", {"input": "hello"})
     assert answer["status"] == 200
@@ -171,8 +176,8 @@ async def test_an_unknown_option_fails_its_own_load_only(rig: RouterRig) -> None
     assert (await rig.load()).status is READY
 
 
-async def test_a_registered_model_with_an_unknown_option_keeps_no_other_from_running(
-    own: OwnRouter, specs: dict[int, LaunchSpec]
+async def test_an_unknown_option_of_one_registered_model_does_not_stop_the_others(
+    own: LocalRouter, specs: dict[int, LaunchSpec]
 ) -> None:
     specs[EMBED] = spec(EMBED, Path(specs[EMBED].path), no_such_option=1)
     async with RouterRig(own, specs).running() as rig:
@@ -187,7 +192,7 @@ async def test_metrics_of_one_model_load_nothing(rig: RouterRig) -> None:
     assert "llamacpp:prompt_tokens_total" in str(page["text"])
     await rig.engine.unload(CHAT)
     assert (await rig.ask(runtime, "/metrics"))["status"] == 400
-    assert (await rig.statuses_there())["chat"] == "unloaded"
+    assert (await rig.router_statuses())["chat"] == "unloaded"
 
 
 async def test_a_model_falls_asleep_and_wakes_for_a_request(rig: RouterRig) -> None:
@@ -197,7 +202,7 @@ async def test_a_model_falls_asleep_and_wakes_for_a_request(rig: RouterRig) -> N
     await rig.until(lambda r: r.statuses()[-2:] == [SLEEPING, READY] or SLEEPING in r.statuses()[:-1])
 
 
-async def test_kill_minus_9_of_a_models_process_brings_it_back(rig: RouterRig) -> None:
+async def test_a_model_restarts_after_kill_minus_9_of_its_process(rig: RouterRig) -> None:
     first = await rig.load()
     assert first.pid is not None
     os.kill(first.pid, signal.SIGKILL)
@@ -205,7 +210,7 @@ async def test_kill_minus_9_of_a_models_process_brings_it_back(rig: RouterRig) -
     assert rig.engine_events() == [EngineEventType.STARTED, EngineEventType.CLOSED]
 
 
-async def test_kill_minus_9_of_the_router_brings_it_and_its_models_back(rig: RouterRig, own: OwnRouter) -> None:
+async def test_the_router_and_its_models_restart_after_kill_minus_9(rig: RouterRig, own: LocalRouter) -> None:
     await rig.load()
     assert own.pid is not None
     os.kill(own.pid, signal.SIGKILL)
@@ -216,7 +221,7 @@ async def test_kill_minus_9_of_the_router_brings_it_and_its_models_back(rig: Rou
     assert len(started) == 2
 
 
-async def test_a_model_that_somebody_else_loads_at_the_router_is_shown(rig: RouterRig) -> None:
+async def test_a_model_loaded_by_another_client_is_shown(rig: RouterRig) -> None:
     await rig.api.load("chat")
     runtime = await rig.until_status(READY)
     assert runtime.slots == 2
@@ -226,7 +231,7 @@ async def test_a_model_that_somebody_else_loads_at_the_router_is_shown(rig: Rout
     assert rig.engine_events() == [EngineEventType.STARTED]
 
 
-async def test_stopping_ends_everything_and_starting_begins_anew(rig: RouterRig) -> None:
+async def test_stopping_ends_all_processes_and_starting_begins_anew(rig: RouterRig) -> None:
     await rig.load()
     await rig.engine.stop()
     assert rig.engine.state.status is EngineStatus.IDLE
@@ -237,7 +242,7 @@ async def test_stopping_ends_everything_and_starting_begins_anew(rig: RouterRig)
     assert (await rig.load()).status is READY
 
 
-async def test_a_taken_port_is_named(own: OwnRouter, specs: dict[int, LaunchSpec], options: RouterOptions) -> None:
+async def test_a_taken_port_is_named(own: LocalRouter, specs: dict[int, LaunchSpec], options: RouterOptions) -> None:
     server = await asyncio.start_server(lambda *_: None, "127.0.0.1", options.port)
     async with server:
         with pytest.raises(EngineMissing, match=str(options.port)):
@@ -245,12 +250,12 @@ async def test_a_taken_port_is_named(own: OwnRouter, specs: dict[int, LaunchSpec
                 pass
 
 
-# --- a router elsewhere -------------------------------------------------------------------------------
+# --- a remote router -------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def elsewhere(llama_server: Path, specs: dict[int, LaunchSpec], tmp_path: Path) -> Iterator[str]:
-    """The address of a router that is not ours. It knows the chat model by another name, and one we do not know."""
+def remote_url(llama_server: Path, specs: dict[int, LaunchSpec], tmp_path: Path) -> Iterator[str]:
+    """URL of a router that others run, with the chat model under another name, and with an unknown model."""
     port = free_port()
     preset = tmp_path / "elsewhere.ini"
     preset.write_text(f"[theirs]\nmodel = {specs[CHAT].path}\nthreads = 1\n\n[unknown]\nmodel = {specs[BROKEN].path}\n")
@@ -269,40 +274,40 @@ async def until_healthy(url: str) -> None:
 
 
 @pytest_asyncio.fixture
-async def attached(elsewhere: str, specs: dict[int, LaunchSpec]) -> AsyncIterator[RouterRig]:
-    await until_healthy(elsewhere)
-    async with RouterRig(RemoteRouter(elsewhere), specs).running() as running:
+async def attached(remote_url: str, specs: dict[int, LaunchSpec]) -> AsyncIterator[RouterRig]:
+    await until_healthy(remote_url)
+    async with RouterRig(RemoteRouter(remote_url), specs).running() as running:
         yield running
         running.pool.close()
 
 
-async def test_a_router_elsewhere_runs_the_model_it_knows_by_its_file(attached: RouterRig) -> None:
+async def test_a_remote_router_runs_the_model_that_it_lists_with_the_same_file(attached: RouterRig) -> None:
     runtime = await attached.load()
     assert runtime.endpoint is not None
     assert runtime.endpoint.model == "theirs"
     answer = await attached.ask(runtime, "/completion", {"model": "chat", "prompt": "a", "n_predict": 2})
     assert answer["status"] == 200
     await attached.engine.unload(CHAT)
-    assert (await attached.statuses_there())["theirs"] == "unloaded"
+    assert (await attached.router_statuses())["theirs"] == "unloaded"
     with pytest.raises(LoadFailed, match="knows no model 'embed'"):
         await attached.load(EMBED)
 
 
-async def test_a_router_elsewhere_is_left_running_with_its_models(elsewhere: str, specs: dict[int, LaunchSpec]) -> None:
-    await until_healthy(elsewhere)
+async def test_a_remote_router_keeps_running_with_its_models(remote_url: str, specs: dict[int, LaunchSpec]) -> None:
+    await until_healthy(remote_url)
     found: list[str] = []
     async with RouterRig(
-        RemoteRouter(elsewhere), specs, lambda models: found.extend(model.name for model in models)
+        RemoteRouter(remote_url), specs, lambda models: found.extend(model.name for model in models)
     ).running() as rig:
         await rig.engine.load(specs[CHAT])
         api = RouterApi(rig.engine.state.endpoint or Endpoint("", 0))
     assert {"theirs", "unknown"} <= set(found)
     assert {model.name: model.status for model in await api.models()}["theirs"] == "loaded"
-    async with RouterRig(RemoteRouter(elsewhere), specs).running() as again:
-        assert (await again.until_status(READY)).endpoint is not None, "what runs there is shown at once"
+    async with RouterRig(RemoteRouter(remote_url), specs).running() as again:
+        assert (await again.until_status(READY)).endpoint is not None, "a model that runs already is shown at once"
 
 
-async def test_a_router_that_is_not_there_is_tried_again(
+async def test_a_remote_router_that_does_not_answer_is_tried_again(
     llama_server: Path, specs: dict[int, LaunchSpec], tmp_path: Path
 ) -> None:
     port = free_port()

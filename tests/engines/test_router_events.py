@@ -1,4 +1,4 @@
-"""Following a router: by its events, without them, and through its absences."""
+"""Following a router: with events, without events, and when it goes away."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from llama_async_proxy.engines.remote_router import RemoteRouter
 from llama_async_proxy.engines.router import RouterEngine
-from llama_async_proxy.engines.router_host import RemoteRouter
 from llama_async_proxy.errors import EngineMissing, LoadFailed
 from llama_async_proxy.events import EngineChanged
 from llama_async_proxy.records.engine import EngineEventType, EngineStatus
@@ -20,11 +20,11 @@ from support.rig import EngineRig
 
 READY, UNLOADED, FAILED = ModelStatus.READY, ModelStatus.UNLOADED, ModelStatus.FAILED
 SPEC = LaunchSpec(1, "m1", "router:m1", ModelKind.CHAT, load_timeout_s=20.0)
-told = pytest.mark.parametrize("has_events", [True, False], ids=["events", "polling"])
+both_ways = pytest.mark.parametrize("has_events", [True, False], ids=["events", "polling"])
 
 
 def make(router: FakeRouter) -> EngineRig[RouterEngine]:
-    return EngineRig(lambda outlets: RouterEngine(RemoteRouter(router.url), outlets, registered=lambda: (SPEC,)))
+    return EngineRig(lambda hooks: RouterEngine(RemoteRouter(router.url), hooks, registered=lambda: (SPEC,)))
 
 
 @asynccontextmanager
@@ -33,7 +33,7 @@ async def attached(router: FakeRouter) -> AsyncIterator[EngineRig[RouterEngine]]
         yield rig
 
 
-@told
+@both_ways
 async def test_a_model_loads_and_unloads(has_events: bool) -> None:
     router = FakeRouter("m1", has_events=has_events)
     async with attached(router) as rig:
@@ -45,8 +45,8 @@ async def test_a_model_loads_and_unloads(has_events: bool) -> None:
         assert router.statuses == {"m1": "unloaded"}
 
 
-@told
-async def test_a_load_that_fails_says_so(has_events: bool) -> None:
+@both_ways
+async def test_a_failed_load_raises_load_failed(has_events: bool) -> None:
     router = FakeRouter("m1", has_events=has_events)
     router.failing.add("m1")
     async with attached(router) as rig:
@@ -56,8 +56,8 @@ async def test_a_load_that_fails_says_so(has_events: bool) -> None:
         assert rig.engine.runtime(1).status is FAILED
 
 
-@told
-async def test_what_others_load_and_unload_is_shown(has_events: bool) -> None:
+@both_ways
+async def test_loads_and_unloads_of_other_clients_are_shown(has_events: bool) -> None:
     router = FakeRouter("m1", has_events=has_events)
     async with attached(router) as rig:
         router.become("m1", "loaded")
@@ -68,17 +68,17 @@ async def test_what_others_load_and_unload_is_shown(has_events: bool) -> None:
         assert rig.engine_events() == [EngineEventType.STARTED]
 
 
-@told
-async def test_what_runs_there_at_the_start_is_not_loaded_again(has_events: bool) -> None:
+@both_ways
+async def test_a_model_that_runs_at_the_start_is_not_loaded_again(has_events: bool) -> None:
     router = FakeRouter("m1", has_events=has_events)
     router.become("m1", "loaded")
     async with attached(router) as rig:
         await rig.until_status(READY)
         assert "post /models/load" not in router.asked
-    assert router.statuses == {"m1": "loaded"}, "it is not ours to unload when we leave"
+    assert router.statuses == {"m1": "loaded"}, "a remote router keeps its models"
 
 
-async def test_a_broken_stream_is_taken_up_again_and_what_was_missed_is_seen() -> None:
+async def test_a_broken_stream_is_resumed_and_missed_changes_are_applied() -> None:
     router = FakeRouter("m1", has_events=True)
     async with attached(router) as rig:
         await rig.engine.load(SPEC)
@@ -89,7 +89,7 @@ async def test_a_broken_stream_is_taken_up_again_and_what_was_missed_is_seen() -
         assert rig.engine.state.status is EngineStatus.RUNNING
 
 
-async def test_a_router_that_comes_later_is_found() -> None:
+async def test_a_router_that_starts_later_is_found() -> None:
     router = FakeRouter("m1", has_events=True)
     rig = make(router)
     with rig.bus.subscribe(EngineChanged) as changes:
@@ -106,7 +106,7 @@ async def test_a_router_that_comes_later_is_found() -> None:
                 assert (await rig.engine.load(SPEC)).status is READY
 
 
-async def test_a_router_that_goes_and_comes_brings_its_models_back() -> None:
+async def test_models_are_loaded_again_when_the_router_returns() -> None:
     router = FakeRouter("m1", has_events=True)
     rig = make(router)
     async with contextlib.AsyncExitStack() as stack:

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from llama_async_proxy.engines.options import StateLine
-from llama_async_proxy.engines.router_host import parse_url, read_api_key, router_environment
+from llama_async_proxy.engines.environment import router_environment
+from llama_async_proxy.engines.log import StateLine
+from llama_async_proxy.engines.remote_router import parse_url, read_api_key
 from llama_async_proxy.engines.router_schema import (
     NotARouter,
-    RouterEvent,
     RouterModel,
+    RouterModelEvent,
     Spawned,
-    bare,
     is_writable,
     parse_event,
     parse_exited,
@@ -23,6 +23,7 @@ from llama_async_proxy.engines.router_schema import (
     preset_ini,
     section,
     split_line,
+    without_options,
 )
 from llama_async_proxy.errors import EngineMissing, InvalidInput
 from llama_async_proxy.records.models import ModelKind
@@ -45,7 +46,7 @@ def test_a_section_holds_path_kind_and_options() -> None:
     ]
 
 
-def test_a_models_own_time_to_stop_is_written() -> None:
+def test_a_models_own_stop_timeout_is_written() -> None:
     assert "stop-timeout = 30" in section(replace(spec(), stop_timeout_s=30.0)).splitlines()
 
 
@@ -55,7 +56,7 @@ def test_a_kind_that_was_turned_off_and_a_double_negative() -> None:
     assert not [line for line in lines if "embeddings" in line]
 
 
-def test_the_file_is_what_an_ini_reader_reads() -> None:
+def test_the_file_can_be_read_by_an_ini_parser() -> None:
     text = preset_ini([spec(), LaunchSpec(2, "b", "/m/b.gguf", ModelKind.RERANK, mmproj_path="/m/p.gguf")])
     head, _, rest = text.partition("\n\n")
     assert head == "version = 1"
@@ -72,7 +73,7 @@ def test_the_file_is_what_an_ini_reader_reads() -> None:
 
 
 @pytest.mark.parametrize("text", ["a;b", "a#b", "a\nb", "a\rb"])
-def test_what_the_file_cannot_hold_is_named(text: str) -> None:
+def test_a_value_that_the_file_cannot_hold_is_named(text: str) -> None:
     with pytest.raises(InvalidInput, match=r"options\.grammar: cannot be passed to the router"):
         section(spec(grammar=text))
     with pytest.raises(InvalidInput, match=r"model: cannot be passed to the router"):
@@ -80,24 +81,24 @@ def test_what_the_file_cannot_hold_is_named(text: str) -> None:
     assert not is_writable(spec(path=f"/m/{text}.gguf"))
 
 
-def test_a_model_with_a_command_is_none_of_the_routers() -> None:
+def test_a_model_with_a_command_is_not_written() -> None:
     assert not is_writable(LaunchSpec(1, "a", "/m", ModelKind.CHAT, command=CustomCommand(("serve", "{port}"))))
 
 
-def test_bare_leaves_the_model_itself() -> None:
-    assert section(bare(spec(ctx_size=1))).splitlines()[1:] == [
+def test_without_options_only_the_options_are_removed() -> None:
+    assert section(without_options(spec(ctx_size=1))).splitlines()[1:] == [
         *("model = /m/a b.gguf", "stop-timeout = 2", "metrics = true"),
     ]
 
 
-# --- what it says -------------------------------------------------------------------------------------
+# --- list and events -------------------------------------------------------------------------------------
 
 
 def listed(**status: object) -> dict[str, object]:
     return {"data": [{"id": "a", "aliases": ["b"], "status": {"value": "unloaded", **status}}]}
 
 
-def test_the_list_tells_state_file_and_failure() -> None:
+def test_the_list_has_state_file_and_exit_code() -> None:
     assert parse_models(listed(args=["x", "--model", "/m/a.gguf"], failed=True, exit_code=3)) == (
         RouterModel("a", "unloaded", 3, "/m/a.gguf", ("b",)),
     )
@@ -105,7 +106,7 @@ def test_the_list_tells_state_file_and_failure() -> None:
 
 
 @pytest.mark.parametrize("document", [{}, [], None, {"data": {}}, {"data": [{"id": "a"}]}, {"data": [5]}])
-def test_what_is_no_routers_list_is_said(document: object) -> None:
+def test_an_answer_that_is_no_routers_list_is_refused(document: object) -> None:
     with pytest.raises(NotARouter):
         parse_models(document)
 
@@ -113,28 +114,28 @@ def test_what_is_no_routers_list_is_said(document: object) -> None:
 @pytest.mark.parametrize(
     ("data", "event"),
     [
-        ({"status": "loading"}, RouterEvent("a", "loading")),
-        ({"status": "unloaded", "exit_code": 1}, RouterEvent("a", "unloaded", 1)),
+        ({"status": "loading"}, RouterModelEvent("a", "loading")),
+        ({"status": "unloaded", "exit_code": 1}, RouterModelEvent("a", "unloaded", 1)),
         (
             {"status": "loading", "progress": {"stages": ["text_model"], "current": "text_model", "value": 0.5}},
-            RouterEvent("a", "loading", None, StateLine("loading", "text_model", 0.5)),
+            RouterModelEvent("a", "loading", None, StateLine("loading", "text_model", 0.5)),
         ),
     ],
 )
-def test_events_of_both_names_are_read(data: object, event: RouterEvent) -> None:
+def test_events_under_both_names_are_parsed(data: object, event: RouterModelEvent) -> None:
     for name in ("model_status", "status_change"):
         assert parse_event(json.dumps({"model": "a", "event": name, "data": data})) == event
 
 
 def test_a_reload_concerns_every_model() -> None:
-    assert parse_event('{"model":"*","event":"models_reload"}') == RouterEvent("*", "models_reload")
+    assert parse_event('{"model":"*","event":"models_reload"}') == RouterModelEvent("*", "models_reload")
 
 
 @pytest.mark.parametrize(
     "data",
     ["", "x", "5", "[]", "{}", '{"model":"a","event":"download_progress","data":{"done":1}}', '{"model":"a","data":5}'],
 )
-def test_other_events_are_passed_over(data: str) -> None:
+def test_other_events_are_ignored(data: str) -> None:
     assert parse_event(data) is None
 
 
@@ -146,7 +147,7 @@ def test_lines_of_the_log_belong_to_their_process() -> None:
     assert (parse_spawned("srv load: x"), parse_exited("srv load: x")) == (None, None)
 
 
-# --- where it is --------------------------------------------------------------------------------------
+# --- its address --------------------------------------------------------------------------------------
 
 
 def test_an_address_is_host_and_port() -> None:
@@ -160,11 +161,11 @@ def test_another_address_is_refused(url: str) -> None:
         parse_url(url)
 
 
-def test_the_router_itself_is_not_told_to_be_a_child() -> None:
+def test_the_router_itself_does_not_get_the_childs_variable() -> None:
     assert router_environment({"HOME": "/h"}) == {"HOME": "/h", "LLAMA_ARG_CORS_ORIGINS": "http://127.0.0.1"}
 
 
-# --- a key for a router elsewhere -------------------------------------------------------------------------------------
+# --- the API key of a remote router ------------------------------------------------------------------
 
 
 def test_a_key_is_the_first_line_of_its_file(tmp_path: Path) -> None:
@@ -174,7 +175,7 @@ def test_a_key_is_the_first_line_of_its_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\nkey", b"two words", b"\xff\xfe", b"a\x00b"])
-def test_what_is_no_key_is_said_with_its_file(tmp_path: Path, content: bytes) -> None:
+def test_a_file_without_a_key_is_named(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "key"
     file.write_bytes(content)
     with pytest.raises(EngineMissing, match=str(file)):

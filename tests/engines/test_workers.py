@@ -1,4 +1,4 @@
-"""The engine's promises, with a fake llama-server that is a real program."""
+"""The engine's contract, with a fake llama-server that is a real program."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from llama_async_proxy.engines.contract import Engine
 from llama_async_proxy.engines.discovery import Launcher
-from llama_async_proxy.engines.fleet import EngineHooks
+from llama_async_proxy.engines.supervised import EngineHooks
 from llama_async_proxy.engines.supervisor import Timing
 from llama_async_proxy.engines.workers import WorkersEngine
 from llama_async_proxy.errors import DeadlineExceeded, EngineMissing, EngineStopped, InvalidInput, LoadFailed
@@ -73,7 +73,7 @@ async def test_a_missing_engine_is_an_error_state_and_an_error_for_loads() -> No
     assert (event.type, event.error) == (ERROR, "Install something")
 
 
-async def test_stop_takes_every_model_down_and_refuses_loads_until_start(rig: Rig) -> None:
+async def test_stop_ends_every_model_and_refuses_loads_until_start(rig: Rig) -> None:
     loaded = [await rig.engine.load(fake_spec(n)) for n in (1, 2, 3)]
     assert len(rig.engine.runtimes()) == 3
     await rig.engine.stop()
@@ -85,7 +85,7 @@ async def test_stop_takes_every_model_down_and_refuses_loads_until_start(rig: Ri
     assert (await rig.engine.load(fake_spec())).status is READY
 
 
-async def test_an_error_in_the_body_reaches_the_caller_as_it_is_and_children_are_gone() -> None:
+async def test_an_error_in_the_block_is_raised_unchanged_and_children_are_ended() -> None:
     before = children_of_this_process()
 
     async def body() -> None:
@@ -142,7 +142,7 @@ async def test_a_service_cancelled_twice_still_answers_its_callers(tmp_path: Pat
 # --- load -------------------------------------------------------------------------------------------------
 
 
-async def test_load_answers_when_ready_with_what_the_process_says_of_itself(rig: Rig) -> None:
+async def test_load_returns_when_ready_with_the_process_properties(rig: Rig) -> None:
     runtime = await rig.engine.load(fake_spec(options={"progress": 2}))
     assert runtime == rig.engine.runtime(1)
     assert runtime.status is READY
@@ -217,7 +217,7 @@ async def test_a_taken_port_is_tried_again_with_another(rig: Rig, tmp_path: Path
     assert rig.statuses() == [LOADING, READY]
 
 
-async def test_an_unfit_option_is_refused_before_anything_starts(rig: Rig) -> None:
+async def test_an_invalid_option_is_refused_before_a_process_starts(rig: Rig) -> None:
     with pytest.raises(InvalidInput) as caught:
         await rig.engine.load(fake_spec(options={"x": "--host"}))
     assert caught.value.field == "options.fake-x"
@@ -263,7 +263,7 @@ async def test_a_failed_model_can_be_loaded_again(rig: Rig) -> None:
     assert rig.statuses() == [LOADING, FAILED, LOADING, READY]
 
 
-async def test_an_end_between_ready_line_and_health_is_a_failed_load(rig: Rig) -> None:
+async def test_an_exit_between_ready_line_and_health_check_is_a_failed_load(rig: Rig) -> None:
     with pytest.raises(LoadFailed, match="exit code 7"):
         await rig.engine.load(fake_spec(options={"false-ready": True}))
     await rig.settle()
@@ -281,7 +281,7 @@ async def test_the_deadline_ends_load_and_process(rig: Rig, tmp_path: Path) -> N
     assert rig.engine.runtime(1).status is FAILED
 
 
-async def test_who_joins_a_load_has_a_deadline_of_their_own(rig: Rig, tmp_path: Path) -> None:
+async def test_a_caller_that_joins_a_load_has_its_own_deadline(rig: Rig, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     first = asyncio.create_task(rig.engine.load(fake_spec(options={"gate": str(gate)})))
     await asyncio.sleep(0)
@@ -301,7 +301,7 @@ async def test_a_program_that_cannot_run_is_a_failed_load() -> None:
 # --- unload -----------------------------------------------------------------------------------------------
 
 
-async def test_unload_ends_the_process_in_an_orderly_way(rig: Rig) -> None:
+async def test_unload_ends_the_process_gracefully(rig: Rig) -> None:
     runtime = await rig.engine.load(fake_spec())
     assert (await rig.engine.unload(1)).status is UNLOADED
     assert not is_alive(pid_of(runtime))
@@ -361,7 +361,7 @@ async def test_unload_waits_for_running_requests(rig: Rig, tmp_path: Path) -> No
     assert (await unload).status is UNLOADED
 
 
-async def test_a_drain_ends_at_its_limit_and_a_second_unload_hurries_it(rig: Rig, tmp_path: Path) -> None:
+async def test_a_drain_ends_at_its_limit_and_a_second_unload_shortens_it(rig: Rig, tmp_path: Path) -> None:
     busy = tmp_path / "busy"
     busy.touch()
     await rig.engine.load(fake_spec(options={"busy": str(busy)}))
@@ -372,14 +372,14 @@ async def test_a_drain_ends_at_its_limit_and_a_second_unload_hurries_it(rig: Rig
         assert (await patient).status is UNLOADED
 
 
-async def test_a_process_deaf_to_sigterm_is_killed() -> None:
+async def test_a_process_that_ignores_sigterm_is_killed() -> None:
     async with Rig(timing=Timing(stop_grace_s=0.1)).running() as rig:
         runtime = await rig.engine.load(fake_spec(options={"deaf": True}))
         await rig.engine.unload(1)
         assert not is_alive(pid_of(runtime))
 
 
-async def test_a_model_may_have_its_own_time_to_stop() -> None:
+async def test_a_model_may_have_its_own_stop_timeout() -> None:
     async with Rig(timing=Timing(stop_grace_s=3600)).running() as rig:
         runtime = await rig.engine.load(replace(fake_spec(options={"deaf": True}), stop_timeout_s=0.1))
         async with asyncio.timeout(60):
@@ -426,7 +426,7 @@ async def test_a_cancelled_unload_still_happens(rig: Rig) -> None:
 # --- crash ------------------------------------------------------------------------------------------------
 
 
-async def test_a_crash_is_reported_once_and_the_model_comes_back(rig: Rig) -> None:
+async def test_a_crash_is_reported_once_and_the_model_restarts(rig: Rig) -> None:
     first = await rig.engine.load(fake_spec())
     kill(first)
     await rig.until(lambda r: r.engine.runtime(1).status is READY and r.engine.runtime(1).pid != first.pid)
@@ -447,7 +447,7 @@ async def test_load_during_a_restart_joins_it(rig: Rig) -> None:
     assert (await rig.engine.load(fake_spec())).restarts == 1
 
 
-async def test_tries_are_used_up_then_failed_and_one_error(rig: Rig, tmp_path: Path) -> None:
+async def test_a_model_fails_with_one_error_when_its_tries_are_used_up(rig: Rig, tmp_path: Path) -> None:
     starts = tmp_path / "starts"
     kill(await rig.engine.load(fake_spec(options={"starts": str(starts), "bad-from": 2})))
     await rig.until_status(LOADING)
@@ -460,7 +460,7 @@ async def test_tries_are_used_up_then_failed_and_one_error(rig: Rig, tmp_path: P
     assert rig.engine_events() == [STARTED, CLOSED, ERROR]
 
 
-async def test_a_model_that_crashes_each_time_is_given_up_too(rig: Rig) -> None:
+async def test_a_model_that_crashes_after_each_start_fails_too(rig: Rig) -> None:
     runtime = await rig.engine.load(fake_spec())
     for _ in range(3):
         old = runtime
@@ -473,7 +473,7 @@ async def test_a_model_that_crashes_each_time_is_given_up_too(rig: Rig) -> None:
     assert rig.engine_events() == [STARTED, CLOSED, CLOSED, CLOSED, CLOSED, ERROR]
 
 
-async def test_healthy_time_gives_the_tries_back() -> None:
+async def test_a_healthy_model_gets_its_tries_back() -> None:
     async with Rig(timing=Timing(restart_delays_s=(0.01,), healthy_s=0.1)).running() as rig:
         first = await rig.engine.load(fake_spec())
         kill(first)
@@ -483,7 +483,7 @@ async def test_healthy_time_gives_the_tries_back() -> None:
         await rig.until(lambda r: r.statuses().count(READY) == 3)
 
 
-async def test_unload_in_the_pause_before_a_restart() -> None:
+async def test_unload_during_the_pause_before_a_restart() -> None:
     async with Rig(timing=Timing(restart_delays_s=(3600.0,))).running() as rig:
         kill(await rig.engine.load(fake_spec()))
         waiting = await rig.until_status(LOADING)
@@ -535,7 +535,7 @@ async def test_models_load_side_by_side(rig: Rig, tmp_path: Path) -> None:
     assert (await slow).status is READY
 
 
-def test_the_whole_life_works_on_uvloop() -> None:
+def test_load_crash_and_unload_work_on_uvloop() -> None:
     import uvloop
 
     async def life() -> None:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from llama_async_proxy.engines.discovery import binary_launcher, embedded_launcher
-from llama_async_proxy.engines.fleet import EngineHooks
+from llama_async_proxy.engines.supervised import EngineHooks
 from llama_async_proxy.engines.workers import WorkersEngine
 from llama_async_proxy.events import EventBus, ModelRuntimeChanged
 from llama_async_proxy.records.models import ModelKind
@@ -19,8 +19,8 @@ async def main(engine_name: str, model: str, moment: str) -> None:
     bus = EventBus()
     launcher = embedded_launcher() if engine_name == "embedded" else binary_launcher(Path(engine_name))
     with bus.subscribe(ModelRuntimeChanged) as changes:
-        outlets = EngineHooks(bus, lambda _: None)
-        async with WorkersEngine(outlets, lambda: launcher) as engine, asyncio.TaskGroup() as group:
+        hooks = EngineHooks(bus, lambda _: None)
+        async with WorkersEngine(hooks, lambda: launcher) as engine, asyncio.TaskGroup() as group:
             await engine.start()
             group.create_task(engine.load(LaunchSpec(1, "m", model, ModelKind.CHAT)))
             async for change in changes:

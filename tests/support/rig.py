@@ -16,8 +16,8 @@ from typing import Generic, Self, TypeVar
 import psutil
 
 from llama_async_proxy.engines.discovery import Launcher
-from llama_async_proxy.engines.fleet import EngineHooks
 from llama_async_proxy.engines.router import RouterEngine
+from llama_async_proxy.engines.supervised import EngineHooks
 from llama_async_proxy.engines.supervisor import Timing
 from llama_async_proxy.engines.workers import WorkersEngine
 from llama_async_proxy.events import EngineChanged, Event, EventBus, ModelRuntimeChanged
@@ -103,9 +103,7 @@ class Rig(EngineRig[WorkersEngine]):
     """The default engine."""
 
     def __init__(self, launcher: Launcher = FAKE_LAUNCHER, timing: Timing = QUICK) -> None:
-        super().__init__(
-            lambda outlets: WorkersEngine(outlets, lambda: launcher, environment=clean_environment()), timing
-        )
+        super().__init__(lambda hooks: WorkersEngine(hooks, lambda: launcher, environment=clean_environment()), timing)
 
 
 def fake_spec(

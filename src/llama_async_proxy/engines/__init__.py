@@ -1,1 +1,1 @@
-"""Running models: a contract, and the engines that keep it."""
+"""Engines: the contract for running models, and its implementations."""

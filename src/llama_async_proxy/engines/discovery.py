@@ -1,6 +1,6 @@
-"""Finding a program that can run models: a llama-server binary, or the built-in worker on the xllamacpp wheel.
+"""Discovery of a program that can run models: a llama-server binary, or the built-in worker on the xllamacpp wheel.
 
-Blocking, for it runs `llama-server --version`: call it in a thread. No native code is loaded into this process.
+Functions block, because they run `llama-server --version`: call them in a thread. This process loads no native code.
 """
 
 from __future__ import annotations
@@ -43,29 +43,29 @@ COMMON_PLACES = (
     "~/src/llama.cpp/build/bin",
 )
 VERSION_TIMEOUT_S = 10.0
-"""A first run from a slow disk, with GPU libraries to load, takes seconds."""
+"""Limit for `--version`. A first run from a slow disk, with GPU libraries to load, takes seconds."""
 SETTING_HINT = "Set --llama-server (serverPath) to a llama-server program, or to nothing to use the built-in engine"
 WHEEL_HINT = f"install llama-server (--llama-server PATH) or run pip install xllamacpp=={WHEEL_VERSION}"
 
 
 class Launcher(Struct, frozen=True):
-    """How a model's process is started."""
+    """Command that starts a model's process."""
 
     kind: str
-    """"workers" for a llama-server binary, "embedded" for the built-in worker."""
+    """`workers` for a llama-server binary, `embedded` for the built-in worker."""
     argv: tuple[str, ...]
     """Program and first arguments; llama-server's own arguments follow."""
     version: str
     binary: str | None = None
     """Path of the llama-server binary."""
-    passed_over: tuple[str, ...] = ()
-    """Why programs that would have come first were not taken, a sentence each."""
+    skipped: tuple[str, ...] = ()
+    """Reasons why better-placed programs were skipped, one sentence each."""
 
 
 def find_launcher(engine: str, llama_server: str) -> Launcher:
-    """The launcher for the settings `engine` ("auto", "workers" or "embedded") and `llama_server` (a path or "").
+    """Launcher for the settings `engine` (`auto`, `workers` or `embedded`) and `llama_server` (a path or empty).
 
-    Raises EngineMissing with what is wrong and what to do.
+    Raises EngineMissing with the problem and the remedy.
     """
     if engine == "embedded":
         return embedded_launcher()
@@ -74,12 +74,12 @@ def find_launcher(engine: str, llama_server: str) -> Launcher:
     problems: list[str] = []
     for path in _candidates():
         try:
-            return replace(binary_launcher(path), passed_over=tuple(problems))
+            return replace(binary_launcher(path), skipped=tuple(problems))
         except EngineMissing as exc:
             problems.append(exc.message)
     if engine == "auto":
         try:
-            return replace(embedded_launcher(), passed_over=tuple(problems))
+            return replace(embedded_launcher(), skipped=tuple(problems))
         except EngineMissing as exc:
             problems.append(exc.message)
     else:
@@ -88,7 +88,7 @@ def find_launcher(engine: str, llama_server: str) -> Launcher:
 
 
 def embedded_launcher() -> Launcher:
-    """The built-in worker. Raises EngineMissing when its wheel is absent or of another version."""
+    """Launcher of the built-in worker. Raises EngineMissing when its wheel is absent or of another version."""
     if importlib.util.find_spec("xllamacpp") is None:
         machine = f"{platform.system()} {platform.machine()}"
         raise EngineMissing(f"No {BINARY_NAME} was found and no xllamacpp wheel is installed ({machine}): {WHEEL_HINT}")
@@ -101,7 +101,7 @@ def embedded_launcher() -> Launcher:
 
 
 def binary_launcher(path: Path) -> Launcher:
-    """The llama-server at `path`, after it was run once. Raises EngineMissing."""
+    """Launcher of the llama-server at `path`, which is run once for its version. Raises EngineMissing."""
     _check_file(path)
     version = _version(path)
     argv: tuple[str, ...] = (str(path),)
@@ -111,12 +111,12 @@ def binary_launcher(path: Path) -> Launcher:
 
 
 def found_binaries() -> tuple[Path, ...]:
-    """Files that `find_launcher` tries by itself, best first. They were not run, and may be unfit."""
+    """Files that `find_launcher` tries by itself, best first. They have not been run and may be unusable."""
     return tuple(_candidates())
 
 
 def _candidates() -> Iterator[Path]:
-    """Existing files of the right name, PATH first, each once."""
+    """Existing files named llama-server, PATH first, without duplicates."""
     seen: set[Path] = set()
     on_path = shutil.which(BINARY_NAME)
     places = (Path(place).expanduser() / BINARY_NAME for place in COMMON_PLACES)
@@ -152,14 +152,14 @@ def _version(path: Path) -> str:
     found = re.search(r"^version:\s*(.+?)\s*$", output, re.MULTILINE)
     if code == 0 and found:
         return found[1]
-    said = next((line.strip() for line in output.splitlines() if line.strip()), "it printed nothing")
+    first_line = next((line.strip() for line in output.splitlines() if line.strip()), "it printed nothing")
     if code != 0:
-        raise EngineMissing(f"{path} --version failed with {describe_exit(code)}: {said[:300]}. {SETTING_HINT}")
-    raise EngineMissing(f"{path} is no {BINARY_NAME}: --version names none ({said[:300]}). {SETTING_HINT}")
+        raise EngineMissing(f"{path} --version failed with {describe_exit(code)}: {first_line[:300]}. {SETTING_HINT}")
+    raise EngineMissing(f"{path} is no {BINARY_NAME}: --version names none ({first_line[:300]}). {SETTING_HINT}")
 
 
 def help_text(binary: str | None) -> str:
-    """What `--help` prints of the llama-server at `binary`, or of the built-in worker. Raises EngineMissing."""
+    """Output of `--help` of the llama-server at `binary`, or of the built-in worker. Raises EngineMissing."""
     if binary:
         _check_trust(Path(binary))
     command = [binary] if binary else [sys.executable, "-m", "llama_async_proxy.engines.embedded"]
@@ -171,13 +171,13 @@ def help_text(binary: str | None) -> str:
 
 
 def _run_version(path: Path) -> tuple[int | None, str]:
-    """(exit code, everything it printed); no code when it took too long."""
+    """Exit code and output of `--version`. The code is None when the program took too long."""
     return _output([str(path), "--version"], stderr=subprocess.STDOUT)
 
 
 def _output(command: list[str], *, stderr: int) -> tuple[int | None, str]:
     try:
-        process = subprocess.Popen(  # noqa: S603 - the program the user chose
+        process = subprocess.Popen(  # noqa: S603 - the user has chosen the program
             command,
             env=passed_environment(os.environ),
             stdin=subprocess.DEVNULL,
@@ -187,21 +187,21 @@ def _output(command: list[str], *, stderr: int) -> tuple[int | None, str]:
             cwd=safe_directory(),
         )
     except OSError as exc:
-        raise EngineMissing(f"{command[0]} cannot be run: {_why_not(exc)}. {SETTING_HINT}") from exc
+        raise EngineMissing(f"{command[0]} cannot be run: {_reason(exc)}. {SETTING_HINT}") from exc
     with process:
         try:
             output, _ = process.communicate(timeout=VERSION_TIMEOUT_S)
         except subprocess.TimeoutExpired:
-            # The whole group: something it started may hold the pipe open.
+            # Kill the whole group, because a descendant may hold the pipe open.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             return None, ""
     return process.returncode, output.decode(errors="replace")
 
 
-def _why_not(exc: OSError) -> str:
+def _reason(exc: OSError) -> str:
     if exc.errno == errno.ENOEXEC:
         return f"it is no program for this machine ({platform.machine()})"
-    if exc.errno == errno.ENOENT:  # the file itself was seen a moment ago
+    if exc.errno == errno.ENOENT:  # The file itself was found a moment ago.
         return "the loader or interpreter it names is missing, so it was built for another system"
     return exc.strerror or str(exc)

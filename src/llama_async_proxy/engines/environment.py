@@ -1,4 +1,4 @@
-"""Environment variables of the programs that the engine starts. Pure.
+"""Environment variables of child processes. Pure.
 
 A child gets the variables that a program needs to find its libraries, its GPU and its home, and no others: the rest of
 the service's environment may be secret (tokens, passwords), and llama.cpp reads names of its own (`LLAMA_*`, `AIP_*`,
@@ -15,9 +15,9 @@ PASSED = frozenset(
         *("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR", "TEMP", "TMP", "TERM"),
         *("XDG_CONFIG_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_RUNTIME_DIR", "SSL_CERT_FILE", "SSL_CERT_DIR"),
         *("LD_LIBRARY_PATH", "LD_PRELOAD", "DYLD_LIBRARY_PATH", "DYLD_FALLBACK_LIBRARY_PATH", "MALLOC_ARENA_MAX"),
-        # The built-in engine is a Python program.
+        # The built-in engine is a Python program and needs its paths.
         *("PYTHONPATH", "PYTHONHOME", "PYTHONDONTWRITEBYTECODE", "PYTHONPYCACHEPREFIX", "VIRTUAL_ENV"),
-        # Where a desktop's drivers look for the display that a GPU drives.
+        # Desktop drivers look here for the display that a GPU drives.
         *("DISPLAY", "WAYLAND_DISPLAY", "SYSTEMROOT"),
     }
 )
@@ -27,32 +27,38 @@ PASSED_PREFIXES = (
     *("VK_", "MESA_", "RADV_", "SYCL_", "ONEAPI_", "ZE_", "ZES_", "NEO", "METAL_", "MTL_", "ASCEND_", "MUSA_"),
 )
 _SECRET = ("TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "API_KEY", "PRIVATE_KEY", "ACCESS_KEY")
-"""Parts of names whose values are secrets; they are not passed by a prefix, only by their whole name."""
+"""Parts of names whose values are secret. Such a variable is passed only when its whole name is listed."""
 
 CHILD_ENVIRONMENT = MappingProxyType(
     {
-        # Makes a llama-server child report its state on stdout and end when its stdin does. Any number will do.
+        # This makes llama-server report its state on stdout and end with its stdin (llama.cpp b11434,
+        # tools/server/server-models.cpp). Any number has that effect.
         "LLAMA_SERVER_ROUTER_PORT": "1",
-        # By default any web page may read a llama-server's answers. A variable, as older builds refuse the flag.
+        # By default llama-server lets any web page read its answers. Older builds refuse the flag but not the variable.
         "LLAMA_ARG_CORS_ORIGINS": "http://127.0.0.1",
     }
 )
 API_KEY_VARIABLE = "LLAMA_API_KEY"
-"""Variable with the key that a child asks for; on its command line every user of the machine could read the key."""
+"""Variable with the API key of a child. A key on the command line could be read by every user of the machine."""
 LOG_ENVIRONMENT = MappingProxyType({"LLAMA_ARG_LOG_JSONL": "1"})
-"""Makes a child log JSON, with the memory it counts. A variable, for older builds refuse the flag and log text."""
+"""Makes a child log JSON with its memory breakdown. Older builds refuse the flag; they ignore the variable."""
 
 
 def passed_environment(ours: Mapping[str, str], more: Sequence[str] = ()) -> dict[str, str]:
-    """The part of `ours` that a child gets. `more` are names that the owner adds, `NAME` or `PREFIX*`."""
+    """Variables of `ours` that a child gets. `more` lists further names from the settings, as `NAME` or `PREFIX*`."""
     names = frozenset(name for name in more if not name.endswith("*"))
     prefixes = tuple(name.removesuffix("*") for name in more if name.endswith("*"))
     return {name: text for name, text in ours.items() if _is_passed(name) or name in names or name.startswith(prefixes)}
 
 
 def child_environment(passed: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a model's process: `passed`, and what makes llama-server behave as a child."""
+    """Environment of a model's process: `passed` with the variables that make llama-server behave as a child."""
     return {**CHILD_ENVIRONMENT, **{name: text for name, text in passed.items() if name != API_KEY_VARIABLE}}
+
+
+def router_environment(passed: Mapping[str, str]) -> dict[str, str]:
+    """Environment of a router, without the variable that would make its children report to this service."""
+    return {name: text for name, text in child_environment(passed).items() if name != "LLAMA_SERVER_ROUTER_PORT"}
 
 
 def _is_passed(name: str) -> bool:

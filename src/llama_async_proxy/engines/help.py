@@ -1,11 +1,13 @@
-"""The options an engine has, read from what its --help prints. Pure.
+"""Parser of the output of --help, which lists the options of an engine. Pure.
+
+The format is that of llama.cpp b11434, common/arg.cpp (common_arg::to_string):
 
     -c,    --ctx-size N                     size of the prompt context (default: 0, 0 = loaded from model)
                                             (env: LLAMA_ARG_CTX_SIZE)
 
-Spellings and the value's place-holder stand left of column 40, or on a line of their own where they are longer;
-switches name the spellings that turn them off last. Flags come and go between builds, so nothing here knows any by name
-but those that llama-server's router takes from presets and --help does not list.
+Spellings and the placeholder of the value are left of column 40, or on a line of their own when they are longer. The
+spellings that turn a switch off come last. Flags change between builds, so the only ones named here are those that the
+router reads from presets and --help does not list.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from llama_async_proxy.engines.options import RESERVED
+from llama_async_proxy.engines.arguments import RESERVED
 from llama_async_proxy.records.options import EngineOption, OptionType
 
 _HELP_COLUMN = 40
@@ -31,8 +33,8 @@ _COUNTED = re.compile(r"\b(number|first N|size|layers?|tokens?|count|limit|index
 
 _NUMBER_HINTS = frozenset({"N", "P", "SECONDS", "PORT", "SEED", "MiB", "SIMILARITY", "INDEX"})
 _PATH_HINTS = frozenset({"FNAME", "FILE", "PATH", "DIR", "JINJA_TEMPLATE_FILE"})
-_USUAL_NAMES = frozenset({"temp"})
-"""Names everybody uses although they are not the last the engine lists."""
+_COMMON_NAMES = frozenset({"temp"})
+"""Names in general use although the engine does not list them last."""
 
 PRESET_ONLY = (
     EngineOption(
@@ -58,18 +60,18 @@ PRESET_ONLY = (
         is_preset_only=True,
     ),
 )
-"""What llama-server's router reads from presets beside the options of its command line."""
+"""Options that the router reads from presets in addition to those of the command line (common/preset.cpp)."""
 
 
 def parse_help(text: str) -> tuple[EngineOption, ...]:
-    """Every option in the order of `text`, then PRESET_ONLY; empty when the text is no help of llama-server's."""
+    """All options in the order of `text`, then PRESET_ONLY; empty when the text is not llama-server's help."""
     options = [_option(spec, help_text) for spec, help_text in _entries(text.splitlines())]
     known = [option for option in options if option is not None]
     return (*known, *PRESET_ONLY) if known else ()
 
 
 def _entries(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """(spellings and place-holder, help text) of each option."""
+    """Spellings with placeholder, and help text, of each option."""
     spec, texts = "", list[str]()
     for line in lines:
         if line.startswith("-----"):
@@ -93,7 +95,7 @@ def _option(spec: str, text: str) -> EngineOption | None:
     env = _ENV.search(_joined(text))
     description = _ENV.sub("", _joined(text)).strip()
     default = _default(description)
-    name = next((n for n in names if n in _USUAL_NAMES), names[-1])
+    name = next((n for n in names if n in _COMMON_NAMES), names[-1])
     type_, choices = _type(name, hint, text, default)
     return EngineOption(
         name=name,
@@ -115,7 +117,7 @@ def _joined(text: str) -> str:
 
 
 def _spellings(spec: str) -> tuple[tuple[str, ...], str | None]:
-    """("-c", "--ctx-size"), "N" """
+    """Spellings and placeholder of an option, such as ("-c", "--ctx-size") and "N"."""
     found, at = [], 0
     while match := _SPELLINGS.match(spec, at):
         found.append(match[1])
@@ -126,11 +128,11 @@ def _spellings(spec: str) -> tuple[tuple[str, ...], str | None]:
 
 
 def _split_negatives(spellings: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Those that turn a switch on, those that turn it off, without dashes. The latter are last, short ones included."""
-    bare = tuple(s.lstrip("-") for s in spellings)
+    """Names that turn a switch on and names that turn it off, without dashes. The latter come last in `spellings`."""
+    without_options = tuple(s.lstrip("-") for s in spellings)
     first_off = next((at for at, s in enumerate(spellings) if s.startswith("--no-") and at), len(spellings))
     last_on = max((at for at, s in enumerate(spellings[:first_off]) if s.startswith("--")), default=len(spellings) - 1)
-    return bare[: last_on + 1], bare[last_on + 1 :] if first_off < len(spellings) else ()
+    return without_options[: last_on + 1], without_options[last_on + 1 :] if first_off < len(spellings) else ()
 
 
 def _default(description: str) -> str | None:
@@ -162,7 +164,7 @@ def _type(name: str, hint: str | None, text: str, default: str | None) -> tuple[
 
 
 def _number(name: str, text: str, default: str | None) -> OptionType:
-    """A default says whether fractions make sense; without one the words around do."""
+    """INTEGER or FLOAT: by the default value or, without one, by the words of the description."""
     if default and _DECIMAL.fullmatch(default):
         return OptionType.FLOAT
     if default and _WHOLE.fullmatch(default):

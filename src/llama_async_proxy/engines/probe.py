@@ -1,4 +1,4 @@
-"""Asking a model's process about itself: small GET requests on loopback."""
+"""Probes of a model's server: health, properties and busy slots, by small GET requests on loopback."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from urllib.parse import quote
 
 from msgspec import Struct
 
-from llama_async_proxy.engines.exchange import exchange
+from llama_async_proxy.engines.http_client import send_request
 from llama_async_proxy.records.runtime import Endpoint
 
 TIMEOUT_S = 2.0
-MAX_ANSWER = 4 << 20
-"""Bytes. /props carries the chat template, /slots the parameters of every slot."""
+MAX_RESPONSE = 4 << 20
+"""Largest body in bytes. /props carries the chat template, /slots the parameters of every slot."""
 
 
 class Properties(Struct, frozen=True):
-    """What a ready server says of itself; None where it does not say."""
+    """Properties that a ready server reports; None for those that it does not report."""
 
     context_size: int | None = None
     """Tokens per slot."""
     slots: int | None = None
     path: str | None = None
-    """Of the model's file."""
+    """Path of the model's file."""
 
 
 async def is_healthy(endpoint: Endpoint, path: str = "/health") -> bool:
@@ -37,7 +37,7 @@ async def is_healthy(endpoint: Endpoint, path: str = "/health") -> bool:
 
 
 async def properties(endpoint: Endpoint) -> Properties:
-    """All None for a server that has no /props."""
+    """Properties from /props; all None for a server without it."""
     try:
         status, body = await _get(endpoint, "/props")
         document = json.loads(body) if status == 200 else {}
@@ -55,24 +55,25 @@ async def properties(endpoint: Endpoint) -> Properties:
 
 
 async def is_busy(endpoint: Endpoint) -> bool:
-    """True while a request is being worked on; False when the server does not tell."""
+    """True while the server works on a request; False when it does not report its slots."""
     try:
         status, body = await _get(endpoint, "/slots")
         slots = json.loads(body) if status == 200 else []
     except TimeoutError:
-        return True  # the answer waits for the decoding step that is running
+        # The main loop answers /slots, which waits for the current decoding step (b11434, server-context.cpp).
+        return True
     except (OSError, ValueError):
         return False
     return isinstance(slots, list) and any(isinstance(s, Mapping) and s.get("is_processing") is True for s in slots)
 
 
 async def _get(endpoint: Endpoint, path: str) -> tuple[int, bytes]:
-    """(status, body). Raises OSError, TimeoutError, or ValueError for what is no HTTP."""
+    """Status and body of a GET request. Raises OSError, TimeoutError, or ValueError when the server speaks no HTTP."""
     if endpoint.model is not None:
         path += f"?model={quote(endpoint.model, safe='')}&autoload=false"
-    async with asyncio.timeout(TIMEOUT_S), exchange(endpoint, "GET", path) as sent:
-        answer = await sent.whole(MAX_ANSWER)
-    return answer.status, bytes(answer.body)
+    async with asyncio.timeout(TIMEOUT_S), send_request(endpoint, "GET", path) as exchange:
+        response = await exchange.read_all(MAX_RESPONSE)
+    return response.status, bytes(response.body)
 
 
 def _count(value: object) -> int | None:

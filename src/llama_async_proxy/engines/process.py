@@ -1,7 +1,7 @@
-"""Owning one child process: its group, its pipes, its end.
+"""Child processes: their process groups, pipes and ends.
 
-POSIX only. Every child leads a session and process group of its own, so whatever it starts ends with it, and a
-Ctrl-C in the service's terminal reaches the service alone.
+POSIX only. Every child leads a session and process group of its own. Its descendants therefore end with it, and a
+Ctrl-C in the service's terminal reaches only the service.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ from typing import Self, cast
 
 import psutil
 
-from llama_async_proxy.engines.parent_guard import OWNER_VARIABLE
+from llama_async_proxy.engines.parent_guard import PARENT_VARIABLE
 
 LOOPBACK = "127.0.0.1"
 STDOUT, STDERR = 1, 2
 MAX_LINE = 256 * 1024
-"""Bytes of one line that are kept; the rest of it is dropped."""
+"""Longest line in bytes; the rest of a longer one is dropped."""
 KILL_GRACE_S = 5.0
-"""How long a killed process may take to go; one stuck in a device driver may never."""
+"""Time that a killed process may take to end. One that is stuck in a device driver may never end."""
 PIPE_GRACE_S = 0.5
-"""How long after its end a child's pipes may stay open; something that left its group may hold them."""
+"""Time that a child's pipes may stay open after its end. A descendant that has left the group may hold them."""
 
 LineHandler = Callable[[int, str], None]
 """Called with STDOUT or STDERR and one line without its end."""
 
 
 class Lines:
-    """Cuts a byte stream into lines of text, whatever the bytes are."""
+    """Splits a byte stream into lines of text. Invalid UTF-8 is replaced."""
 
     def __init__(self) -> None:
         self._partial = bytearray()
 
     def feed(self, data: bytes) -> list[str]:
-        """The lines that `data` completes."""
+        """Lines that `data` completes."""
         *complete, rest = data.split(b"\n")
         lines = []
         for part in complete:
@@ -48,7 +48,7 @@ class Lines:
         return lines
 
     def flush(self) -> str:
-        """What is left of a last line without an end; empty when nothing is."""
+        """Last line, which has no line end; empty when there is none."""
         line = self._partial.decode(errors="replace").rstrip("\r")
         self._partial.clear()
         return line
@@ -58,14 +58,14 @@ class Lines:
 
 
 class Child(asyncio.SubprocessProtocol):
-    """One child. Made by `spawn`; must be brought to its end by `stop` or seen there by `wait`."""
+    """A child process, made by `spawn`. `stop` or `wait` must be called in the end."""
 
     def __init__(self, on_line: LineHandler) -> None:
         self._on_line = on_line
         self._lines = {STDOUT: Lines(), STDERR: Lines()}
         loop = asyncio.get_running_loop()
         self.exited: asyncio.Future[int] = loop.create_future()
-        """Its exit code, negative for a signal, once it has ended and its last line was read. Do not cancel it:
+        """Exit code, negative for a signal, once the child has ended and its last line was read. Must not be cancelled:
         use `wait`, or asyncio.wait."""
         self._transport: asyncio.SubprocessTransport
         self._last_resort: asyncio.TimerHandle | None = None
@@ -79,12 +79,12 @@ class Child(asyncio.SubprocessProtocol):
         environment: Mapping[str, str],
         directory: str | None = None,
     ) -> Self:
-        """Start `argv`, never through a shell, with `environment` alone. Raises OSError when it cannot be run."""
+        """Start `argv` without a shell, with exactly `environment`. Raises OSError when the program cannot be run."""
         loop = asyncio.get_running_loop()
         _, child = await loop.subprocess_exec(
             lambda: cls(on_line),
             *argv,
-            env={**environment, OWNER_VARIABLE: str(os.getpid())},
+            env={**environment, PARENT_VARIABLE: str(os.getpid())},
             cwd=directory,
             start_new_session=True,
         )
@@ -96,29 +96,29 @@ class Child(asyncio.SubprocessProtocol):
 
     @property
     def rss_bytes(self) -> int | None:
-        """LoadedModel memory now; None when it has ended."""
+        """Resident memory in bytes; None after the end."""
         return rss_of(self.pid) if self.is_running else None
 
     def descendant(self, *arguments: str) -> int | None:
-        """Process id of the one among those it has started whose command line holds `arguments` in a row."""
+        """Process id of the descendant whose command line contains `arguments` in sequence; None without one."""
         try:
             family = psutil.Process(self.pid).children(recursive=True)
         except psutil.Error:
             return None
-        return next((process.pid for process in family if _holds(_command_line(process), arguments)), None)
+        return next((process.pid for process in family if _contains(_command_line(process), arguments)), None)
 
     def write(self, data: bytes) -> None:
-        """Put `data` into its stdin; lost when the child is gone or does not read."""
+        """Write `data` to stdin. The data is lost when the child has ended or does not read."""
         stdin = cast("asyncio.WriteTransport | None", self._transport.get_pipe_transport(0))
         if self.is_running and stdin is not None and not stdin.is_closing():
             stdin.write(data)
 
     async def wait(self) -> int:
-        """Wait for its end; the exit code."""
+        """Wait for the end and return the exit code."""
         return await asyncio.shield(self.exited)
 
     async def stop(self, grace_s: float) -> int:
-        """SIGTERM to the group, SIGKILL after `grace_s` to what is left. Idempotent and bounded; the exit code."""
+        """Send SIGTERM to the group, and SIGKILL after `grace_s` seconds. Idempotent, bounded; returns the code."""
         if grace_s > 0:
             self._signal(signal.SIGTERM)
             await asyncio.wait({self.exited}, timeout=grace_s)
@@ -127,16 +127,16 @@ class Child(asyncio.SubprocessProtocol):
         return self.exited.result() if self.exited.done() else -signal.SIGKILL
 
     def kill(self) -> None:
-        """SIGKILL to the group, now."""
+        """Send SIGKILL to the group now."""
         self._signal(signal.SIGKILL)
 
     def _signal(self, number: signal.Signals) -> None:
-        # After the end of its leader the group's id is free for others as soon as the last member is gone.
+        # Once the leader and the last member have ended, another group may get the same id.
         if self.is_running:
             self._signal_group(number)
 
     def _signal_group(self, number: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS: EPERM for a group of zombies
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # macOS raises EPERM for a group of zombies.
             os.killpg(self.pid, number)
 
     # --- asyncio.SubprocessProtocol -------------------------------------------------------------------
@@ -154,7 +154,7 @@ class Child(asyncio.SubprocessProtocol):
             self._on_line(fd, rest)
 
     def process_exited(self) -> None:
-        self._signal_group(signal.SIGKILL)  # what it started ends with it
+        self._signal_group(signal.SIGKILL)  # Descendants end with the child.
         self._last_resort = asyncio.get_running_loop().call_later(PIPE_GRACE_S, self._transport.close)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
@@ -166,7 +166,7 @@ class Child(asyncio.SubprocessProtocol):
 
 
 def rss_of(pid: int) -> int | None:
-    """LoadedModel memory of a process in bytes; None when it is gone."""
+    """Resident memory of a process in bytes; None when it has ended."""
     try:
         return int(psutil.Process(pid).memory_info().rss)
     except psutil.Error:
@@ -174,9 +174,9 @@ def rss_of(pid: int) -> int | None:
 
 
 def private_bytes_of(pid: int) -> int:
-    """What would be free if the process ended: its resident memory without the files it has mapped. 0 when it is gone.
+    """Bytes that the end of a process would free: its resident memory without mapped files. 0 when it has ended.
 
-    Only Linux tells these apart; elsewhere it is all of it.
+    Only Linux separates the two; elsewhere the result is all resident memory.
     """
     try:
         memory = psutil.Process(pid).memory_info()
@@ -192,12 +192,12 @@ def _command_line(process: psutil.Process) -> list[str]:
         return []
 
 
-def _holds(line: list[str], arguments: tuple[str, ...]) -> bool:
+def _contains(line: list[str], arguments: tuple[str, ...]) -> bool:
     return any(tuple(line[i : i + len(arguments)]) == arguments for i in range(len(line)))
 
 
 def free_port() -> int:
-    """A loopback port nobody uses at this moment; another process may still be faster than the child."""
+    """Loopback port that is free at this moment. Another process may still take it before the child does."""
     with socket.socket() as reservation:
         reservation.bind((LOOPBACK, 0))
         port: int = reservation.getsockname()[1]
@@ -205,7 +205,7 @@ def free_port() -> int:
 
 
 def describe_exit(code: int) -> str:
-    """An exit code for people, negative for a signal as in `subprocess`."""
+    """Description of an exit code for users. A negative code stands for a signal, as in `subprocess`."""
     if code >= 0:
         return f"exit code {code}"
     try:

@@ -1,6 +1,6 @@
-"""Whether a program may be run: nobody but root and the service's user can have put it there or change it.
+"""Trust in programs: a program may be run only if no user but root and the service's own can change it.
 
-POSIX only, like the rest of this room.
+POSIX only, like all engines.
 """
 
 from __future__ import annotations
@@ -15,18 +15,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _MACOS_ADMIN = 80
-"""Group of those who may become root with sudo; Homebrew lets it write."""
+"""Group of the users who may become root with sudo. Homebrew makes its directories writable for it."""
 ROOT_DIRECTORY = "/"
 
 
 def untrusted(path: Path) -> str | None:
-    """Why neither the program, or directory, at `path` nor what it links to may be used, as a sentence without a full
-    stop; None when it may, or when nothing is there.
+    """Reason why the program or directory at `path` may not be used, as a sentence without a full stop.
 
-    The file, each directory above it and each link on the way must belong to root or to us. Others must not be able to
-    write to them; a directory with the sticky bit, such as /tmp, may be open to all, for nobody can replace another's
-    files in it. A group may write when it is root's or our own private one (of our name, without other members), or on
-    macOS the administrators'.
+    Returns None when it may be used, or does not exist. The file, each directory above it and each link on the way must
+    belong to root or to the service's user, and no other user may write to them. A directory with the sticky bit, such
+    as /tmp, may be writable for all, because no user can replace another's files in it. A group may write when it is
+    root's, or the user's private one (of the same name, without other members), or on macOS the administrators'.
     """
     trusted_owners = {0, os.geteuid(), _owner_of_root()}
     for place in _places(path):
@@ -46,7 +45,7 @@ def untrusted(path: Path) -> str | None:
 
 
 def advice(path: Path) -> str:
-    """What to do about an untrusted program."""
+    """Advice on what to do about an untrusted program."""
     return (
         "Make it and the directories above it writable for their owner alone (chmod go-w), or install "
         f"{path.name} elsewhere"
@@ -54,7 +53,7 @@ def advice(path: Path) -> str:
 
 
 def safe_directory() -> str | None:
-    """Where to run programs of the engine: the service's own working directory (None) unless others can write to it.
+    """Directory in which programs run: the service's own working directory (None) unless others can write to it.
 
     llama.cpp looks for backend libraries in its working directory, too (b11434, ggml/src/ggml-backend-reg.cpp).
     """
@@ -67,7 +66,7 @@ def safe_directory() -> str | None:
 
 
 def _places(path: Path) -> Iterator[Path]:
-    """The path and all above it, as written and as links lead."""
+    """The path and all directories above it, as written and with links resolved."""
     absolute = path.absolute()
     real = Path(os.path.realpath(absolute))
     return iter(dict.fromkeys((absolute, *absolute.parents, real, *real.parents)))
@@ -75,7 +74,7 @@ def _places(path: Path) -> Iterator[Path]:
 
 @functools.cache
 def _owner_of_root() -> int:
-    """In a container's user namespace root's files may show another owner; who owns "/" owns the machine anyway."""
+    """User id of the owner of "/", who is trusted like root. In a user namespace it may not be 0."""
     return Path(ROOT_DIRECTORY).stat().st_uid
 
 

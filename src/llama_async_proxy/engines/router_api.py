@@ -1,4 +1,7 @@
-"""The router's own routes: its list of models, load, unload, and the stream of events."""
+"""Client of a llama-server router: its list of models, load, unload, and its stream of events.
+
+The routes are those of llama.cpp b11434, tools/server/server-models.cpp.
+"""
 
 from __future__ import annotations
 
@@ -7,23 +10,23 @@ import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
-from llama_async_proxy.engines.exchange import Exchange, NotHttp, exchange
+from llama_async_proxy.engines.http_client import HttpExchange, NotHttp, send_request
 from llama_async_proxy.engines.router_schema import NotARouter, RouterModel, parse_models
 from llama_async_proxy.records.runtime import Endpoint
 
 TIMEOUT_S = 10.0
-HEAD_S = 5.0
-"""For the head of the event stream; a router that has none may hold the connection without an answer."""
-MAX_ANSWER = 64 << 20
-"""Bytes; the list carries every model's arguments and preset."""
+HEADERS_S = 5.0
+"""Limit for the headers of the event stream. A router without events may hold the connection without an answer."""
+MAX_RESPONSE = 64 << 20
+"""Largest body in bytes. The list carries every model's arguments and preset."""
 
 
 class RouterError(Exception):
-    """The router did not do as asked; the message says why, without naming it."""
+    """The router did not do as asked. The message gives the reason, without naming the router."""
 
 
 class RouterUnreachable(RouterError):
-    """Nothing answers there, or something that is no router."""
+    """No router answers at the address."""
 
 
 class RouterRefused(RouterError):
@@ -31,18 +34,18 @@ class RouterRefused(RouterError):
 
 
 class NoEvents(Exception):
-    """This router has no event stream."""
+    """The router has no event stream."""
 
 
-class EventStream:
-    """The `data` of one event after the other."""
+class SseReader:
+    """Reads the `data` of one server-sent event after the other."""
 
-    def __init__(self, sent: Exchange) -> None:
-        self._sent = sent
+    def __init__(self, exchange: HttpExchange) -> None:
+        self._exchange = exchange
 
     async def next(self) -> str:
-        """Wait for an event. May be cancelled without losing one. Raises RouterUnreachable when the stream ends."""
-        body = self._sent.answer.body
+        """Wait for an event. A cancelled call loses none. Raises RouterUnreachable when the stream ends."""
+        body = self._exchange.response.body
         while True:
             while (end := body.find(b"\n\n")) >= 0:
                 event = bytes(body[:end]).decode(errors="replace")
@@ -51,21 +54,21 @@ class EventStream:
                     line.removeprefix("data:").strip() for line in event.split("\n") if line.startswith("data:")
                 ]:
                     return "\n".join(data)
-            if self._sent.answer.is_complete:
+            if self._exchange.response.is_complete:
                 raise RouterUnreachable("it has ended its event stream")
-            with _reachable():
-                if not await self._sent.more():
+            with _router_errors():
+                if not await self._exchange.read_more():
                     raise RouterUnreachable("it has closed its event stream")
 
 
 class RouterApi:
-    """Each call is one connection. Raises RouterUnreachable, RouterRefused."""
+    """Calls to a router, each on a connection of its own. All raise RouterUnreachable and RouterRefused."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
 
     async def is_healthy(self) -> bool:
-        """True when something answers there that it is well."""
+        """True when a server answers that it is healthy."""
         try:
             await self._call("GET", "/health")
         except RouterError:
@@ -73,7 +76,10 @@ class RouterApi:
         return True
 
     async def models(self, *, reload: bool = False) -> tuple[RouterModel, ...]:
-        """Every model it knows. `reload`: it reads its presets anew first, and unloads models whose preset changed."""
+        """All models of the router.
+
+        With `reload` the router first reads its presets again, and unloads the models whose preset has changed.
+        """
         document = await self._call("GET", "/models?reload=1" if reload else "/models")
         try:
             return parse_models(document)
@@ -81,7 +87,7 @@ class RouterApi:
             raise RouterUnreachable(f"what answers there {exc}") from exc
 
     async def load(self, name: str) -> None:
-        """Returns before the model is loaded. A model that runs already is no error."""
+        """Ask the router to load a model; returns before it is loaded. A model that runs already is no error."""
         try:
             await self._call("POST", "/models/load", {"model": name})
         except RouterRefused as refusal:
@@ -89,7 +95,7 @@ class RouterApi:
                 raise
 
     async def unload(self, name: str) -> None:
-        """Returns before the model is unloaded. A model that does not run is no error."""
+        """Ask the router to unload a model; returns before it is unloaded. A model that does not run is no error."""
         try:
             await self._call("POST", "/models/unload", {"model": name})
         except RouterRefused as refusal:
@@ -97,37 +103,38 @@ class RouterApi:
                 raise
 
     @asynccontextmanager
-    async def events(self) -> AsyncIterator[EventStream]:
-        """What happens from now on. Raises NoEvents when the router does not tell."""
-        with _reachable():
-            async with exchange(self.endpoint, "GET", "/models/sse", accept="text/event-stream") as sent:
+    async def events(self) -> AsyncIterator[SseReader]:
+        """Stream of the events from now on. Raises NoEvents for a router without events."""
+        with _router_errors():
+            async with send_request(self.endpoint, "GET", "/models/sse", accept="text/event-stream") as exchange:
+                response = exchange.response
                 try:
-                    async with asyncio.timeout(HEAD_S):
-                        while not sent.answer.has_head and await sent.more():
+                    async with asyncio.timeout(HEADERS_S):
+                        while not response.has_headers and await exchange.read_more():
                             pass
                 except TimeoutError:
                     raise NoEvents from None
-                if sent.answer.status != 200 or not sent.answer.content_type.startswith(b"text/event-stream"):
+                if response.status != 200 or not response.content_type.startswith(b"text/event-stream"):
                     raise NoEvents
-                yield EventStream(sent)
+                yield SseReader(exchange)
 
     async def _call(self, method: str, target: str, body: object = None) -> object:
         content = b"" if body is None else json.dumps(body).encode()
-        with _reachable():
-            async with asyncio.timeout(TIMEOUT_S), exchange(self.endpoint, method, target, content) as sent:
-                answer = await sent.whole(MAX_ANSWER)
+        with _router_errors():
+            async with asyncio.timeout(TIMEOUT_S), send_request(self.endpoint, method, target, content) as exchange:
+                response = await exchange.read_all(MAX_RESPONSE)
         try:
-            document = json.loads(answer.body)
+            document = json.loads(response.body)
         except ValueError as exc:
             raise RouterUnreachable("what answers there is no router") from exc
-        if answer.status != 200:
-            raise RouterRefused(_message(document) or f"HTTP status {answer.status}")
+        if response.status != 200:
+            raise RouterRefused(_message(document) or f"HTTP status {response.status}")
         return document
 
 
 @contextmanager
-def _reachable() -> Iterator[None]:
-    """Faults of the connection as ours."""
+def _router_errors() -> Iterator[None]:
+    """Turn errors of the connection into RouterUnreachable."""
     try:
         yield
     except TimeoutError as exc:

@@ -1,4 +1,4 @@
-"""The output of a router of ours: its own lines, and those of the models' processes it has started."""
+"""Output of a local router: splits its own lines from those of the models' processes that it has started."""
 
 from __future__ import annotations
 
@@ -7,70 +7,71 @@ import contextlib
 from collections import deque
 from collections.abc import Callable
 
-from llama_async_proxy.engines.options import EngineLogReader, parse_log_line
+from llama_async_proxy.engines.log import EngineLogReader, parse_log_line
 from llama_async_proxy.engines.router_schema import parse_exited, parse_spawned, split_line
 from llama_async_proxy.records.logs import LogLevel
 
-LAST_WORDS_S = 1.0
-"""Longest to wait for the log of a process that has ended; the router's event may overtake it."""
+EXIT_LINE_S = 1.0
+"""Longest wait for the end of a dead process's log. The router's event may arrive before the log."""
 BETWEEN_PIPES_S = 0.05
-"""The router's own lines and those of its children come through different pipes."""
+"""Time for lines still in a pipe: the router's own lines and its children's come through different pipes."""
 MAX_UNCLAIMED = 200
-"""Lines of a process kept until it is known whose it is."""
+"""Lines that are kept of a process until the router has logged which model it runs."""
 
-Say = Callable[[str | None, LogLevel, str], None]
-"""A line of the log: the router's name of the model it is about, None for the router's own."""
+OnLog = Callable[[str | None, LogLevel, str], None]
+"""Receives one line: the router's name of the model, or None for the router's own line; level; message."""
 
 
 class RouterLog:
-    """Tells them apart. `say` gets every line."""
+    """Assigns lines to models by the port in their prefix, and passes each to `on_log`."""
 
-    def __init__(self, say: Say | None = None) -> None:
-        self.digest = EngineLogReader()
-        self._say = say
+    def __init__(self, on_log: OnLog | None = None) -> None:
+        self.reader = EngineLogReader()
+        """Lines of the router itself."""
+        self._on_log = on_log
         self._names: dict[int, str] = {}
         self._unclaimed: dict[int, deque[tuple[LogLevel, str]]] = {}
         self._exits: dict[str, asyncio.Event] = {}
 
     @property
-    def is_preset_bad(self) -> bool:
-        """It ended because it could not read its preset file."""
-        return any("failed to initialize router models" in line for line in self.digest.tail)
+    def is_preset_rejected(self) -> bool:
+        """True when the router ended because it could not read its preset file."""
+        return any("failed to initialize router models" in line for line in self.reader.tail)
 
-    def line(self, line: str) -> None:
-        """Take one line of either stream."""
+    def feed(self, line: str) -> None:
+        """Process one line of stdout or stderr."""
         port, rest = split_line(line)
         level, message = parse_log_line(rest)
         if not message:
             return
         if port is None:
-            self._own(level, message)
+            self._on_own_line(level, message)
         elif port in self._names:
-            self._tell(self._names[port], level, message)
+            self._deliver(self._names[port], level, message)
         else:
             self._unclaimed.setdefault(port, deque(maxlen=MAX_UNCLAIMED)).append((level, message))
 
-    async def settled(self, name: str) -> None:
-        """Return when the last line of this model's ended process was told."""
+    async def wait_for_exit(self, name: str) -> None:
+        """Return once the last line of this model's ended process was delivered, or after a short time."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LAST_WORDS_S):
+            async with asyncio.timeout(EXIT_LINE_S):
                 await self._exit_of(name).wait()
         await asyncio.sleep(BETWEEN_PIPES_S)
 
-    def _own(self, level: LogLevel, message: str) -> None:
-        self.digest.add(level, message)
+    def _on_own_line(self, level: LogLevel, message: str) -> None:
+        self.reader.add(level, message)
         if spawned := parse_spawned(message):
             self._names[spawned.port] = spawned.name
             self._exit_of(spawned.name).clear()
             for earlier in self._unclaimed.pop(spawned.port, ()):
-                self._tell(spawned.name, *earlier)
+                self._deliver(spawned.name, *earlier)
         elif name := parse_exited(message):
             self._exit_of(name).set()
-        self._tell(None, level, message)
+        self._deliver(None, level, message)
 
     def _exit_of(self, name: str) -> asyncio.Event:
         return self._exits.setdefault(name, asyncio.Event())
 
-    def _tell(self, name: str | None, level: LogLevel, message: str) -> None:
-        if self._say is not None:
-            self._say(name, level, message)
+    def _deliver(self, name: str | None, level: LogLevel, message: str) -> None:
+        if self._on_log is not None:
+            self._on_log(name, level, message)

@@ -1,4 +1,7 @@
-"""What llama-server's router reads and says: its preset file, its model list, its events, its log. Pure."""
+"""Formats of llama-server's router: preset file, list of models, events and log. Pure.
+
+All as in llama.cpp b11434, tools/server/server-models.cpp and common/preset.cpp.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,8 @@ from collections.abc import Iterable, Mapping
 from msgspec import Struct
 from msgspec.structs import replace
 
-from llama_async_proxy.engines.options import (
-    KIND_OPTIONS,
-    NO_NEGATIVE_FORM,
-    SYNONYMS,
-    StateLine,
-    check_options,
-    parse_state,
-)
+from llama_async_proxy.engines.arguments import KIND_OPTIONS, NO_NEGATIVE_FORM, SYNONYMS, check_options
+from llama_async_proxy.engines.log import StateLine, parse_state
 from llama_async_proxy.errors import InvalidInput
 from llama_async_proxy.records.options import NO_OPTIONS, OptionValue
 from llama_async_proxy.records.runtime import LaunchSpec
@@ -24,44 +21,44 @@ from llama_async_proxy.records.runtime import LaunchSpec
 EVERY_MODEL = "*"
 RUNNING_STATUSES = frozenset({"loading", "loaded", "sleeping"})
 STOP_TIMEOUT_S = 2
-"""How long the router waits for a model's process to end by itself; requests were drained before."""
+"""Seconds for which the router waits until a model's process ends by itself. Requests were drained before."""
 
 _NOT_IN_INI = re.compile(r"[;#\r\n]")
-"""The file has no quotes and no escapes: a value ends at any of these."""
+"""Characters that end a value. The file has neither quotes nor escapes."""
 _FROM_A_CHILD = re.compile(r"\[(\d+)\] (.*)", re.DOTALL)
 _SPAWNED = re.compile(r"spawning server instance with name=(.+) on port (\d+)$")
 _EXITED = re.compile(r"instance name=(.+) exited with status ")
 
 
 class NotARouter(Exception):
-    """What answered is something else."""
+    """The answer is not that of a router."""
 
 
 class RouterModel(Struct, frozen=True):
-    """One entry of the router's list."""
+    """One entry of the router's list of models."""
 
     name: str
     status: str
-    """unloaded, loading, loaded, sleeping; downloading, downloaded."""
+    """`unloaded`, `loading`, `loaded`, `sleeping`, `downloading` or `downloaded`."""
     exit_code: int | None = None
-    """Of the last try, when that failed."""
+    """Exit code of the last load, when it failed."""
     path: str | None = None
-    """Of its file, on the router's machine."""
+    """Path of the model's file on the router's machine."""
     aliases: tuple[str, ...] = ()
 
 
-class RouterEvent(Struct, frozen=True):
-    """A change of one model, or of the list when the name is EVERY_MODEL."""
+class RouterModelEvent(Struct, frozen=True):
+    """A change of one model, or of the whole list when the name is EVERY_MODEL."""
 
     name: str
     status: str
     exit_code: int | None = None
-    """Set when a process has ended."""
+    """Exit code of a process that has ended."""
     progress: StateLine | None = None
 
 
 def parse_models(document: object) -> tuple[RouterModel, ...]:
-    """The models of a list answer. Raises NotARouter for what is no router's list."""
+    """Models in the answer to a request for the list. Raises NotARouter when it is no list of a router."""
     entries = document.get("data") if isinstance(document, Mapping) else None
     if not isinstance(entries, list):
         raise NotARouter("is not a list of models")
@@ -88,13 +85,13 @@ def _list(value: object) -> list[object]:
     return value if isinstance(value, list) else []
 
 
-def parse_event(data: str) -> RouterEvent | None:
-    """One event of the stream; None for those that change no model's state."""
+def parse_event(data: str) -> RouterModelEvent | None:
+    """Event from the `data` of the stream; None for events that change no model's state."""
     try:
         document = json.loads(data)
         name = document["model"]
         if name == EVERY_MODEL:
-            return RouterEvent(EVERY_MODEL, str(document["event"]))
+            return RouterModelEvent(EVERY_MODEL, str(document["event"]))
         details = document["data"]
         status = details["status"]
     except (ValueError, KeyError, TypeError):
@@ -103,19 +100,19 @@ def parse_event(data: str) -> RouterEvent | None:
         return None
     code = details.get("exit_code")
     progress = parse_state({"state": status, "payload": details.get("progress")}) if "progress" in details else None
-    return RouterEvent(name, status, code if isinstance(code, int) else None, progress)
+    return RouterModelEvent(name, status, code if isinstance(code, int) else None, progress)
 
 
 # --- the preset file ----------------------------------------------------------------------------------
 
 
 def preset_ini(specs: Iterable[LaunchSpec]) -> str:
-    """The file for `--models-preset`. Raises InvalidInput for what cannot be written into one."""
+    """Content of the file for `--models-preset`. Raises InvalidInput for a value that the format cannot hold."""
     return "version = 1\n\n" + "\n".join(map(section, specs))
 
 
 def section(spec: LaunchSpec) -> str:
-    """What makes the router run `spec` under its alias. Raises InvalidInput naming what cannot be written."""
+    """Section that makes the router run `spec` under its alias. Raises InvalidInput naming an unwritable option."""
     check_options(spec.options)
     chosen = {SYNONYMS.get(key, key): value for key, value in spec.options.items()}
     companion: dict[str, OptionValue] = {"mmproj": spec.mmproj_path} if spec.mmproj_path else {}
@@ -127,7 +124,7 @@ def section(spec: LaunchSpec) -> str:
 
 
 def is_writable(spec: LaunchSpec) -> bool:
-    """False for a model whose path or options no preset file can hold."""
+    """True when a preset file can hold the model's path and options, and llama.cpp runs it."""
     try:
         section(spec)
     except InvalidInput:
@@ -135,8 +132,8 @@ def is_writable(spec: LaunchSpec) -> bool:
     return spec.command is None
 
 
-def bare(spec: LaunchSpec) -> LaunchSpec:
-    """The same model without options, which the router cannot refuse."""
+def without_options(spec: LaunchSpec) -> LaunchSpec:
+    """The same model without options, so that the router has none to refuse."""
     return replace(spec, options=NO_OPTIONS)
 
 
@@ -156,18 +153,18 @@ def _is_whole(value: OptionValue) -> bool:
     return isinstance(value, float) and value.is_integer()
 
 
-# --- its log ------------------------------------------------------------------------------------------
+# --- the log ------------------------------------------------------------------------------------------
 
 
 class Spawned(Struct, frozen=True):
-    """The router has started a model's process, whose lines carry this port."""
+    """Start of a model's process, whose log lines carry this port."""
 
     name: str
     port: int
 
 
 def split_line(line: str) -> tuple[int | None, str]:
-    """A line of its output: the port of the model's process that printed it, None for itself, and the rest."""
+    """Port and text of a line of output. The port tells the model's process; None for the router's own lines."""
     found = _FROM_A_CHILD.fullmatch(line)
     return (int(found[1]), found[2]) if found else (None, line)
 
@@ -178,6 +175,6 @@ def parse_spawned(message: str) -> Spawned | None:
 
 
 def parse_exited(message: str) -> str | None:
-    """The model whose process has ended, all its lines having been printed before."""
+    """Name of the model whose process has ended. The router logs it after the last line of that process."""
     found = _EXITED.search(message)
     return found[1] if found else None

@@ -1,4 +1,4 @@
-"""The default engine: one process per model, owned by us."""
+"""The default engine: one child process per model."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from msgspec.structs import replace
 
 from llama_async_proxy.engines.discovery import Launcher
 from llama_async_proxy.engines.environment import passed_environment
-from llama_async_proxy.engines.fleet import EngineHooks, Fleet
-from llama_async_proxy.engines.instance import Start, process_start
+from llama_async_proxy.engines.instance import StartInstance, process_start
+from llama_async_proxy.engines.supervised import EngineHooks, SupervisedEngine
 from llama_async_proxy.errors import EngineMissing
 from llama_async_proxy.events import EngineChanged
 from llama_async_proxy.records.engine import EngineEventType, EngineState, EngineStatus
@@ -20,21 +20,21 @@ from llama_async_proxy.records.engine import EngineEventType, EngineState, Engin
 logger = logging.getLogger(__name__)
 
 
-class WorkersEngine(Fleet):
-    """Keeps the promises of `contract.Engine` with a child per model.
+class WorkersEngine(SupervisedEngine):
+    """`contract.Engine` with one child process per model.
 
-    `find_launcher` may block, it is called in a thread at each `start`; it raises EngineMissing. `environment` is what
-    the children get beside what the engine itself sets (default: `passed_environment` of ours).
+    `find_launcher` is called in a thread at each `start`, so it may block; it raises EngineMissing. `environment` is
+    passed on to the children, with the variables that the engine itself sets (default: `passed_environment`).
     """
 
     def __init__(
         self,
-        outlets: EngineHooks,
+        hooks: EngineHooks,
         find_launcher: Callable[[], Launcher],
         *,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(outlets, "workers")
+        super().__init__(hooks, "workers")
         self._find_launcher = find_launcher
         self._environment = passed_environment(os.environ) if environment is None else environment
         self._launcher: Launcher
@@ -47,19 +47,19 @@ class WorkersEngine(Fleet):
                 launcher = await asyncio.to_thread(self._find_launcher)
             except EngineMissing as exc:
                 self._state = replace(self._state, status=EngineStatus.ERROR, error=exc.message)
-                self._outlets.bus.publish(EngineChanged(EngineEventType.ERROR, self._state, exc.message))
+                self._hooks.bus.publish(EngineChanged(EngineEventType.ERROR, self._state, exc.message))
                 raise
             self._launcher = launcher
-            for problem in launcher.passed_over:
+            for problem in launcher.skipped:
                 logger.warning("%s", problem)
             self._state = EngineState(
                 EngineStatus.RUNNING,
                 launcher.kind,
                 binary=launcher.binary,
                 version=launcher.version,
-                started_at_ms=round(1000 * self._outlets.clock()),
+                started_at_ms=round(1000 * self._hooks.clock()),
             )
-            self._outlets.bus.publish(EngineChanged(EngineEventType.STARTED, self._state))
+            self._hooks.bus.publish(EngineChanged(EngineEventType.STARTED, self._state))
             return self._state
 
     async def stop(self) -> None:
@@ -70,7 +70,7 @@ class WorkersEngine(Fleet):
                 await self._stop_models()
             finally:
                 if was_running:
-                    self._outlets.bus.publish(EngineChanged(EngineEventType.STOPPED, self._state))
+                    self._hooks.bus.publish(EngineChanged(EngineEventType.STOPPED, self._state))
 
-    def _start(self) -> Start:
+    def _start_instance(self) -> StartInstance:
         return process_start(self._launcher, self._environment)

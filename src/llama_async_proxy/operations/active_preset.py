@@ -14,8 +14,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from llama_async_proxy.engines.catalogue import CatalogueCache
 from llama_async_proxy.engines.contract import Engine
+from llama_async_proxy.engines.options_cache import EngineOptionsCache
 from llama_async_proxy.errors import EngineMissing, EngineStopped, NotFound, PresetInvalid, ServiceError
 from llama_async_proxy.events import EngineChanged, EventBus, ModelCreated, SettingsChanged
 from llama_async_proxy.gguf.reader import GgufError
@@ -53,7 +53,7 @@ class ActivePreset:
     def __init__(
         self,
         planner: LaunchPlanner,
-        catalogue: CatalogueCache,
+        catalogue: EngineOptionsCache,
         *,
         configuration: Configuration,
         store: Store,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from llama_async_proxy.engines.custom import COMMAND_OPTIONS, START, has_command, parse_command
+from llama_async_proxy.engines.custom_command import COMMAND_OPTIONS, START, has_command, parse_command
 from llama_async_proxy.errors import InvalidInput, PermissionDenied
 from llama_async_proxy.records.models import IDLE_TTL, Model, ModelFacts, ModelFile, ModelKind
 from llama_async_proxy.records.options import OptionValue

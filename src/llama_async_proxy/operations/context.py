@@ -7,8 +7,8 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from llama_async_proxy.chats.answers import Answers
-from llama_async_proxy.engines.catalogue import CatalogueCache
 from llama_async_proxy.engines.contract import Engine
+from llama_async_proxy.engines.options_cache import EngineOptionsCache
 from llama_async_proxy.events import EventBus
 from llama_async_proxy.inference.in_flight import InFlightRequests
 from llama_async_proxy.inference.requests.names import Names
@@ -30,7 +30,7 @@ from llama_async_proxy.store.store import Store
 
 class Context(Struct, frozen=True):
     configuration: Configuration
-    catalogue: CatalogueCache
+    catalogue: EngineOptionsCache
     planner: LaunchPlanner
     active_preset: ActivePreset
     store: Store

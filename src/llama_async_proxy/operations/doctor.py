@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from llama_async_proxy import __version__
 from llama_async_proxy.engines.discovery import find_launcher
-from llama_async_proxy.engines.router_host import RemoteRouter
+from llama_async_proxy.engines.remote_router import RemoteRouter
 from llama_async_proxy.errors import EngineMissing, ServiceError
 from llama_async_proxy.gguf.files import is_candidate
 from llama_async_proxy.monitor.gpu import machine_gpus
@@ -82,7 +82,7 @@ def _engine(settings: Settings) -> Finding:
         launcher = find_launcher(kind, settings.llama_server)
     except EngineMissing as exc:
         return Finding("engine", Level.PROBLEM, exc.message, exc.details or "")
-    advice = [*launcher.passed_over]
+    advice = [*launcher.skipped]
     if settings.requested_llama_server:
         advice.append(
             f"A client asked for {settings.requested_llama_server} (llama.requestedServerPath), which is not run. "

@@ -6,7 +6,7 @@ import asyncio
 
 from msgspec import Struct
 
-from llama_async_proxy.engines.options import arguments
+from llama_async_proxy.engines.arguments import command_line
 from llama_async_proxy.engines.process import LOOPBACK
 from llama_async_proxy.engines.router_schema import section
 from llama_async_proxy.errors import Conflict
@@ -93,7 +93,7 @@ async def get_command_line(context: Context, request: GetCommandLine) -> Command
         return CommandLine(spec.command.start, None)
     endpoint = context.scheduler.runtime(model.id).endpoint or Endpoint(LOOPBACK, 0)
     program = context.engine.state.binary or "llama-server"
-    return CommandLine((program, *arguments(spec, endpoint)), section(spec))
+    return CommandLine((program, *command_line(spec, endpoint)), section(spec))
 
 
 @operation("engine.start", Effect.MANAGE)

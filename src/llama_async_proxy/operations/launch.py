@@ -12,8 +12,8 @@ from types import MappingProxyType
 
 from msgspec import Struct, field
 
-from llama_async_proxy.engines.custom import COMMAND_OPTIONS
-from llama_async_proxy.engines.options import NO_NEGATIVE_FORM
+from llama_async_proxy.engines.arguments import NO_NEGATIVE_FORM
+from llama_async_proxy.engines.custom_command import COMMAND_OPTIONS
 from llama_async_proxy.errors import InvalidInput, NotFound
 from llama_async_proxy.operations.commands import command_of
 from llama_async_proxy.operations.option_policy import OptionPolicy

@@ -11,7 +11,7 @@ from typing import TypeAlias
 from msgspec import Struct, field
 from msgspec.structs import asdict, replace
 
-from llama_async_proxy.engines.custom import COMMAND_OPTIONS, has_command
+from llama_async_proxy.engines.custom_command import COMMAND_OPTIONS, has_command
 from llama_async_proxy.errors import Conflict, InvalidInput, NotFound
 from llama_async_proxy.events import ModelCreated, ModelDeleted, ModelUpdated
 from llama_async_proxy.gguf.reader import GgufError

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from pathlib import Path
 
-from llama_async_proxy.engines.options import RESERVED
+from llama_async_proxy.engines.arguments import RESERVED
 from llama_async_proxy.errors import InvalidInput, PermissionDenied
 from llama_async_proxy.gguf.reader import has_magic
 from llama_async_proxy.presets.catalogue import Catalogue

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import suppress
 
-from llama_async_proxy.engines.router_host import RouterOptions
+from llama_async_proxy.engines.local_router import RouterOptions
 from llama_async_proxy.engines.router_schema import RouterModel
 from llama_async_proxy.errors import ServiceError
 from llama_async_proxy.events import EventBus, ModelCreated

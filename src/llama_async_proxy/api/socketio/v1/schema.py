@@ -11,7 +11,7 @@ from msgspec import Meta, Struct
 from msgspec.structs import astuple
 
 from llama_async_proxy.api.socketio.model_status import shown_status
-from llama_async_proxy.engines.custom import has_command
+from llama_async_proxy.engines.custom_command import has_command
 from llama_async_proxy.errors import InvalidInput
 from llama_async_proxy.operations.config import ConfigUpdated, ConfigView, UpdateConfig
 from llama_async_proxy.operations.configuration import as_tree

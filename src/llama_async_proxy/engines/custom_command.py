@@ -1,7 +1,7 @@
-"""Models served by programs of other kinds: a command template instead of llama-server's arguments. Pure.
+"""Custom commands: a command template in place of llama-server's arguments, for models of other programs. Pure.
 
-The template is part of the model's own options, so that every door which shows and changes options shows and changes
-it. It is split once as a shell would split it, but no shell ever sees it; placeholders are replaced within arguments.
+The template is part of the model's own options, so that every interface that shows and changes options can show and
+change it. It is split once, by the rules of a shell but without one; then placeholders are replaced in each argument.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from llama_async_proxy.records.runtime import CustomCommand, Endpoint, LaunchSpe
 START, HEALTH, STOP = COMMAND, "command-health", "command-stop"
 ENVIRONMENT, DIRECTORY = "command-environment", "command-directory"
 COMMAND_OPTIONS = frozenset({START, HEALTH, STOP, ENVIRONMENT, DIRECTORY})
-"""Keys of a model's options that make its command."""
+"""Keys of the options that form a model's command."""
 
 _HEALTH = "/health"
 _PLACEHOLDERS = ("port", "model", "alias")
 _PLACEHOLDER = re.compile(r"\{([a-z_]+)\}")
-"""Other braces, such as those of JSON, stay what they are."""
+"""Other braces, such as those of JSON, are left unchanged."""
 _ASSIGNMENT = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=(.*)", re.DOTALL)
 _HEALTH_PATH = re.compile(r"/[!-~]*")
 
 
 def has_command(options: Mapping[str, OptionValue]) -> bool:
-    """True when any of the command's keys is among `options`."""
+    """True when `options` has any key of COMMAND_OPTIONS."""
     return not COMMAND_OPTIONS.isdisjoint(options)
 
 
 def parse_command(options: Mapping[str, OptionValue], *, has_file: bool) -> CustomCommand | None:
-    """The command that `options` hold; None when they hold none. Raises InvalidInput naming the option at fault."""
+    """Command in `options`, or None. Raises InvalidInput naming the option at fault."""
     given = {key: _text(key, value) for key, value in options.items() if key in COMMAND_OPTIONS}
     if not given:
         return None
@@ -59,8 +59,8 @@ def parse_command(options: Mapping[str, OptionValue], *, has_file: bool) -> Cust
     return CustomCommand(start, health, stop, environment, directory)
 
 
-def filled(template: str, spec: LaunchSpec, endpoint: Endpoint) -> str:
-    """One argument or value with its placeholders replaced."""
+def fill_placeholders(template: str, spec: LaunchSpec, endpoint: Endpoint) -> str:
+    """One argument or value of the command, with its placeholders replaced."""
     values = {"port": str(endpoint.port), "model": spec.path, "alias": spec.alias}
     return _PLACEHOLDER.sub(lambda found: values[found[1]], template)
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from llama_async_proxy.engines.catalogue import CatalogueCache
 from llama_async_proxy.engines.discovery import embedded_launcher, help_text
 from llama_async_proxy.engines.help import parse_help
+from llama_async_proxy.engines.options_cache import EngineOptionsCache
 from llama_async_proxy.errors import EngineMissing, EngineStopped
 from llama_async_proxy.records.engine import EngineState, EngineStatus
 from llama_async_proxy.records.options import EngineOption, OptionType
@@ -18,7 +18,7 @@ from support.engine_help import HELP
 
 @pytest.fixture
 def program(tmp_path: Path) -> Path:
-    """Prints the help, and counts how often."""
+    """Program that prints the help and counts its runs."""
     path = tmp_path / "llama-server"
     (tmp_path / "help.txt").write_text(HELP)
     path.write_text(f"#!/bin/sh\necho x >> {tmp_path}/runs\ncat {tmp_path}/help.txt\n")
@@ -34,19 +34,19 @@ def runs(program: Path) -> int:
     return len((program.parent / "runs").read_text().split())
 
 
-async def test_a_program_is_asked_once_over_restarts_too(program: Path, tmp_path: Path) -> None:
-    catalogue = CatalogueCache(running(program), tmp_path / "kept")
+async def test_a_program_runs_once_even_over_restarts(program: Path, tmp_path: Path) -> None:
+    catalogue = EngineOptionsCache(running(program), tmp_path / "kept")
     first = await catalogue.get()
     assert first.options == parse_help(HELP)
     assert (first.binary, first.version) == (str(program), "1")
     assert await catalogue.get() is first
-    again = await CatalogueCache(running(program), tmp_path / "kept").get()
+    again = await EngineOptionsCache(running(program), tmp_path / "kept").get()
     assert again == first
     assert runs(program) == 1
 
 
-async def test_another_program_in_its_place_is_asked_anew(program: Path, tmp_path: Path) -> None:
-    catalogue = CatalogueCache(running(program), tmp_path / "kept")
+async def test_a_changed_program_runs_again(program: Path, tmp_path: Path) -> None:
+    catalogue = EngineOptionsCache(running(program), tmp_path / "kept")
     first = await catalogue.get()
     program.write_text(program.read_text().replace("cat ", "echo '--extra N   an extra'; cat "))
     later = program.stat().st_mtime_ns + 1_000_000_000
@@ -56,27 +56,27 @@ async def test_another_program_in_its_place_is_asked_anew(program: Path, tmp_pat
     assert runs(program) == 2
 
 
-async def test_what_is_kept_is_made_again_when_it_is_damaged_and_done_without_when_it_cannot_be(
+async def test_a_damaged_cache_file_is_rewritten_and_an_unwritable_directory_is_no_error(
     program: Path, tmp_path: Path
 ) -> None:
-    await CatalogueCache(running(program), tmp_path / "kept").get()
+    await EngineOptionsCache(running(program), tmp_path / "kept").get()
     for file in (tmp_path / "kept").iterdir():
         file.write_bytes(b"\xff")
-    assert (await CatalogueCache(running(program), tmp_path / "kept").get()).options == parse_help(HELP)
+    assert (await EngineOptionsCache(running(program), tmp_path / "kept").get()).options == parse_help(HELP)
     (tmp_path / "file").touch()
-    assert (await CatalogueCache(running(program), tmp_path / "file").get()).options == parse_help(HELP)
+    assert (await EngineOptionsCache(running(program), tmp_path / "file").get()).options == parse_help(HELP)
 
 
 async def test_only_the_last_few_programs_are_kept(program: Path, tmp_path: Path) -> None:
     for number in range(12):
         os.utime(program, ns=(number * 10**9, number * 10**9))
-        await CatalogueCache(running(program), tmp_path / "kept").get()
+        await EngineOptionsCache(running(program), tmp_path / "kept").get()
     assert len(list((tmp_path / "kept").iterdir())) == 8
 
 
-async def test_without_a_program_the_reason_is_told(tmp_path: Path) -> None:
-    def catalogue(state: EngineState) -> CatalogueCache:
-        return CatalogueCache(lambda: state, tmp_path / "kept")
+async def test_without_a_program_the_error_gives_the_reason(tmp_path: Path) -> None:
+    def catalogue(state: EngineState) -> EngineOptionsCache:
+        return EngineOptionsCache(lambda: state, tmp_path / "kept")
 
     with pytest.raises(EngineMissing, match="none here"):
         await catalogue(EngineState(EngineStatus.ERROR, "workers", error="none here")).get()
@@ -90,10 +90,10 @@ async def test_without_a_program_the_reason_is_told(tmp_path: Path) -> None:
 async def test_a_program_without_options_is_no_engine(program: Path, tmp_path: Path, script: str, words: str) -> None:
     program.write_text(f"#!/bin/sh\n{script}\n")
     with pytest.raises(EngineMissing, match=words):
-        await CatalogueCache(running(program), tmp_path / "kept").get()
+        await EngineOptionsCache(running(program), tmp_path / "kept").get()
 
 
-# --- the real ones --------------------------------------------------------------------------------
+# --- real programs --------------------------------------------------------------------------------
 
 
 def known(text: str) -> dict[str, EngineOption]:

@@ -1,4 +1,4 @@
-"""What engines have in common: their models, each in the care of a supervisor of its own."""
+"""Base of all engines: each model that runs is in the care of its own supervisor."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Self
 
 from msgspec import Struct
 
-from llama_async_proxy.engines.instance import Start
-from llama_async_proxy.engines.options import check_options
+from llama_async_proxy.engines.arguments import check_options
+from llama_async_proxy.engines.instance import StartInstance
 from llama_async_proxy.engines.supervisor import Supervisor, SupervisorContext, Timing
 from llama_async_proxy.errors import DeadlineExceeded, EngineMissing, EngineStopped, LoadFailed, ServiceError
 from llama_async_proxy.events import EngineChanged, EventBus, ModelRuntimeChanged
@@ -22,25 +22,27 @@ from llama_async_proxy.records.runtime import LaunchSpec, ModelRuntime, ModelSta
 
 
 class EngineHooks(Struct, frozen=True):
-    """Where engines tell what happens, and how they measure time."""
+    """Receivers of an engine's events and log lines, and its measures of time."""
 
     bus: EventBus
     log: Callable[[LogLine], None]
-    """Gets every line the models' processes print."""
+    """Receives every line that the models' processes print."""
     clock: Callable[[], float] = time.time
     """Seconds since the Unix epoch."""
     timing: Timing = Timing()
 
 
-class Fleet(ABC):
-    """An engine's models, and what `contract.Engine` promises of them; an engine adds how it becomes ready for them and
-    ends. An async context manager: leaving it stops all."""
+class SupervisedEngine(ABC):
+    """Everything in `contract.Engine` that concerns models. A subclass adds how the engine starts and stops.
 
-    def __init__(self, outlets: EngineHooks, kind: str) -> None:
-        self._outlets = outlets
+    An async context manager: leaving the block stops the engine.
+    """
+
+    def __init__(self, hooks: EngineHooks, kind: str) -> None:
+        self._hooks = hooks
         self._state = EngineState(EngineStatus.IDLE, kind)
         self._turn = asyncio.Lock()
-        """Held while it starts or stops."""
+        """Held while the engine starts or stops."""
         self._supervisors: dict[int, Supervisor] = {}
         self._tasks = asyncio.TaskGroup()
 
@@ -54,7 +56,7 @@ class Fleet(ABC):
         try:
             await self.stop()
         finally:
-            # Only a cancellation may be the group's own doing; another error it would wrap in a group.
+            # Pass on cancellations only: the task group would wrap any other error in an exception group.
             cancelled = kind is asyncio.CancelledError
             await self._tasks.__aexit__(*((kind, error, traceback) if cancelled else (None, None, None)))
 
@@ -67,19 +69,19 @@ class Fleet(ABC):
         """See `contract.Engine.stop`."""
 
     @abstractmethod
-    def _start(self) -> Start:
-        """How an instance is started now; it is only asked for while the engine runs."""
+    def _start_instance(self) -> StartInstance:
+        """Function that starts instances. Called only while the engine runs."""
 
     async def _stop_models(self) -> None:
-        """FAILED becomes UNLOADED."""
+        """Stop all models. FAILED models become UNLOADED."""
         supervisors = list(self._supervisors.values())
         for supervisor in supervisors:
-            if supervisor.gone.done():
-                supervisor.forget()
+            if supervisor.ended.done():
+                supervisor.reset()
             else:
                 supervisor.request_stop(0.0, EngineStopped())
         if supervisors:
-            await asyncio.wait([s.gone for s in supervisors])
+            await asyncio.wait([s.ended for s in supervisors])
 
     def runtime(self, model_id: int) -> ModelRuntime:
         supervisor = self._supervisors.get(model_id)
@@ -88,28 +90,28 @@ class Fleet(ABC):
     def runtimes(self) -> tuple[ModelRuntime, ...]:
         return tuple(s.runtime for s in self._supervisors.values())
 
-    def _specs(self) -> tuple[LaunchSpec, ...]:
-        """Of the models that have an instance or are about to."""
-        return tuple(s.spec for s in self._supervisors.values() if not s.gone.done())
+    def _specs_in_use(self) -> tuple[LaunchSpec, ...]:
+        """Specs of the models that have an instance or are about to get one."""
+        return tuple(s.spec for s in self._supervisors.values() if not s.ended.done())
 
     def measure(self) -> None:
         for supervisor in self._supervisors.values():
             supervisor.measure()
 
     async def load(self, spec: LaunchSpec) -> ModelRuntime:
-        """See `contract.Engine.load`. Who joins a load waits for it `spec.load_timeout_s` of its own.
+        """See `contract.Engine.load`. A caller that joins a load waits for its own `spec.load_timeout_s`.
 
-        Raises InvalidInput for an option that cannot be passed, too.
+        Also raises InvalidInput for an option that cannot be passed on.
         """
         check_options(spec.options)
         while True:
             self._check_running()
             supervisor = self._supervisors.get(spec.model_id)
-            if supervisor is None or supervisor.gone.done():
-                # The supervisor keeps the deadline, for the child must be gone by then.
-                return _loaded(await asyncio.shield(self._begin(spec).outcome))
+            if supervisor is None or supervisor.ended.done():
+                # The supervisor keeps the deadline itself, because the child must be gone by then.
+                return _loaded(await asyncio.shield(self._supervise(spec).outcome))
             if supervisor.is_stopping:
-                await asyncio.shield(supervisor.gone)
+                await asyncio.shield(supervisor.ended)
             elif supervisor.outcome.done():
                 return supervisor.runtime
             else:
@@ -119,46 +121,46 @@ class Fleet(ABC):
         supervisor = self._supervisors.get(model_id)
         if supervisor is None:
             return ModelRuntime(model_id)
-        if supervisor.gone.done():
-            supervisor.forget()
+        if supervisor.ended.done():
+            supervisor.reset()
         else:
             supervisor.request_stop(drain_s, LoadFailed("The model was unloaded before it was ready"))
-            await asyncio.shield(supervisor.gone)
+            await asyncio.shield(supervisor.ended)
         return supervisor.runtime
 
     def _check_running(self) -> None:
-        """Raises EngineMissing or EngineStopped while nothing can be loaded."""
+        """Raise EngineMissing or EngineStopped unless models can be loaded now."""
         if self._state.status is not EngineStatus.RUNNING:
             raise EngineMissing(self._state.error) if self._state.error is not None else EngineStopped()
 
-    def _begin(self, spec: LaunchSpec) -> Supervisor:
-        """Care for a model from now on. It must not have an instance."""
-        surroundings = SupervisorContext(
-            start=self._start(),
-            timing=self._outlets.timing,
-            clock=self._outlets.clock,
-            log=self._outlets.log,
-            changed=self._changed,
-            reported=self._reported,
+    def _supervise(self, spec: LaunchSpec) -> Supervisor:
+        """Start the supervisor of a model that has no instance."""
+        context = SupervisorContext(
+            start=self._start_instance(),
+            timing=self._hooks.timing,
+            clock=self._hooks.clock,
+            log=self._hooks.log,
+            on_change=self._on_change,
+            on_event=self._on_event,
         )
         previous = self.runtime(spec.model_id)
-        supervisor = self._supervisors[spec.model_id] = Supervisor(spec, surroundings)
+        supervisor = self._supervisors[spec.model_id] = Supervisor(spec, context)
         supervisor.begin(previous)
         self._tasks.create_task(supervisor.run(), name=f"model {spec.alias}")
         return supervisor
 
     def _supervisor(self, model_id: int) -> Supervisor | None:
-        """Who cares for a model that has an instance or is about to."""
+        """Supervisor of a model that has an instance or is about to get one."""
         supervisor = self._supervisors.get(model_id)
-        return None if supervisor is None or supervisor.gone.done() else supervisor
+        return None if supervisor is None or supervisor.ended.done() else supervisor
 
-    def _changed(self, runtime: ModelRuntime, previous: ModelRuntime) -> None:
+    def _on_change(self, runtime: ModelRuntime, previous: ModelRuntime) -> None:
         if runtime.status is ModelStatus.UNLOADED:
             del self._supervisors[runtime.model_id]
-        self._outlets.bus.publish(ModelRuntimeChanged(runtime, previous))
+        self._hooks.bus.publish(ModelRuntimeChanged(runtime, previous))
 
-    def _reported(self, kind: EngineEventType, error: str, model_id: int) -> None:
-        self._outlets.bus.publish(EngineChanged(kind, self._state, error, model_id))
+    def _on_event(self, kind: EngineEventType, error: str, model_id: int) -> None:
+        self._hooks.bus.publish(EngineChanged(kind, self._state, error, model_id))
 
 
 async def _join(supervisor: Supervisor, timeout_s: float) -> ModelRuntime:

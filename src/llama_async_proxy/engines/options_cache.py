@@ -1,4 +1,4 @@
-"""The options of the engine there is: its --help, run once per program and kept, over restarts too."""
+"""Cache of the engine's options: its --help is run once per program, and its text is kept over restarts."""
 
 from __future__ import annotations
 
@@ -20,19 +20,22 @@ from llama_async_proxy.records.options import EngineOption
 
 logger = logging.getLogger(__name__)
 
-_KEPT_FILES = 8
+_MAX_FILES = 8
 
 
 class EngineOptions(Struct, frozen=True):
-    """The options of one program. The same object until the program changes."""
+    """Options of one program. The same object is returned until the program changes."""
 
     options: tuple[EngineOption, ...]
     binary: str | None
     version: str | None
 
 
-class CatalogueCache:
-    """`state` tells which engine there is; `directory` is where the text of --help is kept."""
+class EngineOptionsCache:
+    """Reads and keeps the options of the current engine.
+
+    `state` returns the engine's state; the text of --help is kept in `directory`.
+    """
 
     def __init__(self, state: Callable[[], EngineState], directory: Path) -> None:
         self._state = state
@@ -42,7 +45,10 @@ class CatalogueCache:
         self._found: EngineOptions | None = None
 
     async def get(self) -> EngineOptions:
-        """Raises EngineMissing when nothing that can run models was found, EngineStopped before the first start."""
+        """Options of the current engine.
+
+        Raises EngineMissing when no engine was found, EngineStopped before the first start.
+        """
         state = self._state()
         if state.version is None:
             raise EngineMissing(state.error) if state.error else EngineStopped()
@@ -54,9 +60,9 @@ class CatalogueCache:
             return self._found
 
     def _read(self, state: EngineState, key: str) -> EngineOptions:
-        kept = self._directory / f"{key}.txt"
+        file = self._directory / f"{key}.txt"
         with contextlib.suppress(OSError, UnicodeDecodeError):
-            if options := parse_help(kept.read_text(encoding="utf-8")):
+            if options := parse_help(file.read_text(encoding="utf-8")):
                 return EngineOptions(options, state.binary, state.version)
         text = help_text(state.binary)
         options = parse_help(text)
@@ -64,25 +70,25 @@ class CatalogueCache:
             raise EngineMissing(
                 f"{state.binary or 'The built-in engine'} --help lists no options, so it is another program."
             )
-        self._keep(kept, text)
+        self._write(file, text)
         return EngineOptions(options, state.binary, state.version)
 
-    def _keep(self, path: Path, text: str) -> None:
-        """A cache that cannot be written costs a few milliseconds at the next start, so it is no error."""
+    def _write(self, path: Path, text: str) -> None:
+        """Write the text. A failure is no error, because it costs only a few milliseconds at the next start."""
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
             temporary = path.with_suffix(f".{os.getpid()}.part")
             temporary.write_text(text, encoding="utf-8")
             temporary.replace(path)
             by_age = sorted(self._directory.glob("*.txt"), key=lambda file: file.stat().st_mtime_ns)
-            for old in by_age[:-_KEPT_FILES]:
+            for old in by_age[:-_MAX_FILES]:
                 old.unlink(missing_ok=True)
         except OSError as exc:
             logger.debug("The engine's options are not kept in %s: %s", self._directory, exc)
 
 
 def _key(state: EngineState) -> str:
-    """Another one for another program: by path, size and time of change, or by the wheel's version."""
+    """Key of the program: from its path, size and time of change, or from the version of the wheel."""
     parts: tuple[object, ...] = ("built-in", state.version)
     if state.binary:
         try:
