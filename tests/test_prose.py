@@ -29,7 +29,6 @@ EXEMPT = {
     "api/socketio/ack",
     "api/socketio/v1",
     "api/ui",
-    "chats",
     "client",
     "frontend/chat",
     "frontend/lib",
@@ -38,14 +37,12 @@ EXEMPT = {
     "frontend/pages/dashboard",
     "frontend/shell",
     "gguf",
-    "importers",
     "inference",
     "monitor",
     "operations",
     "presets",
     "records",
     "settings.py",
-    "store",
 }
 
 

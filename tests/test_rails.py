@@ -23,10 +23,12 @@ MORE_ARGUMENTS = {
     "api/rest/conversations.py:regenerate_answer": "FastAPI: path, body and dependencies are arguments",
     "api/rest/models.py:get_model_memory": "FastAPI: one argument for each parameter of the query",
     "api/http/protocol.py:__init__": "the signature is uvicorn's",
+    "chats/answers.py:__init__": "the composition root hands in each dependency by name",
     "engines/http_client.py:send_request": "an HTTP request has five parts",
     "engines/local_router.py:__init__": "the composition root hands in each dependency by name",
     "api/socketio/server.py:_handle_event_internal": "the signature is python-socketio's",
 }
+MORE_IMPORTS = {"store/store.py": "opens and closes every table"}
 # Places that are not brought within the limits yet. The lists only become shorter.
 REPEATED_NAMES = {
     "Answer",
@@ -41,12 +43,9 @@ REPEATED_NAMES = {
     "LogFile",
     "LogFiles",
     "LogQuery",
-    "Machine",
     "Message",
     "ModelOptions",
-    "Models",
     "NotFound",
-    "Preferences",
     "Samples",
     "Section",
     "Server",
@@ -55,11 +54,9 @@ REPEATED_NAMES = {
     "Unavailable",
     "Usage",
     "Validation",
-    "_File",
 }
 UNFINISHED_ARGUMENTS = {
     "api/ui/topic.py:__init__",
-    "chats/answers.py:__init__",
     "gguf/memory.py:_gpus",
     "inference/proxy.py:__init__",
     "monitor/logs.py:__init__",
@@ -67,10 +64,6 @@ UNFINISHED_ARGUMENTS = {
     "operations/active_preset.py:__init__",
     "operations/presets.py:_require_permitted",
     "operations/scan.py:scan_directories",
-    "store/chats.py:_add",
-    "store/turns.py:_finish",
-    "store/turns.py:_insert",
-    "store/turns.py:_spoken",
 }
 UNFINISHED_IMPORTS = {
     "api/rest/app.py",
@@ -94,7 +87,6 @@ UNFINISHED_IMPORTS = {
     "operations/models.py",
     "operations/option_policy.py",
     "operations/presets.py",
-    "store/store.py",
 }
 
 
@@ -163,8 +155,9 @@ def test_functions_take_few_arguments() -> None:
 
 
 def test_modules_import_few_others() -> None:
+    allowed = MORE_IMPORTS.keys() | UNFINISHED_IMPORTS
     counts = {path: len(internal_modules(tree)) for path, tree in FILES.items() if path not in ROOT}
-    assert {p: n for p, n in counts.items() if n > INTERNAL_IMPORTS and p not in UNFINISHED_IMPORTS} == {}
+    assert {p: n for p, n in counts.items() if n > INTERNAL_IMPORTS and p not in allowed} == {}
 
 
 def test_only_the_command_line_imports_late() -> None:

@@ -486,21 +486,21 @@ _RENDER_PRESETS: dict[str, Callable[[Any], str]] = {
 
 
 def _import(arguments: argparse.Namespace) -> int:
-    from llama_async_proxy.importers.apply import carry_out, known_models
+    from llama_async_proxy.importers.apply import apply, registered_models
     from llama_async_proxy.importers.plan import without_options
-    from llama_async_proxy.importers.sources import SOURCES, Machine, described
+    from llama_async_proxy.importers.sources import SOURCES, ImportContext, describe
 
-    plan = SOURCES[arguments.source](arguments.place, Machine(Path.home(), os.environ))
+    plan = SOURCES[arguments.source](arguments.place, ImportContext(Path.home(), os.environ))
     plan = without_options(plan, _refusal_of_import)
     problems = list(plan.problems)
     taken = len(plan.models)
     if arguments.dry_run:
-        print("\n".join(map(described, plan.models)))
+        print("\n".join(map(describe, plan.models)))
     else:
         call = partial(call_service, arguments.url or _service_url(_settings(arguments)))
-        known = known_models(call)
+        known = registered_models(call)
         for model in plan.models:
-            outcome = carry_out(model, known, call)
+            outcome = apply(model, known, call)
             print(f"{outcome.name}: {outcome.done}")
             problems += [f"{outcome.name}: {outcome.problem}"] if outcome.problem else []
             taken -= not outcome.is_registered

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from llama_async_proxy.chats.answer import Answer, Growth, Position, event_id, missing, parse_event_id
+from llama_async_proxy.chats.answer import AnswerDelta, Position, RunningAnswer, event_id, missing_part, parse_event_id
 from llama_async_proxy.errors import InvalidInput, NotFound, UpstreamFailed
 from llama_async_proxy.records.chats import Conversation, Message, MessageStatus, Role, Sampling, Turn
 
@@ -18,7 +18,7 @@ TURN = Turn(CHAT, (SAID,), {}, ANSWER, None)
 START = Position()
 
 
-async def read(answer: Answer, has: Position = START) -> tuple[str, str]:
+async def read(answer: RunningAnswer, has: Position = START) -> tuple[str, str]:
     content = reasoning = ""
     async for growth in answer.follow(has, LONG_S):
         content += growth.content
@@ -26,36 +26,36 @@ async def read(answer: Answer, has: Position = START) -> tuple[str, str]:
     return content, reasoning
 
 
-async def test_readers_who_come_early_late_and_again_read_the_same() -> None:
-    answer = Answer(1)
+async def test_early_late_and_returning_readers_read_the_same() -> None:
+    answer = RunningAnswer(1)
     early = asyncio.create_task(read(answer))
     answer.begin(TURN)
-    answer.grow("", "Hm")
-    answer.grow("Hi ", "")
+    answer.append("", "Hm")
+    answer.append("Hi ", "")
     await asyncio.sleep(0)
     late = asyncio.create_task(read(answer))
     again = asyncio.create_task(read(answer, Position(2, 1)))
-    answer.grow("there", "")
+    answer.append("there", "")
     answer.end(ANSWER)
     assert await early == await late == ("Hi there", "Hm")
     assert await again == (" there", "m")
     assert await read(answer) == ("Hi there", "Hm")
-    assert await answer.ended() == ANSWER
+    assert await answer.wait_until_ended() == ANSWER
 
 
 async def test_positions_count_characters_not_bytes() -> None:
-    answer = Answer(1)
+    answer = RunningAnswer(1)
     answer.begin(TURN)
     for piece in ("é\r\n", "漢字", "🦙"):
-        answer.grow(piece, "")
+        answer.append(piece, "")
     assert answer.position == Position(6, 0)
-    assert answer.since(Position(3)).content == "漢字🦙"
+    assert answer.delta_since(Position(3)).content == "漢字🦙"
 
 
-async def test_a_reader_hears_of_the_beginning_and_of_silence() -> None:
-    answer = Answer(1)
+async def test_a_reader_gets_empty_deltas_at_the_beginning_and_during_silence() -> None:
+    answer = RunningAnswer(1)
     growths = answer.follow(Position(), LONG_S)
-    nothing = Growth("", "", Position())
+    nothing = AnswerDelta("", "", Position())
     assert await anext(growths) == nothing
     waiting = asyncio.ensure_future(anext(growths))
     await asyncio.sleep(0)
@@ -67,36 +67,39 @@ async def test_a_reader_hears_of_the_beginning_and_of_silence() -> None:
     await silent.aclose()
 
 
-async def test_a_failure_reaches_everybody_after_what_there_was() -> None:
-    answer = Answer(1)
+async def test_readers_get_the_text_so_far_and_then_the_failure() -> None:
+    answer = RunningAnswer(1)
     answer.begin(TURN)
-    answer.grow("Hi", "")
+    answer.append("Hi", "")
     answer.fail(UpstreamFailed("gone"))
     growths = answer.follow(Position(), LONG_S)
     assert [(await anext(growths)).content, (await anext(growths)).content] == ["", "Hi"]
     with pytest.raises(UpstreamFailed):
         await anext(growths)
     with pytest.raises(UpstreamFailed):
-        await answer.ended()
-    await answer.first()  # it had begun
-    assert await answer.begun() == TURN
+        await answer.wait_until_ended()
+    await answer.wait_until_first_text()  # it had begun
+    assert await answer.wait_until_begun() == TURN
 
 
-async def test_an_answer_that_never_began_fails_who_waits_for_its_beginning() -> None:
-    answer = Answer(1)
-    waiting = [asyncio.create_task(wait) for wait in (answer.begun(), answer.first(), answer.ended())]
+async def test_waits_fail_when_the_answer_fails_before_it_begins() -> None:
+    answer = RunningAnswer(1)
+    waiting = [
+        asyncio.create_task(wait)
+        for wait in (answer.wait_until_begun(), answer.wait_until_first_text(), answer.wait_until_ended())
+    ]
     await asyncio.sleep(0)
     answer.fail(NotFound("conversation", 1))
     assert [type(error) for error in await asyncio.gather(*waiting, return_exceptions=True)] == [NotFound] * 3
 
 
-def test_event_ids_travel_and_come_back() -> None:
+def test_event_ids_are_parsed_back_into_positions() -> None:
     assert parse_event_id(event_id(7, Position(12, 3))) == (7, Position(12, 3))
     for wrong in ("", "7", "a:b:c", "1:2:-3", "1:2:3:4", "9" * 30 + ":0:0"):
         with pytest.raises(InvalidInput, match="Last-Event-ID"):
             parse_event_id(wrong)
 
 
-def test_what_is_missing_of_a_stored_answer() -> None:
-    assert missing(ANSWER, Position(3, 0)) == Growth("there", "Hm", Position(8, 2))
-    assert missing(ANSWER, Position(99, 99)) == Growth("", "", Position(99, 99))
+def test_the_missing_part_of_a_stored_answer() -> None:
+    assert missing_part(ANSWER, Position(3, 0)) == AnswerDelta("there", "Hm", Position(8, 2))
+    assert missing_part(ANSWER, Position(99, 99)) == AnswerDelta("", "", Position(99, 99))

@@ -1,4 +1,4 @@
-"""Exports of other programs, in the form in which these write them."""
+"""Export files of other programs, as these write them."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_a_list_without_a_tree_is_a_tree_of_one_branch() -> None:
     assert [(m.parent, m.content) for m in found.messages] == [(None, "a"), (0, "b")]
 
 
-async def test_an_export_of_our_own_comes_back_as_it_was(store: Store) -> None:
+async def test_an_own_export_is_imported_unchanged(store: Store) -> None:
     made = [await store.chats.create(conversations_of(export)[0]) for export in (LLAMA_CPP, OPEN_WEBUI)]
     kept = [archived(*await store.chats.tree(c.id), await store.chats.images(c.id)) for c in made]
     again = conversations_of(json.loads(to_json(kept)))
@@ -121,7 +121,7 @@ WRONG: list[Any] = [
 
 
 @pytest.mark.parametrize("document", WRONG, ids=range(len(WRONG)))
-def test_what_is_no_export_is_refused(document: Any) -> None:
+def test_another_document_is_refused(document: Any) -> None:
     with pytest.raises(InvalidInput, match="file: "):
         conversations_of(document)
 

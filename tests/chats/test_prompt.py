@@ -9,7 +9,7 @@ from support.upstream import make_settings
 
 
 def thread(*contents: str) -> list[Message]:
-    """Alternating, the user first."""
+    """Messages with alternating roles, the user first."""
     roles = (Role.USER, Role.ASSISTANT)
     return [
         Message(n, 1, n - 1 or None, roles[(n - 1) % 2], text, None, None, MessageStatus.COMPLETE, True, 0)
@@ -29,7 +29,7 @@ def test_the_system_prompt_comes_first() -> None:
 
 
 @pytest.mark.parametrize(("limit", "first"), [(0, "a"), (5, "a"), (4, "c"), (3, "c"), (2, "e"), (1, "e")])
-def test_only_the_newest_messages_are_sent_and_a_person_begins(limit: int, first: str) -> None:
+def test_only_the_newest_messages_are_sent_and_the_user_begins(limit: int, first: str) -> None:
     assert sent("a", "b", "c", "d", "e", limit=limit)[0] == ("user", first)
 
 
@@ -38,14 +38,14 @@ def test_roles_alternate_where_answers_are_missing() -> None:
 
 
 @pytest.mark.parametrize(("share", "first"), [(1.0, "3"), (0.8, "3"), (0.5, "5"), (0.2, "5"), (0.1, "5")])
-def test_the_oldest_messages_give_way_and_the_last_never(share: float, first: str) -> None:
-    """The beginning always does, where there is more than one message."""
+def test_the_oldest_messages_are_dropped_and_the_last_never(share: float, first: str) -> None:
+    """Of several messages at least the first is always dropped."""
     messages = without_oldest(thread("1" * 10, "2" * 10, "3" * 10, "4" * 10, "5" * 10), share)
     assert messages[0].content[0] == first
     assert messages[-1].content[0] == "5"
 
 
-def test_a_single_message_cannot_give_way() -> None:
+def test_a_single_message_is_never_dropped() -> None:
     assert without_oldest(thread("a"), 0.01) == thread("a")
 
 
@@ -60,7 +60,7 @@ def test_options_have_the_engines_names_and_only_what_is_set_is_sent() -> None:
     }
 
 
-def test_images_go_along_as_data_urls() -> None:
+def test_images_are_sent_as_data_urls() -> None:
     [message] = thread("")
     message = msgspec.structs.replace(message, attachments=(Attachment(1, "image/png", "", 3),))
     body = request_body("", [message], {1: (Image("image/png", b"abc"),)}, Sampling())

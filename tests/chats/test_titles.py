@@ -30,9 +30,9 @@ def test_the_first_words_make_a_title(said: str, title: str) -> None:
         ("x" * 101, None),
     ],
 )
-def test_a_models_answer_makes_a_title_when_it_is_one(answer: str, title: str | None) -> None:
+def test_a_title_is_taken_from_a_models_answer_if_usable(answer: str, title: str | None) -> None:
     assert titles.from_model(answer) == title
 
 
-def test_what_a_model_is_asked_is_bounded() -> None:
-    assert len(titles.asking("x" * 10_000, "y")) < 2500
+def test_the_prompt_for_a_title_is_bounded() -> None:
+    assert len(titles.title_prompt("x" * 10_000, "y")) < 2500

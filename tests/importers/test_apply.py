@@ -1,4 +1,4 @@
-"""Plans carried out against the REST door over real rooms."""
+"""Applying plans through the REST interface of a real service."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from api.harness import ServiceHarness, house
 from llama_async_proxy.cli import call_service
-from llama_async_proxy.importers.apply import Outcome, carry_out, known_models
+from llama_async_proxy.importers.apply import Outcome, apply, registered_models
 from llama_async_proxy.importers.plan import PlannedModel
 from llama_async_proxy.records.models import Variant
 from support.models import write_chat
@@ -29,7 +29,7 @@ async def at(tmp_path: Path, model_files: Path) -> AsyncIterator[ServiceHarness]
 async def done(at: ServiceHarness, planned: PlannedModel) -> Outcome:
     def work() -> Outcome:
         call = partial(call_service, at.url)
-        return carry_out(planned, known_models(call), call)
+        return apply(planned, registered_models(call), call)
 
     return await asyncio.to_thread(work)
 
@@ -40,7 +40,7 @@ async def stored(at: ServiceHarness, name: str) -> Any:
     return answer["data"]
 
 
-async def test_a_new_file_is_registered_with_all_that_is_known_of_it(at: ServiceHarness, tmp_path: Path) -> None:
+async def test_a_new_file_is_registered_with_all_planned_fields(at: ServiceHarness, tmp_path: Path) -> None:
     blob = write_chat(tmp_path / "sha256-0123")
     planned = PlannedModel(
         str(blob), "New:1b", "described", {"ctx-size": 512, "jinja": True}, ("gpt-4o",), (BOLD,), is_pinned=True
@@ -54,7 +54,7 @@ async def test_a_new_file_is_registered_with_all_that_is_known_of_it(at: Service
     ]  # fmt: skip
 
 
-async def test_a_known_file_gets_further_names_and_keeps_what_people_set(at: ServiceHarness) -> None:
+async def test_a_registered_file_gets_new_names_and_keeps_fields_set_by_users(at: ServiceHarness) -> None:
     await at.call("PATCH", "/api/models/chat", {"options": {"threads": 2}, "aliases": ["mine"]})
     path = (await stored(at, "chat"))["path"]
     planned = PlannedModel(path, "theirs", options={"threads": 8, "ctx-size": 512}, aliases=("MINE",), variants=(BOLD,))
@@ -65,9 +65,7 @@ async def test_a_known_file_gets_further_names_and_keeps_what_people_set(at: Ser
     assert await stored(at, "chat") == once
 
 
-async def test_a_file_that_is_no_model_is_refused_with_the_services_sentence(
-    at: ServiceHarness, tmp_path: Path
-) -> None:
+async def test_a_file_that_is_no_model_is_refused_with_the_services_message(at: ServiceHarness, tmp_path: Path) -> None:
     (tmp_path / "bad.gguf").write_bytes(b"no model")
     outcome = await done(at, PlannedModel(str(tmp_path / "bad.gguf"), "bad"))
     assert (outcome.done, outcome.is_registered) == ("not taken over", False)
@@ -75,7 +73,7 @@ async def test_a_file_that_is_no_model_is_refused_with_the_services_sentence(
     assert "is not a usable GGUF file" in outcome.problem
 
 
-async def test_a_name_that_another_model_has_leaves_the_rest_in_place(at: ServiceHarness, tmp_path: Path) -> None:
+async def test_a_name_of_another_model_does_not_undo_the_rest(at: ServiceHarness, tmp_path: Path) -> None:
     blob = write_chat(tmp_path / "other.gguf")
     outcome = await done(at, PlannedModel(str(blob), "other", variants=(Variant("chat"),)))
     assert (outcome.done, outcome.is_registered) == ("new, as other, incomplete", True)
@@ -83,7 +81,7 @@ async def test_a_name_that_another_model_has_leaves_the_rest_in_place(at: Servic
     assert "has the name 'chat' already" in outcome.problem
 
 
-async def test_a_custom_command_is_for_the_service_to_allow(at: ServiceHarness) -> None:
+async def test_a_custom_command_needs_the_services_permission(at: ServiceHarness) -> None:
     planned = PlannedModel("command:speech", "speech", options={"command": "serve --port {port}"})
     outcome = await done(at, planned)
     assert (outcome.done, outcome.is_registered) == ("not taken over", False)

@@ -42,7 +42,7 @@ def test_aliases_are_names() -> None:
         (["stray"], "'stray' is not taken over: it belongs to no flag"),
     ],
 )
-def test_what_cannot_be_said_here_is_named_without_its_value(arguments: list[str], problem: str) -> None:
+def test_an_unsupported_flag_is_named_without_its_value(arguments: list[str], problem: str) -> None:
     command = parse(arguments)
     assert command.problems[0].startswith(problem)
     assert (command.options, command.model) == ({}, None)
@@ -61,7 +61,7 @@ def test_what_cannot_be_said_here_is_named_without_its_value(arguments: list[str
         ("/opt/llama-server/run.sh", False),
     ],
 )
-def test_llama_server_is_known_by_the_name_of_its_file(program: str, answer: bool) -> None:
+def test_llama_server_is_recognised_by_its_file_name(program: str, answer: bool) -> None:
     assert is_llama_server(program) is answer
 
 

@@ -117,7 +117,7 @@ def test_members_of_a_persistent_group_stay_loaded(plan: ImportPlan, place: Path
     assert not model(plan, "qwen3").is_pinned
 
 
-def test_another_kind_of_server_becomes_a_custom_command(plan: ImportPlan, place: Path) -> None:
+def test_another_server_becomes_a_custom_command(plan: ImportPlan, place: Path) -> None:
     assert model(plan, "speech").path == "command:speech"
     assert model(plan, "speech").options == {
         "command": "/opt/whisper/server --port '{port}' --host 127.0.0.1 -m '{odd}'",
@@ -150,11 +150,11 @@ def test_another_kind_of_server_becomes_a_custom_command(plan: ImportPlan, place
         "apiKeys: not taken over",
     ],
 )
-def test_what_cannot_be_expressed_is_said(plan: ImportPlan, problem: str) -> None:
+def test_an_unsupported_setting_is_reported(plan: ImportPlan, problem: str) -> None:
     assert any(said.startswith(problem) for said in plan.problems), plan.problems
 
 
-def test_nothing_else_is_a_problem_and_no_secret_is_told(plan: ImportPlan) -> None:
+def test_there_are_no_other_problems_and_no_secret_is_printed(plan: ImportPlan) -> None:
     assert len(plan.problems) == 14
     assert "sk-secret" not in str(plan.problems)
 
@@ -174,7 +174,7 @@ def test_nothing_else_is_a_problem_and_no_secret_is_told(plan: ImportPlan) -> No
         ("models: {a: [1]}", "it has no cmd"),
     ],
 )
-def test_a_model_that_makes_no_sense_says_why_and_spoils_no_other(tmp_path: Path, text: str, reason: str) -> None:
+def test_an_unusable_model_is_reported_and_the_others_are_imported(tmp_path: Path, text: str, reason: str) -> None:
     (tmp_path / "ok.gguf").touch()
     text = text.replace("models: {", "models: {ok: {cmd: llama-server -m ok.gguf}, ")
     plan = llama_swap.parse_config(text.encode(), tmp_path, {})
@@ -193,7 +193,7 @@ def test_a_model_that_makes_no_sense_says_why_and_spoils_no_other(tmp_path: Path
         (b"models: {}", "holds no models"),
     ],
 )
-def test_what_is_no_configuration_is_refused(tmp_path: Path, text: bytes, reason: str) -> None:
+def test_another_file_is_refused(tmp_path: Path, text: bytes, reason: str) -> None:
     with pytest.raises(InvalidInput, match=reason):
         llama_swap.parse_config(text, tmp_path, {})
 

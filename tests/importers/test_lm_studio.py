@@ -23,7 +23,7 @@ def names() -> dict[str, tuple[str, ...]]:
     return {model.name: model.aliases for model in lm_studio.plan_of(FOLDERS).models}
 
 
-def test_a_model_is_known_by_the_names_lm_studio_gives_it() -> None:
+def test_a_model_has_the_names_that_lm_studio_gives_it() -> None:
     assert names()["Llama-3.2-1B-Instruct-Q4_K_M"] == (
         "llama-3.2-1b-instruct",
         "lmstudio-community/Llama-3.2-1B-Instruct-GGUF",
@@ -31,11 +31,11 @@ def test_a_model_is_known_by_the_names_lm_studio_gives_it() -> None:
     )
 
 
-def test_a_folder_with_several_models_names_none_of_them() -> None:
+def test_a_folder_with_several_models_is_no_alias() -> None:
     assert names()["Qwen3-4B-Q8_0"] == ("bartowski/Qwen3-4B-GGUF/Qwen3-4B-Q8_0.gguf",)
 
 
-def test_the_same_file_of_two_publishers_is_told_apart() -> None:
+def test_files_of_one_name_are_named_by_their_publishers() -> None:
     found = names()
     assert "Qwen3-4B-Q4_K_M" not in found
     assert {"bartowski/Qwen3-4B-GGUF/Qwen3-4B-Q4_K_M", "someone/Qwen3-4B-GGUF/Qwen3-4B-Q4_K_M"} <= found.keys()
@@ -48,12 +48,12 @@ def test_projectors_later_shards_and_leftovers_are_no_models() -> None:
     assert "Big" in names()
 
 
-def test_models_of_another_format_are_said() -> None:
+def test_models_of_another_format_are_reported() -> None:
     [problem] = lm_studio.plan_of(FOLDERS).problems
     assert problem.startswith("mlx-community/Llama-3.2-1B-4bit: not taken over")
 
 
-def test_folders_are_read_where_they_are(tmp_path: Path) -> None:
+def test_folders_are_read_in_place(tmp_path: Path) -> None:
     path = tmp_path / "publisher" / "tiny-GGUF" / "tiny-Q8_0.gguf"
     path.parent.mkdir(parents=True)
     path.touch()
@@ -67,7 +67,7 @@ def test_a_directory_without_models_is_refused(tmp_path: Path, place: str) -> No
         lm_studio.read(tmp_path / place)
 
 
-def test_the_usual_place_is_the_one_of_the_settings(tmp_path: Path) -> None:
+def test_the_usual_place_is_the_folder_in_the_settings(tmp_path: Path) -> None:
     assert lm_studio.default_directory(tmp_path) == tmp_path / ".lmstudio/models"
     (tmp_path / ".cache/lm-studio/models").mkdir(parents=True)
     assert lm_studio.default_directory(tmp_path) == tmp_path / ".cache/lm-studio/models"

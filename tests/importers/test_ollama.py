@@ -18,7 +18,7 @@ LIBRARY = "manifests/registry.ollama.ai/library"
 
 
 class Store:
-    """A store as Ollama writes one."""
+    """Store that is written as Ollama does."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -66,13 +66,13 @@ def test_a_pulled_model_is_its_blob_under_both_names(store: Store) -> None:
     assert (model.name, model.aliases, model.options) == ("llama3.2", ("llama3.2:latest",), {})
 
 
-def test_parameters_become_options_and_what_the_engine_decides_is_left_to_it(store: Store) -> None:
+def test_parameters_become_options_and_obsolete_ones_are_dropped(store: Store) -> None:
     params = {"num_ctx": 8192, "temperature": 0.6, "top_k": 20, "num_gpu": -1, "stop": ["<|im_end|>"], "num_thread": 4}
     store.model(f"{LIBRARY}/qwen3/4b", model=b"GGUF2", params=params)
     assert only_model(store).options == {"ctx-size": 8192, "temp": 0.6, "top-k": 20, "threads": 4}
 
 
-def test_projector_and_adapter_go_along(store: Store) -> None:
+def test_projector_and_adapter_become_options(store: Store) -> None:
     store.model(f"{LIBRARY}/llava/7b", model=b"GGUF3", projector=b"GGUF4", adapter=b"GGUF5")
     assert only_model(store).options == {"mmproj": str(store.blob(b"GGUF4")), "lora": str(store.blob(b"GGUF5"))}
 
@@ -91,7 +91,7 @@ def test_a_model_made_from_another_is_its_variant(store: Store) -> None:
     }  # fmt: skip
 
 
-def test_a_model_made_from_another_with_a_context_of_its_own_is_not_lost(store: Store) -> None:
+def test_a_variant_with_its_own_context_size_is_kept(store: Store) -> None:
     store.model(f"{LIBRARY}/llama3.2/latest", model=b"GGUF", params={"num_ctx": 4096})
     store.model(f"{LIBRARY}/long/latest", model=b"GGUF", params={"num_ctx": 32768, "temperature": 2})
     plan = ollama.read(store.root)
@@ -103,7 +103,7 @@ def test_a_model_made_from_another_with_a_context_of_its_own_is_not_lost(store: 
     assert {variant.name for variant in model.variants} == {"long", "long:latest"}
 
 
-def test_a_model_with_a_prompt_alone_keeps_its_name_for_the_prompt(store: Store) -> None:
+def test_the_name_of_a_single_model_with_a_prompt_is_its_variant(store: Store) -> None:
     store.model(f"{LIBRARY}/mario/big", model=b"GGUF", system=b"Be Mario.", params={"num_ctx": 4096, "top_p": 0.5})
     model = only_model(store)
     assert (model.name, model.options, model.aliases) == ("mario:big (without prompt)", {"ctx-size": 4096}, ())
@@ -123,7 +123,7 @@ def test_names_are_those_of_ollama_list(parts: tuple[str, ...], name: str) -> No
     assert ollama.display_name(parts) == name
 
 
-def test_broken_models_say_why_and_spoil_no_other(store: Store) -> None:
+def test_broken_models_are_reported_and_the_others_are_imported(store: Store) -> None:
     store.model(f"{LIBRARY}/good/1b", model=b"GGUF")
     store.model(f"{LIBRARY}/mlx/1b", tensor=b"weights", json=b"{}")
     store.model(f"{LIBRARY}/lost/1b", model=b"GGUF-lost")
@@ -150,14 +150,14 @@ def test_broken_models_say_why_and_spoil_no_other(store: Store) -> None:
     ]
 
 
-def test_the_directory_above_will_do_and_another_is_refused(store: Store) -> None:
+def test_the_directory_above_is_accepted_and_another_is_refused(store: Store) -> None:
     store.model(f"{LIBRARY}/good/1b", model=b"GGUF")
     assert ollama.read(store.root.parent).models == ollama.read(store.root).models
     with pytest.raises(InvalidInput, match="holds no manifests and blobs"):
         ollama.read(store.root / "blobs")
 
 
-def test_the_usual_place_is_the_variables_or_the_users(tmp_path: Path) -> None:
+def test_the_usual_place_is_the_variable_or_the_users_store(tmp_path: Path) -> None:
     assert ollama.default_directory(tmp_path, {"OLLAMA_MODELS": "/big/disk"}) == Path("/big/disk")
     (tmp_path / ".ollama/models").mkdir(parents=True)
     assert ollama.default_directory(tmp_path, {}) == tmp_path / ".ollama/models"

@@ -8,7 +8,7 @@ from llama_async_proxy.records.models import Variant
 BASE = PlannedModel("/m/a.gguf", "base", options={"ctx-size": 4096, "temp": 0.7})
 
 
-def test_other_files_are_other_models() -> None:
+def test_different_files_are_different_models() -> None:
     other = PlannedModel("/m/b.gguf", "other")
     assert merged([BASE, other]).models == (BASE, other)
 
@@ -19,7 +19,7 @@ def test_the_same_file_with_the_same_options_is_an_alias() -> None:
     assert (model.name, model.aliases, model.variants) == ("base", ("again", "more"), (Variant("v"),))
 
 
-def test_a_name_that_was_made_up_is_no_alias() -> None:
+def test_a_made_up_name_becomes_no_alias() -> None:
     again = PlannedModel("/m/a.gguf", "made up", options=BASE.options, aliases=("b",), has_given_name=False)
     assert merged([BASE, again]).models[0].aliases == ("b",)
 
@@ -44,7 +44,7 @@ def test_the_same_file_with_other_sampling_is_a_variant_under_each_of_its_names(
         ("idle-ttl", 60, 30, 60),
     ],
 )
-def test_the_larger_context_and_idle_time_serve_both(
+def test_the_larger_context_and_idle_time_apply_to_both(
     key: str, one: int | None, other: int | None, both: int | None
 ) -> None:
     def planned(name: str, value: int | None) -> PlannedModel:
@@ -56,14 +56,14 @@ def test_the_larger_context_and_idle_time_serve_both(
     assert [problem.partition(":")[0] for problem in plan.problems] == ["mine"]
 
 
-def test_what_differs_in_loading_is_a_problem_that_names_the_option() -> None:
+def test_a_difference_in_loading_options_is_reported() -> None:
     plan = merged([BASE, PlannedModel("/m/a.gguf", "long", options={**BASE.options, "mlock": True})], ["p"])
     assert plan.models == (BASE,)
     assert plan.problems[0] == "p"
     assert plan.problems[1].startswith("long: has the same file as base, which is loaded once, but differs in --mlock")
 
 
-def test_sampling_that_a_further_name_leaves_out_is_a_problem() -> None:
+def test_sampling_that_a_second_name_lacks_is_reported() -> None:
     plan = merged([BASE, PlannedModel("/m/a.gguf", "plain", options={"ctx-size": 4096})])
     assert plan.models == (BASE,)
     assert "leaves out its --temp" in plan.problems[0]
@@ -85,11 +85,11 @@ def test_text_that_only_looks_like_json_stays_text() -> None:
         ("stop", "x", None),
     ],
 )
-def test_a_parameter_is_an_option_where_there_is_one(parameter: str, value: object, option: object) -> None:
+def test_parameters_are_converted_to_options(parameter: str, value: object, option: object) -> None:
     assert as_option(parameter, value) == option
 
 
-def test_options_that_the_service_would_refuse_are_left_out_and_named() -> None:
+def test_options_that_the_service_refuses_are_left_out_and_named() -> None:
     plan = merged(
         [PlannedModel("/m/a.gguf", "a", options={"temp": 1, "log-file": "/x"}), PlannedModel("/m/b.gguf", "b")], ["p"]
     )

@@ -1,4 +1,4 @@
-"""Records as the tests need them: everything valid, the arguments say what matters."""
+"""Builders of valid records. The arguments are the fields that matter to a test."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from llama_async_proxy.store.writer import Writer
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    """Of a database file that does not exist yet."""
+    """Path of a database file that does not exist yet."""
     return tmp_path / "data" / "service.db"
 
 

@@ -1,4 +1,4 @@
-"""Faults of disks and files, made for real. Where that needs rights this user lacks, the test is skipped."""
+"""Real faults of disks and files. A test is skipped when the user lacks the rights to cause its fault."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _run_or_skip(*command: str) -> None:
 
 @contextmanager
 def immutable(path: Path) -> Iterator[None]:
-    """Nobody, not even root, can change the file or directory inside the block."""
+    """Make a file or directory immutable inside the block, even for root."""
     _run_or_skip("chattr", "+i", str(path))
     try:
         yield
@@ -39,7 +39,7 @@ def tiny_disk(directory: Path) -> Iterator[Path]:
 
 
 def fill(disk: Path) -> Path:
-    """Write a file until the disk is full; delete it to make room again."""
+    """Write a file until the disk is full. Deleting it makes room again."""
     ballast = disk / "ballast"
     with ballast.open("wb", buffering=0) as file, suppress(OSError):
         while True:

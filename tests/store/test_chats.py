@@ -15,7 +15,7 @@ TREE = (
 )
 
 
-async def test_a_conversation_is_what_it_was_made_of(store: Store) -> None:
+async def test_a_conversation_is_stored_as_created(store: Store) -> None:
     sampling = Sampling(temperature=0.5, stop=("a", "b"))
     made = await store.chats.create(NewConversation("Title", "m.gguf", system_prompt="Be brief.", sampling=sampling))
     assert await store.chats.get(made.id) == made
@@ -73,7 +73,7 @@ async def test_totals_count_the_active_branch(store: Store) -> None:
     )  # fmt: skip
 
 
-async def test_deleting_takes_everything_along_even_a_very_long_chain(store: Store) -> None:
+async def test_deleting_removes_all_messages_even_of_a_very_long_chain(store: Store) -> None:
     chain = tuple(
         NewMessage(number - 1 if number else None, (Role.USER, Role.ASSISTANT)[number % 2], f"message {number}")
         for number in range(2500)
@@ -89,7 +89,7 @@ async def test_deleting_takes_everything_along_even_a_very_long_chain(store: Sto
 
 
 @pytest.mark.parametrize("conversation_id", [0, -1, 99, 1 << 63, 10**40])
-async def test_an_id_of_nothing_is_not_found_however_large(store: Store, conversation_id: int) -> None:
+async def test_an_unknown_id_is_not_found_however_large(store: Store, conversation_id: int) -> None:
     with pytest.raises(NotFound):
         await store.chats.get(conversation_id)
     with pytest.raises(NotFound):

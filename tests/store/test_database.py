@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 
 from llama_async_proxy.errors import InvalidInput, StoreUnavailable
 from llama_async_proxy.store import migrations
-from llama_async_proxy.store.database import Database, examine_database, our_errors
+from llama_async_proxy.store.database import Database, examine_database, translate_errors
 from llama_async_proxy.store.schema import settings
 from llama_async_proxy.store.writer import Writer
 from store.faults import fill, immutable, tiny_disk
@@ -138,7 +138,7 @@ def test_a_full_disk_is_named_and_an_empty_start_works_once_there_is_room(tmp_pa
         assert examine_database(disk / "service.db").startswith("sound")
 
 
-def test_a_disk_that_filled_up_since_is_named(tmp_path: Path) -> None:
+def test_a_disk_that_fills_up_later_is_named(tmp_path: Path) -> None:
     with tiny_disk(tmp_path / "disk") as disk:
         Database(disk / "service.db").close()
         fill(disk)
@@ -147,14 +147,14 @@ def test_a_disk_that_filled_up_since_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("value", "problem"), [("\ud800", "not valid Unicode"), (1 << 64, "more than 64 bits")])
-async def test_values_no_database_can_hold_are_bad_input(writer: Writer, value: object, problem: str) -> None:
+async def test_values_that_no_database_can_hold_are_invalid_input(writer: Writer, value: object, problem: str) -> None:
     with pytest.raises(InvalidInput, match=problem):
         await writer.run(lambda connection: connection.execute(text("SELECT :value"), {"value": value}))
 
 
-def test_mistakes_of_ours_are_not_taken_for_a_broken_database(database: Database) -> None:
+def test_errors_of_the_program_are_not_translated(database: Database) -> None:
     row = {"key": "twice", "value": 1, "updated_at_ms": 1}
-    with pytest.raises(IntegrityError), our_errors(database.path), database.writing.begin() as connection:
+    with pytest.raises(IntegrityError), translate_errors(database.path), database.writing.begin() as connection:
         connection.execute(settings.insert(), [row, row])
 
 
@@ -162,7 +162,7 @@ def test_examines_a_database_in_use(database: Database) -> None:
     assert examine_database(database.path).startswith("sound, 0.")
 
 
-def test_examining_finds_damage_that_opening_does_not(tmp_path: Path) -> None:
+def test_examining_finds_damage_that_opening_misses(tmp_path: Path) -> None:
     path = tmp_path / "service.db"
     Database(path).close()
     with path.open("r+b") as file:

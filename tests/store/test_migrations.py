@@ -48,7 +48,7 @@ def is_plain(name: str | None, kind: str, _: object) -> bool:
     return kind != "table" or name is None or not name.startswith(FULL_TEXT_TABLES)
 
 
-def test_the_scripts_make_of_an_empty_database_what_a_new_one_is(database: Database, empty: Database) -> None:
+def test_the_migrations_build_the_same_schema_as_a_new_database(database: Database, empty: Database) -> None:
     with empty.writing.begin() as connection:
         migrations.upgrade(connection)
     with database.writing.connect() as new, empty.writing.connect() as upgraded:
@@ -59,14 +59,14 @@ def test_the_scripts_make_of_an_empty_database_what_a_new_one_is(database: Datab
         assert compare_metadata(context, schema.metadata) == []
 
 
-def test_the_list_of_revisions_is_that_of_the_scripts() -> None:
+def test_the_list_of_revisions_matches_the_scripts() -> None:
     scripts = ScriptDirectory(Path(migrations.__file__).parent)
     oldest_first = reversed(list(scripts.walk_revisions()))
     assert tuple(script.revision for script in oldest_first) == migrations.REVISIONS
     assert scripts.get_heads() == [migrations.HEAD]
 
 
-def test_a_migration_that_does_not_finish_leaves_nothing(empty: Database) -> None:
+def test_a_failed_migration_changes_nothing(empty: Database) -> None:
     with empty.writing.connect() as connection:
         unfinished = connection.begin()
         migrations.upgrade(connection)

@@ -133,7 +133,7 @@ def test_slugs_are_safe_in_urls(text: str) -> None:
 
 
 @given(st.lists(st.sampled_from(["a", "A", "a-2", "load", "ß", "SS", "é", "e\u0301", "通"]), max_size=12))
-def test_scanned_files_always_find_a_name_and_a_slug_of_their_own(stems: list[str]) -> None:
+def test_scanned_files_always_get_unique_names_and_slugs(stems: list[str]) -> None:
     models: list[Model] = []
     for i, stem in enumerate(stems):
         models.append(replace(register(scanned(f"/{i}/{stem}.gguf"), models, 1), id=i + 1))
@@ -232,7 +232,7 @@ async def test_variants_are_stored_in_order_and_go_with_their_model(table: Model
 
 
 @pytest.mark.parametrize("name", ["A", "other-name", "Mine", "bold"])
-async def test_the_name_of_a_variant_is_no_other_name(table: ModelTable, name: str) -> None:
+async def test_the_name_of_a_variant_must_be_unique(table: ModelTable, name: str) -> None:
     model, other = await table.add(scanned("/m/a.gguf")), await table.add(scanned("/m/b.gguf"))
     await table.update(model.id, aliases=("mine",), variants=(BOLD,))
     await table.update(other.id, name="Other-Name", aliases=("theirs",))
@@ -266,7 +266,7 @@ async def test_renaming_to_a_name_in_use_changes_nothing(table: ModelTable) -> N
     assert table.get(model.id) is model
 
 
-async def test_refresh_takes_over_the_file_and_keeps_what_people_set(table: ModelTable) -> None:
+async def test_refresh_updates_the_file_and_keeps_fields_set_by_users(table: ModelTable) -> None:
     model = await table.add(registered("/m/a.gguf", name="mine", quantization="Q8_0"))
     facts = ModelFacts("qwen3", ModelKind.EMBEDDING, embedding_length=768)
     file = model_file("/m/a.gguf", size_bytes=5, mtime_ns=6, facts=facts, mmproj_path="/m/p.gguf")
@@ -297,7 +297,7 @@ async def test_changes_made_at_once_all_hold(table: ModelTable) -> None:
     assert all(m.is_favorite and m.context_size == m.id for m in table.all())
 
 
-async def test_a_change_whose_caller_left_is_not_forgotten(table: ModelTable, writer: Writer) -> None:
+async def test_a_change_whose_caller_was_cancelled_is_published(table: ModelTable, writer: Writer) -> None:
     model = await table.add(scanned("/m/a.gguf"))
     caller = asyncio.create_task(table.update(model.id, name="renamed"))
     await asyncio.sleep(0)

@@ -20,7 +20,7 @@ def put(files: PresetFiles, name: str, text: str) -> None:
     files.change(name, lambda _: text)
 
 
-def test_before_the_first_preset_there_is_nothing(files: PresetFiles) -> None:
+def test_without_presets_the_list_is_empty(files: PresetFiles) -> None:
     assert files.all() == ()
     assert files.versions("a") == ()
     with pytest.raises(PresetNotFound, match="'a'"):
@@ -47,7 +47,7 @@ def test_two_names_that_differ_in_case_only_are_one(files: PresetFiles) -> None:
     assert caught.value.similar == ("Code",)
 
 
-def test_what_was_there_before_is_kept_newest_first_and_at_most_ten_times(files: PresetFiles) -> None:
+def test_earlier_texts_are_kept_newest_first_and_at_most_ten(files: PresetFiles) -> None:
     for number in range(MAX_VERSIONS + 3):
         put(files, "a", f"; {number}\n")
     versions = files.versions("a")
@@ -56,7 +56,7 @@ def test_what_was_there_before_is_kept_newest_first_and_at_most_ten_times(files:
     assert len({version.id for version in versions}) == MAX_VERSIONS
 
 
-def test_versions_of_one_moment_are_told_apart(tmp_path: Path) -> None:
+def test_versions_of_one_moment_get_different_ids(tmp_path: Path) -> None:
     files = PresetFiles(tmp_path, lambda: 5)
     for text in ("1", "2", "3"):
         put(files, "a", text)
@@ -103,13 +103,13 @@ def test_a_renamed_preset_keeps_its_versions(files: PresetFiles) -> None:
         files.rename("a", "c")
 
 
-def test_a_version_that_is_none_is_not_found(files: PresetFiles) -> None:
+def test_an_unknown_version_is_not_found(files: PresetFiles) -> None:
     put(files, "a", "x")
     with pytest.raises(NotFound, match="no version 7"):
         files.read_version("a", 7)
 
 
-def test_a_file_that_is_no_text_says_so(files: PresetFiles) -> None:
+def test_a_file_that_is_no_text_is_named(files: PresetFiles) -> None:
     put(files, "a", "x")
     (files.directory / "a.ini").write_bytes(b"[*]\n\xff")
     with pytest.raises(PresetInvalid, match="byte 4 of"):

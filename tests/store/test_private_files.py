@@ -22,7 +22,7 @@ def mode(path: Path) -> int:
 
 @pytest.fixture
 def made_by_hand(tmp_path: Path) -> Path:
-    """A data directory from before, open to everybody."""
+    """Older data directory that all users can read."""
     directory = tmp_path / "data"
     for path in (directory, *(directory / name for name in ("logs", "presets", "presets/.versions", "models"))):
         path.mkdir(mode=0o755)
@@ -40,13 +40,13 @@ def made_by_hand(tmp_path: Path) -> Path:
     return directory
 
 
-def test_everything_of_the_service_is_closed(made_by_hand: Path) -> None:
+def test_the_services_files_become_private(made_by_hand: Path) -> None:
     assert make_private(made_by_hand) == ()
     for path in (made_by_hand, *made_by_hand.rglob("*")):
         assert mode(path) == (0o700 if path.is_dir() else 0o600), path
 
 
-def test_what_is_not_the_services_stays_as_it_is(made_by_hand: Path, tmp_path: Path) -> None:
+def test_other_files_keep_their_modes(made_by_hand: Path, tmp_path: Path) -> None:
     elsewhere = tmp_path / "shared.gguf"
     elsewhere.write_bytes(b"")
     elsewhere.chmod(0o644)
@@ -58,7 +58,7 @@ def test_what_is_not_the_services_stays_as_it_is(made_by_hand: Path, tmp_path: P
     assert mode(elsewhere) == mode(made_by_hand / "letter.txt") == 0o644
 
 
-def test_a_directory_that_others_use_is_not_closed_but_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shared_directory_keeps_its_mode_and_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         directory.chmod(0o1777)
@@ -67,7 +67,7 @@ def test_a_directory_that_others_use_is_not_closed_but_said(monkeypatch: pytest.
         assert "choose a --data-dir" in problem
 
 
-def test_what_cannot_be_closed_is_said(made_by_hand: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_path_that_stays_accessible_is_reported(made_by_hand: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: Path, wanted: int) -> None:
         raise PermissionError(1, "Operation not permitted")
 

@@ -21,7 +21,7 @@ async def test_records_come_back_whole_newest_first(store: Store) -> None:
     assert await store.requests.recent(limit=1) == (records[1],)
 
 
-async def test_what_is_not_known_comes_back_as_none_and_nothing_else_does(store: Store) -> None:
+async def test_only_unknown_values_are_read_as_none(store: Store) -> None:
     optional = ("queued_ms", "load_ms", "first_token_ms", "tokens_per_second")
     counts = ("prompt_tokens", "completion_tokens", "cached_tokens")
     nothing = dict.fromkeys((*optional, *counts, "error", "key"))
@@ -70,7 +70,7 @@ async def test_totals_add_up_by_model_since_a_time(store: Store) -> None:
     )
 
 
-async def test_the_oldest_records_beyond_the_limit_go(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_oldest_records_beyond_the_limit_are_deleted(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(requests_module, "MAX_ROWS", 3)
     for i in range(10):
         store.requests.append([record(str(i), i)])

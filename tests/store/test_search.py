@@ -35,13 +35,13 @@ async def test_all_words_must_occur_in_any_order_and_whatever_their_accents(stor
     assert await found(store, "town village") == []
 
 
-async def test_quoted_words_stand_together(store: Store) -> None:
+async def test_quoted_words_must_be_adjacent(store: Store) -> None:
     await say(store, "machine learning is fun", "learning of the machine")
     assert await found(store, '"machine learning"') == ["machine learning is fun"]
     assert await found(store, '"machine lear', is_typing=True) == ["machine learning is fun"]
 
 
-async def test_a_beginning_is_found_by_an_asterisk_and_while_typing(store: Store) -> None:
+async def test_a_prefix_matches_with_an_asterisk_and_while_typing(store: Store) -> None:
     await say(store, "concurrency")
     assert await found(store, "concu") == []
     assert await found(store, "concu*") == ["concurrency"]
@@ -94,10 +94,10 @@ async def test_percent_and_underscore_mean_themselves(store: Store) -> None:
     assert await found(store, "一_") == ["第一_行 100%"]
 
 
-async def test_an_answer_is_found_when_it_is_whole(store: Store) -> None:
+async def test_an_answer_is_found_once_it_is_complete(store: Store) -> None:
     chat = await say(store)
     turn = await store.turns.begin(chat, Send("Hello"), "m")
-    await store.turns.grow(turn.answer.id, "wonderful ", "")
+    await store.turns.append(turn.answer.id, "wonderful ", "")
     assert await found(store, "wonderful") == []
     await store.turns.finish(turn.answer.id, "weather", "", AnswerEnd(MessageStatus.COMPLETE, 1.0))
     assert await found(store, "wonderful weather") == ["wonderful weather"]
@@ -109,7 +109,7 @@ def test_punctuation_is_no_term() -> None:
     assert parse("* ** ' ( NEAR/2 ^x \"") == (Term("NEAR/2"), Term("^x"))
 
 
-async def test_whatever_is_typed_is_a_query(store: Store) -> None:
+async def test_any_text_is_a_valid_query(store: Store) -> None:
     await say(store, "some text", "ein Text", "文字")
     loop = asyncio.get_running_loop()
 
@@ -145,7 +145,7 @@ async def test_a_cancelled_search_stops_in_the_database(database: Database) -> N
     assert await database.search(lambda connection: connection.scalar(text("SELECT 1"))) == 1
 
 
-async def test_a_newer_search_of_the_same_client_takes_the_place_of_the_older(
+async def test_a_newer_search_of_the_same_client_cancels_the_older(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await say(store, "needle")

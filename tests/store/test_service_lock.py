@@ -21,7 +21,7 @@ with service_lock(Path(sys.argv[1])):
 """
 
 
-def test_the_second_service_is_told_which_process_holds_the_directory(tmp_path: Path) -> None:
+def test_a_second_service_gets_the_process_that_holds_the_directory(tmp_path: Path) -> None:
     with (
         service_lock(tmp_path),
         pytest.raises(StoreUnavailable, match=rf"pid {os.getpid()} since \d{{4}}-") as raised,

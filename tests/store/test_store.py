@@ -16,7 +16,7 @@ def rows() -> int:
     return 1000
 
 
-async def test_what_was_given_to_a_store_is_there_when_it_opens_again(path: Path) -> None:
+async def test_stored_data_is_there_after_reopening(path: Path) -> None:
     async with Store.open(path, log_max_rows=rows) as store:
         model = await store.models.add(scanned("/m/a.gguf"))
         store.models.touch(model.id, 10_000)
@@ -48,7 +48,7 @@ async def test_a_second_store_in_the_directory_is_refused_and_the_first_unharmed
     await store.check()
 
 
-async def test_a_failed_opening_lets_go_of_the_directory(path: Path) -> None:
+async def test_a_failed_open_releases_the_directory(path: Path) -> None:
     path.parent.mkdir()
     path.write_bytes(b"not a database" * 100)
     for _ in range(2):
@@ -78,7 +78,7 @@ async def test_a_read_only_data_directory_is_named(path: Path) -> None:
             pass
 
 
-async def test_check_tells_of_a_full_disk_and_of_the_recovery(tmp_path: Path) -> None:
+async def test_check_reports_a_full_disk_and_the_recovery(tmp_path: Path) -> None:
     with tiny_disk(tmp_path / "disk") as disk:
         async with Store.open(disk / "service.db", log_max_rows=rows) as store:
             await store.check()

@@ -1,4 +1,4 @@
-"""Turns of a conversation, and what a killed service leaves."""
+"""Turns of a conversation, and the recovery after a killed service."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from llama_async_proxy.records.chats import (
     Message,
     MessageStatus,
     NewConversation,
-    Opening,
     Regenerate,
     Send,
     Turn,
+    TurnRequest,
 )
 from llama_async_proxy.store.database import Database
 from llama_async_proxy.store.search import Query
@@ -45,12 +45,12 @@ async def contents(store: Store, chat: int) -> list[str]:
     return [message.content for message in (await store.chats.thread(chat))[1]]
 
 
-async def test_an_answer_grows_and_ends(store: Store, chat: int) -> None:
+async def test_an_answer_is_appended_to_and_finished(store: Store, chat: int) -> None:
     turn = await store.turns.begin(chat, Send("Hello"), "other.gguf")
     assert [message.content for message in turn.thread] == ["Hello"]
     assert (turn.answer.status, turn.answer.content) == (MessageStatus.GENERATING, "")
-    await store.turns.grow(turn.answer.id, "Good ", "")
-    await store.turns.grow(turn.answer.id, "mor", "Think")
+    await store.turns.append(turn.answer.id, "Good ", "")
+    await store.turns.append(turn.answer.id, "mor", "Think")
     message = await store.turns.finish(turn.answer.id, "ning", "ing", END)
     assert (message.content, message.reasoning, message.status) == ("Good morning", "Thinking", MessageStatus.COMPLETE)
     assert (message.response_ms, message.prompt_tokens, message.tokens) == (12.5, 7, 3)
@@ -58,24 +58,24 @@ async def test_an_answer_grows_and_ends(store: Store, chat: int) -> None:
     assert (await store.chats.get(chat)).model == "other.gguf"
 
 
-async def test_what_comes_next_sees_what_was_before(store: Store, chat: int) -> None:
+async def test_a_turn_contains_the_earlier_messages(store: Store, chat: int) -> None:
     await exchange(store, chat, "one", "two")
     turn = await store.turns.begin(chat, Send("three"), "m")
     assert [message.content for message in turn.thread] == ["one", "two", "three"]
 
 
-async def test_another_answer_stands_beside_the_first(store: Store, chat: int) -> None:
+async def test_a_regenerated_answer_is_a_sibling_of_the_first(store: Store, chat: int) -> None:
     _, first = await exchange(store, chat, "one", "two")
     await exchange(store, chat, "three", "four")
     turn = await store.turns.begin(chat, Regenerate(first.id), "m")
     assert [message.content for message in turn.thread] == ["one"]
     await store.turns.finish(turn.answer.id, "zwei", "", END)
     assert await contents(store, chat) == ["one", "zwei"]
-    await store.turns.choose(chat, first.id)
+    await store.turns.choose_branch(chat, first.id)
     assert await contents(store, chat) == ["one", "two", "three", "four"]
 
 
-async def test_a_rephrased_message_begins_a_branch_and_keeps_its_images(store: Store, chat: int) -> None:
+async def test_an_edited_message_begins_a_branch_and_keeps_its_images(store: Store, chat: int) -> None:
     image = Image("image/png", b"\x89PNG")
     said = (await store.turns.begin(chat, Send("one", (image,)), "m")).thread[0]
     turn = await store.turns.begin(chat, Edit(said.id, "uno"), "m")
@@ -83,7 +83,7 @@ async def test_a_rephrased_message_begins_a_branch_and_keeps_its_images(store: S
     assert turn.images[turn.thread[0].id] == (image,)
 
 
-async def test_an_answer_that_never_began_leaves_what_was_before(store: Store, chat: int) -> None:
+async def test_a_discarded_answer_restores_the_earlier_branch(store: Store, chat: int) -> None:
     _, answer = await exchange(store, chat, "one", "two")
     await store.turns.discard(await store.turns.begin(chat, Regenerate(answer.id), "m"))
     assert await contents(store, chat) == ["one", "two"]
@@ -100,7 +100,7 @@ async def test_messages_of_other_conversations_and_roles_are_refused(store: Stor
     with pytest.raises(NotFound, match="Message not found"):
         await store.turns.begin(other.id, Regenerate(answer.id), "m")
     with pytest.raises(NotFound):
-        await store.turns.choose(other.id, turn.thread[0].id)
+        await store.turns.choose_branch(other.id, turn.thread[0].id)
     with pytest.raises(NotFound):
         await store.turns.begin(chat, Regenerate(1 << 70), "m")
     with pytest.raises(InvalidInput, match="message_id"):
@@ -113,7 +113,7 @@ async def test_messages_of_other_conversations_and_roles_are_refused(store: Stor
 async def test_an_answer_in_a_deleted_conversation_is_not_found_at_its_end(store: Store, chat: int) -> None:
     turn = await store.turns.begin(chat, Send("one"), "m")
     await store.chats.delete(chat)
-    await store.turns.grow(turn.answer.id, "two", "")
+    await store.turns.append(turn.answer.id, "two", "")
     with pytest.raises(NotFound):
         await store.turns.finish(turn.answer.id, "two", "", END)
 
@@ -122,7 +122,7 @@ async def test_an_answer_in_a_deleted_conversation_is_not_found_at_its_end(store
 
 
 def assert_sound(path: Path) -> None:
-    """The file, its foreign keys, its indexes, and that active messages make one path in every conversation."""
+    """Check the file, its foreign keys and indexes, and that active messages form one path in each conversation."""
     database = Database(path)
     try:
         with database.writing.connect() as connection:
@@ -149,7 +149,7 @@ async def test_random_turns_leave_a_sound_database(path: Path, seed: int) -> Non
             chat = choices.choice(chats)
             _, tree = await store.chats.tree(chat)
             some = choices.choice(tree).id if tree else 0
-            openings: list[Opening] = [Send(f"word{step} 你好"), Regenerate(some), Edit(some, f"other{step}")]
+            openings: list[TurnRequest] = [Send(f"word{step} 你好"), Regenerate(some), Edit(some, f"other{step}")]
             opening = choices.choice(openings)
             try:
                 turn = await store.turns.begin(chat, opening, "m")
@@ -159,9 +159,9 @@ async def test_random_turns_leave_a_sound_database(path: Path, seed: int) -> Non
                 case 0:
                     await store.turns.discard(turn)
                 case 1:
-                    await store.turns.grow(turn.answer.id, "unfinished", "")
+                    await store.turns.append(turn.answer.id, "unfinished", "")
                 case 2:
-                    await store.turns.choose(chat, turn.thread[0].id)
+                    await store.turns.choose_branch(chat, turn.thread[0].id)
                 case 3 if choices.random() < 0.3:
                     await store.chats.delete(chat)
                     chats[chats.index(chat)] = (await store.chats.create(NewConversation("again", "m"))).id
@@ -170,7 +170,7 @@ async def test_random_turns_leave_a_sound_database(path: Path, seed: int) -> Non
     assert_sound(path)
 
 
-CHATTERER = """
+CRASHING_WRITER = """
 import asyncio, sys
 from pathlib import Path
 from llama_async_proxy.records.chats import AnswerEnd, MessageStatus, NewConversation, Send
@@ -183,7 +183,7 @@ async def main():
         while True:
             turn = await store.turns.begin(chat, Send(f"said {step}"), "m")
             for piece in range(5):
-                await store.turns.grow(turn.answer.id, f"piece{piece} ", "")
+                await store.turns.append(turn.answer.id, f"piece{piece} ", "")
                 print(turn.answer.id, piece, flush=True)
             end = AnswerEnd(MessageStatus.COMPLETE, 1.0)
             await store.turns.finish(turn.answer.id, "end", "", end)
@@ -193,9 +193,11 @@ asyncio.run(main())
 """
 
 
-async def test_a_killed_process_loses_nothing_that_was_stored_and_its_answer_is_marked(path: Path) -> None:
+async def test_a_killed_process_loses_no_stored_text_and_its_answer_is_marked(path: Path) -> None:
     path.parent.mkdir()
-    with subprocess.Popen([sys.executable, "-c", CHATTERER, str(path)], stdout=subprocess.PIPE, text=True) as child:
+    with subprocess.Popen(
+        [sys.executable, "-c", CRASHING_WRITER, str(path)], stdout=subprocess.PIPE, text=True
+    ) as child:
         assert child.stdout is not None
         stored = ""
         while not stored.endswith(" 2") or len(stored.split()) < 2 or int(stored.split()[0]) < 10:

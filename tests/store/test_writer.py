@@ -46,7 +46,7 @@ async def test_run_commits_before_it_returns(database: Database, writer: Writer)
     assert stored(database) == ["now"]
 
 
-async def test_a_job_that_fails_writes_nothing_and_tells_its_caller(database: Database, writer: Writer) -> None:
+async def test_a_failed_job_writes_nothing_and_raises_in_its_caller(database: Database, writer: Writer) -> None:
     def fail(connection: Connection) -> None:
         sink(connection, ["half"])
         raise LookupError("not this one")
@@ -138,7 +138,7 @@ async def test_many_threads_may_append(database: Database, writer: Writer) -> No
     assert [m for m in messages if m.startswith("2:")] == [f"2:{i}" for i in range(500)]
 
 
-async def test_closing_loses_nothing_that_was_appended_before(database: Database) -> None:
+async def test_closing_writes_all_appended_rows(database: Database) -> None:
     writer = Writer(database)
     for i in range(1300):
         writer.append(sink, str(i))
@@ -162,7 +162,7 @@ async def test_closing_is_bounded(database: Database, caplog: pytest.LogCaptureF
     await writer.close()
 
 
-async def test_rows_no_database_can_hold_are_left_out_and_the_others_stored(
+async def test_rows_that_no_database_can_hold_are_left_out(
     database: Database, writer: Writer, caplog: pytest.LogCaptureFixture
 ) -> None:
     for message in ["a", "b", "\udcff", "c", "d", "\udcfe", "e"]:
@@ -191,11 +191,11 @@ async def test_rows_wait_while_the_database_is_locked_and_are_stored_afterwards(
     assert "written again; 0 log lines" in caplog.text
 
 
-async def test_a_full_disk_costs_only_the_oldest_rows_beyond_the_bound(
+async def test_a_full_disk_drops_only_the_oldest_rows_beyond_the_limit(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(writer_module, "RETRY_S", 0.02)
-    monkeypatch.setattr(writer_module, "MAX_WAITING_ROWS", 1000)
+    monkeypatch.setattr(writer_module, "MAX_PENDING_ROWS", 1000)
     with tiny_disk(tmp_path / "disk") as disk:
         database = Database(disk / "service.db")
         writer = Writer(database)
@@ -229,7 +229,7 @@ async def test_a_full_database_refuses_jobs_with_advice_and_recovers(database: D
     assert stored(database) == ["fits"]
 
 
-async def test_what_cannot_be_written_at_the_end_is_counted(
+async def test_rows_that_cannot_be_written_at_the_end_are_counted(
     database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
     other = sqlite3.connect(database.path, isolation_level=None)

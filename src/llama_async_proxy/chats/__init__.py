@@ -1,1 +1,1 @@
-"""Conversations that live here: answers that belong to the service, prompts, titles, and other programs' files."""
+"""Conversations: generating answers, prompts, titles, and the file formats of exports and imports."""

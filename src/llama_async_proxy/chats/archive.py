@@ -1,4 +1,4 @@
-"""Conversations as files: our own JSON, which keeps everything, and Markdown to read. Pure."""
+"""Export formats of conversations: JSON, which keeps everything, and Markdown for reading. Pure."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SPEAKERS = {Role.USER: "You", Role.ASSISTANT: "Assistant", Role.SYSTEM: "System
 _NOT_COPIED = {"parent", "images", "status", "messages", "active"}
 
 
-class _File(msgspec.Struct):
+class _ArchiveFile(msgspec.Struct):
     conversations: list[NewConversation]
     format: Literal["llama-async-proxy/conversations"] = "llama-async-proxy/conversations"
     version: int = VERSION
@@ -35,8 +35,10 @@ class _File(msgspec.Struct):
 def archived(
     conversation: Conversation, messages: Sequence[Message], images: Mapping[int, tuple[Image, ...]]
 ) -> NewConversation:
-    """What makes the same conversation again. `messages` are all of it, parents before children; `images` are by
-    message id."""
+    """Copy of a conversation from which it can be created again.
+
+    `messages` are all of its messages, parents before children; `images` are by message id.
+    """
     index = {message.id: number for number, message in enumerate(messages)}
     kept = tuple(
         NewMessage(
@@ -53,11 +55,11 @@ def archived(
 
 
 def to_json(conversations: Sequence[NewConversation]) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(_File(list(conversations))), indent=1)
+    return msgspec.json.format(msgspec.json.encode(_ArchiveFile(list(conversations))), indent=1)
 
 
 def to_markdown(conversation: NewConversation) -> str:
-    """The active branch, to be read by people."""
+    """The active branch as Markdown."""
     parts = [f"# {conversation.title}", f"Model: {conversation.model}"]
     if conversation.system_prompt:
         parts += ["## System", conversation.system_prompt]
@@ -82,9 +84,9 @@ def _branch(conversation: NewConversation) -> list[NewMessage]:
 
 
 def from_json(document: object) -> list[NewConversation]:
-    """What `to_json` wrote, parsed. Raises InvalidInput naming the place."""
+    """Conversations in a parsed document that `to_json` wrote. Raises InvalidInput naming the place."""
     try:
-        file = msgspec.convert(document, _File)
+        file = msgspec.convert(document, _ArchiveFile)
     except msgspec.ValidationError as error:
         raise InvalidInput("file", f"is not a proper export of this service: {error}") from None
     if file.version > VERSION:
@@ -93,7 +95,7 @@ def from_json(document: object) -> list[NewConversation]:
 
 
 def checked(conversation: NewConversation) -> NewConversation:
-    """With its title cut to what is allowed. Raises InvalidInput for a tree that is none."""
+    """The conversation with its title shortened to the limit. Raises InvalidInput unless its messages form a tree."""
     where = conversation.title[:50]
     for number, message in enumerate(conversation.messages):
         if message.parent is not None and not 0 <= message.parent < number:

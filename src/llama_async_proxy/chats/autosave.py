@@ -1,4 +1,4 @@
-"""Stores an answer while it grows."""
+"""Autosave: stores an answer at intervals while it is generated."""
 
 from __future__ import annotations
 
@@ -8,23 +8,28 @@ import logging
 from collections.abc import Awaitable, Callable
 from types import TracebackType
 
-from llama_async_proxy.chats.answer import Answer, Growth, Position
+from llama_async_proxy.chats.answer import AnswerDelta, Position, RunningAnswer
 from llama_async_proxy.errors import StoreUnavailable
 
-KEEP_S = 0.5
-"""Longest that a token waits for company; with the write itself well below a second."""
+SAVE_INTERVAL_S = 0.5
+"""Longest time until a token is written. With the write itself, a token is stored well within a second."""
 logger = logging.getLogger(__name__)
 
 
 class Autosave:
-    """An `async with` block around the generation of the message `message_id`; `rest` is for whoever closes it."""
+    """An `async with` block around the generation of the message `message_id`.
 
-    def __init__(self, store: Callable[[int, str, str], Awaitable[None]], answer: Answer, message_id: int) -> None:
-        self._store = store
+    `append` stores content and reasoning at the end of a message. `rest` is the part that is not stored yet.
+    """
+
+    def __init__(
+        self, append: Callable[[int, str, str], Awaitable[None]], answer: RunningAnswer, message_id: int
+    ) -> None:
+        self._append = append
         self._answer = answer
         self._message_id = message_id
-        self._kept = Position()
-        self._is_over = asyncio.Event()
+        self._saved = Position()
+        self._has_ended = asyncio.Event()
         self._task: asyncio.Task[None]
 
     async def __aenter__(self) -> Autosave:
@@ -34,29 +39,29 @@ class Autosave:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Not cancelled: nobody could say whether a write that was under way has happened.
-        self._is_over.set()
+        # The task is not cancelled, because it would then be unknown whether a write in progress was committed.
+        self._has_ended.set()
         await self._task
 
-    def rest(self) -> Growth:
-        """What is not stored yet."""
-        return self._answer.since(self._kept)
+    def rest(self) -> AnswerDelta:
+        """Part of the answer that is not stored yet."""
+        return self._answer.delta_since(self._saved)
 
     async def _run(self) -> None:
-        while not self._is_over.is_set():
+        while not self._has_ended.is_set():
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(KEEP_S):
-                    await self._is_over.wait()
-            if not self._is_over.is_set():
-                await self._keep()
+                async with asyncio.timeout(SAVE_INTERVAL_S):
+                    await self._has_ended.wait()
+            if not self._has_ended.is_set():
+                await self._save()
 
-    async def _keep(self) -> None:
+    async def _save(self) -> None:
         rest = self.rest()
         if not rest.content and not rest.reasoning:
             return
         try:
-            await self._store(self._message_id, rest.content, rest.reasoning)
+            await self._append(self._message_id, rest.content, rest.reasoning)
         except StoreUnavailable as error:
             logger.warning("An answer waits in memory: %s", error.message)
         else:
-            self._kept = rest.position
+            self._saved = rest.position

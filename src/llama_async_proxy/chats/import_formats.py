@@ -1,6 +1,6 @@
-"""What other programs export: llama.cpp's web UI and Open WebUI. Pure.
+"""Import formats of conversations: exports of llama.cpp's web UI and of Open WebUI. Pure.
 
-Both keep a tree of messages by their own ids. What they say and we do not store is left out.
+Both hold a tree of messages with ids of their own. Values that the store has no field for are left out.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _REASONING = re.compile(
     r'<details type="reasoning"[^>]*>\s*(?:<summary>.*?</summary>)?(?P<text>.*?)</details>\s*', re.DOTALL
 )
 UNKNOWN_MODEL = "unknown"
-"""Where a file does not say; a name that a message must give anyway."""
+"""Model of a conversation whose file names none."""
 _SECONDS_UNTIL = 1e11
-"""As seconds the year 5138, as milliseconds 1973."""
+"""Timestamps above this are milliseconds: as seconds it is the year 5138, as milliseconds 1973."""
 _LATEST_MS = 1e15
 
 
 def conversations_of(document: object) -> list[NewConversation]:
-    """The conversations in a parsed export of ours, of llama.cpp's web UI or of Open WebUI. Raises InvalidInput."""
+    """Conversations in a parsed export of this service, llama.cpp's web UI or Open WebUI. Raises InvalidInput."""
     entries = document if isinstance(document, list) else [document]
     if isinstance(document, dict) and "format" in document:
         found = from_json(document)
@@ -59,11 +59,11 @@ class _Node(Struct, frozen=True):
     id: str
     parent: str | None
     message: NewMessage | None
-    """None for a root that says nothing."""
+    """None for a root without content."""
 
 
 def _ordered(nodes: Sequence[_Node], current: str | None) -> tuple[tuple[NewMessage, ...], int | None]:
-    """Messages, parents before children, and the index of the current one. What hangs on nothing hangs on the root."""
+    """Messages, parents before children, and index of the current one. Nodes of an unknown parent become roots."""
     known = {node.id for node in nodes}
     children: dict[str | None, list[_Node]] = {}
     for node in nodes:
@@ -89,7 +89,7 @@ class _LlamaExtra(msgspec.Struct):
     type: str = ""
     name: str = ""
     content: str | None = None
-    base64Url: str | None = None  # noqa: N815 - as the file spells it
+    base64Url: str | None = None  # noqa: N815 - the file spells it so
 
 
 class _LlamaMessage(msgspec.Struct):
@@ -208,7 +208,7 @@ def _open_webui(entry: _WebUiEntry) -> NewConversation:
 
 
 def _webui_nodes(chat: _WebUiChat) -> tuple[list[_Node], str | None]:
-    """The tree; of files without one, the plain list."""
+    """Nodes of the message tree, or of the plain list in files without a tree, and the id of the current one."""
     if chat.history.messages:
         tree = chat.history.messages.items()
         return [_Node(key, m.parentId, _webui_message(m)) for key, m in tree], chat.history.currentId
@@ -234,7 +234,7 @@ def _webui_message(message: _WebUiMessage) -> NewMessage | None:
 
 
 def _thought(quoted: str) -> str:
-    """Reasoning stands there as a quotation in HTML."""
+    """Reasoning without the HTML quotation in which Open WebUI stores it."""
     lines = unescape(quoted).strip().splitlines()
     return "\n".join(line.removeprefix(">").removeprefix(" ") for line in lines)
 
@@ -247,14 +247,14 @@ def _last_model(messages: Iterable[NewMessage]) -> str:
 
 
 def _milliseconds(time: float | None) -> int | None:
-    """Both programs write seconds in one place and milliseconds in another."""
+    """Timestamp in milliseconds. Both programs write seconds in some places and milliseconds in others."""
     if time is None or not 0 <= time < _LATEST_MS:
         return None
     return int(time if time > _SECONDS_UNTIL else 1000 * time)
 
 
 def _images(urls: Iterable[tuple[str | None, str]]) -> Iterable[Image]:
-    """Pictures that the file holds itself; links to others lead nowhere from here."""
+    """Images that the file itself contains. Links to other images are left out."""
     for url, name in urls:
         match = _DATA_URL.fullmatch(url or "")
         if match is not None:

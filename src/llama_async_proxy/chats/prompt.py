@@ -1,4 +1,4 @@
-"""What a model gets to read of a conversation. Pure."""
+"""The prompt of a conversation: which messages the model gets, and the body of its request. Pure."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from llama_async_proxy.records.chats import Image, Message, Role, Sampling
 from llama_async_proxy.settings import Settings
 
 _NAMES = {"num_predict": "max_tokens"}
-"""Where the engine's name of an option differs."""
+"""Names of options that the engine calls otherwise."""
 _NOT_SENT = {"context_history_limit"}
 Part = dict[str, object]
 
 
 def defaults(settings: Settings) -> Sampling:
-    """What the settings say; -1 stands for nothing."""
+    """Sampling from the settings, in which -1 means unset."""
 
     def given(value: float) -> float | None:
         return None if value < 0 else value
@@ -38,7 +38,7 @@ def defaults(settings: Settings) -> Sampling:
 
 
 def merged(own: Sampling, defaults: Sampling) -> Sampling:
-    """`own`, with what it leaves open taken from `defaults`."""
+    """`own`, with unset values taken from `defaults`."""
     values = {field.name: getattr(own, field.name) for field in fields(Sampling)}
     return Sampling(**{name: getattr(defaults, name) if v is None else v for name, v in values.items()})
 
@@ -46,7 +46,7 @@ def merged(own: Sampling, defaults: Sampling) -> Sampling:
 def request_body(
     system_prompt: str, thread: Sequence[Message], images: Mapping[int, Sequence[Image]], sampling: Sampling
 ) -> dict[str, object]:
-    """The body of a chat completion but for its model: of all of `thread`. `images` are by message id."""
+    """Body of a chat completion with all messages of `thread`, without the model. `images` are by message id."""
     options = {
         _NAMES.get(field.name, field.name): getattr(sampling, field.name)
         for field in fields(Sampling)
@@ -57,29 +57,32 @@ def request_body(
 
 
 def newest(thread: Sequence[Message], limit: int) -> Sequence[Message]:
-    """At most `limit` messages that say something (0: all)."""
+    """The newest messages that are not empty, at most `limit` of them (0 means all)."""
     said = [message for message in thread if message.content.strip() or message.attachments]
-    return _from_a_person(said[-limit:] if limit else said)
+    return _from_first_user(said[-limit:] if limit else said)
 
 
 def without_oldest(messages: Sequence[Message], share: float) -> Sequence[Message]:
-    """At most `share` of the characters, but always the last message, and fewer messages where there are several."""
+    """The newest messages, with at most `share` of the characters.
+
+    The last message is always kept. Of several messages at least one is dropped.
+    """
     left = share * sum(len(message.content) for message in messages)
     first = len(messages) - 1
     left -= len(messages[first].content)
     while first > 1 and (left := left - len(messages[first - 1].content)) >= 0:
         first -= 1
-    return _from_a_person(messages[first:])
+    return _from_first_user(messages[first:])
 
 
-def _from_a_person(messages: Sequence[Message]) -> Sequence[Message]:
-    """Many templates insist that a person begins."""
-    is_person = (index for index, message in enumerate(messages) if message.role is not Role.ASSISTANT)
-    return messages[next(is_person, len(messages)) :]
+def _from_first_user(messages: Sequence[Message]) -> Sequence[Message]:
+    """Drop leading answers, because many chat templates require that the user begins."""
+    not_answers = (index for index, message in enumerate(messages) if message.role is not Role.ASSISTANT)
+    return messages[next(not_answers, len(messages)) :]
 
 
 def _turns(thread: Sequence[Message], images: Mapping[int, Sequence[Image]]) -> list[Part]:
-    """Roles that alternate, as templates demand: messages left without an answer are joined with the next."""
+    """Messages with alternating roles, as chat templates require. Neighbours of one role are joined."""
     groups: list[list[Message]] = []
     for message in thread:
         if groups and groups[-1][0].role is message.role:
@@ -91,10 +94,10 @@ def _turns(thread: Sequence[Message], images: Mapping[int, Sequence[Image]]) -> 
 
 def _content(group: Sequence[Message], images: Mapping[int, Sequence[Image]]) -> str | list[Part]:
     text = "\n\n".join(message.content for message in group if message.content)
-    shown = [image for message in group for image in images.get(message.id, ())]
-    if not shown:
+    attached = [image for message in group for image in images.get(message.id, ())]
+    if not attached:
         return text
-    parts: list[Part] = [{"type": "image_url", "image_url": {"url": data_url(image)}} for image in shown]
+    parts: list[Part] = [{"type": "image_url", "image_url": {"url": data_url(image)}} for image in attached]
     return [*parts, {"type": "text", "text": text}] if text else parts
 
 

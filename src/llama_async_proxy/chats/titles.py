@@ -1,20 +1,20 @@
-"""Names for conversations that a person did not name. Pure."""
+"""Automatic titles of conversations. Pure."""
 
 from __future__ import annotations
 
 UNTITLED = "New chat"
 MAX_TITLE_LENGTH = 100
 _WORDS_LENGTH = 60
-_ASKING = (
+_PROMPT = (
     "Write a title of at most six words for this conversation, in its language. Answer with the title alone, without "
     "quotes.\n\n{text}"
 )
-_MAX_ASKED_ABOUT = 2000
+_MAX_PROMPT_TEXT = 2000
 MAX_TITLE_TOKENS = 24
 
 
 def from_words(text: str) -> str:
-    """The first words of what was said first."""
+    """Title from the first words of the first message."""
     line = " ".join(text.split())
     if len(line) <= _WORDS_LENGTH:
         return line or UNTITLED
@@ -22,13 +22,13 @@ def from_words(text: str) -> str:
     return (whole_words or line[:_WORDS_LENGTH]).rstrip(" ,.;:-") + "…"
 
 
-def asking(said: str, answered: str) -> str:
-    """What a model is asked for a better one."""
-    return _ASKING.format(text=f"{said}\n\n{answered}"[:_MAX_ASKED_ABOUT])
+def title_prompt(message: str, answer: str) -> str:
+    """Prompt that asks a model for a title of the first message and its answer."""
+    return _PROMPT.format(text=f"{message}\n\n{answer}"[:_MAX_PROMPT_TEXT])
 
 
 def from_model(answer: str) -> str | None:
-    """The title in what a model answered; None when there is none."""
+    """Title in the answer of a model; None when it has no usable one."""
     line = next((line for line in answer.splitlines() if line.strip()), "")
     title = line.removeprefix("Title:").strip(" \t\"'*#“”„`")
     return title if 0 < len(title) <= MAX_TITLE_LENGTH else None

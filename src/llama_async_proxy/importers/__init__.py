@@ -1,1 +1,1 @@
-"""What other programs know of models, as models of ours. Files are read where they are; nothing is copied."""
+"""Importers: plan and apply the registration of models of other programs. Model files are not copied."""

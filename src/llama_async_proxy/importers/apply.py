@@ -1,7 +1,6 @@
-"""Carries a plan out against a running service, over its REST interface.
+"""Applies an import plan to a running service, over its REST interface.
 
-Doing it twice does what doing it once does. What people have set of a model that is registered already stays: names are
-added, options that it has are not touched.
+Idempotent. Settings of a registered model stay: names are added, and only options without a value are set.
 """
 
 from __future__ import annotations
@@ -18,27 +17,27 @@ from llama_async_proxy.importers.plan import PlannedModel
 from llama_async_proxy.records.models import Variant
 
 Call: TypeAlias = Callable[[str, str, Mapping[str, Any]], Any]
-"""Method, path and body of a request to its JSON answer. Raises ServiceError with the service's own sentence."""
+"""Sends a request (method, path, body) and returns its JSON answer. Raises ServiceError with the service's message."""
 
 
 class Outcome(Struct, frozen=True):
-    """What became of one model; `problem` is None when all of it was taken over."""
+    """Result for one model; `problem` is None when all of it was imported."""
 
     name: str
     done: str
-    """For people: "new, as tiny", "known, as tiny" ..."""
+    """Result in words, such as "new, as tiny" or "known, as tiny"."""
     is_registered: bool = True
     problem: str | None = None
 
 
-def known_models(call: Call) -> dict[str, Any]:
-    """What the service answers of its models, by path."""
+def registered_models(call: Call) -> dict[str, Any]:
+    """Models of the service, by path."""
     return {model["path"]: model for model in call("GET", "/api/models", {})["data"]["models"]}
 
 
-def carry_out(planned: PlannedModel, known: Mapping[str, Any], call: Call) -> Outcome:
-    """Register one model, or complete it where `known_models` has it."""
-    stored = known.get(planned.path) or known.get(os.path.realpath(planned.path))
+def apply(planned: PlannedModel, registered: Mapping[str, Any], call: Call) -> Outcome:
+    """Register one model, or complete it when it is among the `registered_models`."""
+    stored = registered.get(planned.path) or registered.get(os.path.realpath(planned.path))
     is_new = stored is None
     try:
         if stored is None:
@@ -63,12 +62,12 @@ def _register(planned: PlannedModel, call: Call) -> Any:
 
 
 def _changes(planned: PlannedModel, stored: Any) -> dict[str, Any]:
-    """What the stored model lacks."""
+    """Changes that add everything the stored model lacks."""
     variants = {variant["name"].casefold(): variant for variant in stored["variants"]}
     taken = {stored["id"], stored["name"].casefold(), *variants, *(alias.casefold() for alias in stored["aliases"])}
     wanted = dict.fromkeys((planned.name, *planned.aliases) if planned.has_given_name else planned.aliases)
     aliases = [alias for alias in wanted if alias.casefold() not in taken]
-    new_variants = [_wire(variant) for variant in planned.variants if variant.name.casefold() not in variants]
+    new_variants = [_variant_json(variant) for variant in planned.variants if variant.name.casefold() not in variants]
     changes: dict[str, Any] = {}
     if options := {key: value for key, value in planned.options.items() if key not in stored["options"]}:
         changes["options"] = {**stored["options"], **options}
@@ -81,6 +80,6 @@ def _changes(planned: PlannedModel, stored: Any) -> dict[str, Any]:
     return changes
 
 
-def _wire(variant: Variant) -> dict[str, Any]:
-    wire: dict[str, Any] = {"name": variant.name, "parameters": dict(variant.parameters)}
-    return wire | ({"systemPrompt": variant.system_prompt} if variant.system_prompt else {})
+def _variant_json(variant: Variant) -> dict[str, Any]:
+    json: dict[str, Any] = {"name": variant.name, "parameters": dict(variant.parameters)}
+    return json | ({"systemPrompt": variant.system_prompt} if variant.system_prompt else {})

@@ -1,7 +1,7 @@
-"""llama-server's command line, read back into options. Pure.
+"""Parser of llama-server command lines into options. Pure.
 
-Which flags take a value is not looked up: what follows a flag and is none itself is its value, for llama-server takes
-no other arguments. So flags of builds newer than this table are kept, too.
+llama-server takes no positional arguments (llama.cpp b11434, common/arg.cpp), so an argument that follows a flag and is
+none itself is its value. Flags of newer builds are therefore kept without a table.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ LONG_NAMES: Mapping[str, str] = MappingProxyType({
     "embedding": "embeddings", "rerank": "reranking", "draft": "draft-max", "draft-n": "draft-max",
     "draft-n-min": "draft-min",
 })  # fmt: skip
-"""Short and older spellings."""
+"""Long names of short and older spellings."""
 PATHS = frozenset({
     "model", "mmproj", "model-draft", "lora", "chat-template-file", "grammar-file", "json-schema-file",
     "slot-save-path", "control-vector", "media-path",
 })  # fmt: skip
 _JOINED = frozenset({"override-tensor", "lora", "device", "control-vector"})
-"""Given more than once they add up, as a list with commas does."""
-_OURS = frozenset({"host", "port", "reuse-port", "metrics", "no-webui", "webui", "log-colors", "log-disable"})
-"""Not worth a word: the service sees to them itself."""
+"""Options that may be repeated. Their values are joined by commas."""
+_IGNORED = frozenset({"host", "port", "reuse-port", "metrics", "no-webui", "webui", "log-colors", "log-disable"})
+"""Options that the service sets itself. They are left out without a message."""
 _SECRET_OR_ROUTER = frozenset({
     "api-key", "api-key-file", "api-prefix", "ssl-key-file", "ssl-cert-file", "model-url", "mmproj-url", "hf-repo",
     "hf-file", "hf-token", "docker-repo", "models-dir", "models-preset", "models-max", "models-autoload",
@@ -52,8 +52,10 @@ _DECIMAL = re.compile(r"-?\d*\.\d+(?:[eE]-?\d+)?")
 
 
 class ServerCommand(Struct, frozen=True):
+    """Result of parsing a command line."""
+
     model: str | None
-    """Path as written; None when the command names none."""
+    """Path as written; None when the command has none."""
     aliases: tuple[str, ...]
     options: Mapping[str, OptionValue]
     problems: tuple[str, ...]
@@ -64,7 +66,7 @@ def is_llama_server(program: str) -> bool:
 
 
 def parse(arguments: Sequence[str]) -> ServerCommand:
-    """What llama-server was asked with `arguments`, its own name left out."""
+    """Parse the arguments of llama-server, without the program's name."""
     options: dict[str, OptionValue] = {}
     aliases: list[str] = []
     problems: list[str] = []
@@ -81,7 +83,7 @@ def parse(arguments: Sequence[str]) -> ServerCommand:
             problems.append(f"{flag} is not taken over: its long name is not known; write that instead")
         elif key in options and key in _JOINED:
             options[key] = f"{options[key]},{value}"
-        elif key not in _OURS:
+        elif key not in _IGNORED:
             options[key] = "on" if (key, value) == ("flash-attn", True) else value
     return ServerCommand(model, tuple(filter(None, aliases)), options, tuple(problems))
 

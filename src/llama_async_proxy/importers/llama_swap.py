@@ -1,8 +1,8 @@
-"""llama-swap's configuration file as models of ours.
+"""Importer of llama-swap's configuration file.
 
-Its format is that of github.com/mostlygeek/llama-swap (docs/configuration.md there). A model whose command is
-llama-server becomes a model with options; any other command becomes a custom command. What only concerns llama-swap
-itself (ports, its logs, its captures) is left out without a word, what changes answers or scheduler never.
+The format is described in github.com/mostlygeek/llama-swap, docs/configuration.md. A model whose command is
+llama-server becomes a model with options; any other command becomes a custom command. Settings of llama-swap itself
+(ports, logs, captures) are left out silently; settings that change answers or scheduling are reported.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from llama_async_proxy.records.options import OptionValue
 
 MAX_FILE_BYTES = 4 << 20
 MAX_EXPANDED = 64 << 10
-"""Characters of one expanded text: macros in macros could double for ever."""
+"""Longest expanded text in characters, because nested macros could double without end."""
 
 Tree = Mapping[str, object]
 
 _MACRO = re.compile(r"\$\{([A-Za-z0-9_.-]+)\}")
-_LATER = frozenset({"PORT", "PID"})
-"""Known only once a process is started."""
-_OWN_BUSINESS = frozenset({
+_RUNTIME_MACROS = frozenset({"PORT", "PID"})
+"""Macros that are known only when a process starts."""
+_IGNORED_KEYS = frozenset({
     "healthCheckTimeout", "logLevel", "logTimeFormat", "logToStdout", "metricsMaxInMemory", "captureBuffer",
     "startPort", "sendLoadingState", "includeAliasesInList", "performance", "ui", "store", "upstream", "unloadTimeout",
     "macros", "models", "groups", "globalTTL",
 })  # fmt: skip
-_NOT_HERE = {
+_UNSUPPORTED_KEYS = {
     "matrix": "which models run together is decided by --max-models, by memory and by the setting groups",
     "routing": "which models run together is decided by --max-models, by memory and by the setting groups",
     "profiles": "there are none here",
@@ -53,7 +53,7 @@ _MODEL_KEYS = frozenset({
 
 
 def read(path: Path, environment: Mapping[str, str]) -> ImportPlan:
-    """The plan of a file. Raises InvalidInput when it cannot be read or is no llama-swap configuration."""
+    """Plan for a file. Raises InvalidInput when it cannot be read or is no llama-swap configuration."""
     try:
         with path.open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
@@ -65,7 +65,10 @@ def read(path: Path, environment: Mapping[str, str]) -> ImportPlan:
 
 
 def parse_config(content: bytes, directory: Path, environment: Mapping[str, str]) -> ImportPlan:
-    """`directory` is where relative paths begin, `environment` what `${env.NAME}` stands for. Raises InvalidInput."""
+    """Plan for the content of a file. Raises InvalidInput.
+
+    Relative paths begin at `directory`; `environment` has the values of `${env.NAME}`.
+    """
     try:
         tree = yaml.safe_load(content)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError) as exc:
@@ -75,7 +78,7 @@ def parse_config(content: bytes, directory: Path, environment: Mapping[str, str]
         raise InvalidInput("CONFIG", "holds no models; a llama-swap configuration has them under the key models")
     config = _Config(_tree(tree), directory, environment)
     found = [model for name, entry in models.items() for model in config.model(str(name), _tree(entry))]
-    config.tell_rest(set(map(str, models)))
+    config.report_rest(set(map(str, models)))
     return merged(found, config.problems)
 
 
@@ -91,8 +94,8 @@ def _text(value: object) -> str:
     return "" if value is None else str(value)
 
 
-class _NotTaken(Exception):
-    """Why a whole model is not taken over."""
+class _NotImported(Exception):
+    """A whole model is not imported. The message gives the reason."""
 
 
 class _Macros(Struct, frozen=True):
@@ -100,7 +103,7 @@ class _Macros(Struct, frozen=True):
     environment: Mapping[str, str]
 
     def expanded(self, text: str) -> str:
-        """Raises _NotTaken naming the macro that has no value or no end."""
+        """Text with macros expanded. Raises _NotImported for an undefined or endless macro."""
         for _ in range(len(self.values) + 2):
             new = _MACRO.sub(self._value, text)
             if new == text:
@@ -108,24 +111,24 @@ class _Macros(Struct, frozen=True):
             if len(new) > MAX_EXPANDED:
                 break
             text = new
-        raise _NotTaken("its macros contain one another without end")
+        raise _NotImported("its macros contain one another without end")
 
     def _value(self, found: re.Match[str]) -> str:
         name = found[1]
-        if name in _LATER:
+        if name in _RUNTIME_MACROS:
             return found[0]
         value = self.environment.get(name[4:]) if name.startswith("env.") else self.values.get(name)
         if value is None:
             what = "variable of the environment" if name.startswith("env.") else "macro"
-            raise _NotTaken(f"there is no {what} {name.removeprefix('env.')}")
+            raise _NotImported(f"there is no {what} {name.removeprefix('env.')}")
         return value
 
-    def within(self, value: object) -> object:
-        """`value` with macros expanded; a text that is one macro alone becomes the YAML that this stands for."""
+    def expand_tree(self, value: object) -> object:
+        """`value` with macros expanded. A text that is a single macro becomes the YAML value of that macro."""
         if isinstance(value, dict):
-            return {self.expanded(str(key)): self.within(each) for key, each in value.items()}
+            return {self.expanded(str(key)): self.expand_tree(each) for key, each in value.items()}
         if isinstance(value, list):
-            return [self.within(each) for each in value]
+            return [self.expand_tree(each) for each in value]
         if not isinstance(value, str) or "${" not in value:
             return value
         text = self.expanded(value)
@@ -141,33 +144,33 @@ class _Config:
         self._pinned = self._persistent()
 
     def model(self, name: str, entry: Tree) -> Iterator[PlannedModel]:
-        """The model of one entry, or none when it cannot be taken over."""
+        """Model of one entry; yields nothing when it cannot be imported."""
         try:
             macros = {**_tree(self._tree.get("macros")), **_tree(entry.get("macros")), "MODEL_ID": name}
             yield self._model(name, entry, _Macros({k: _text(v) for k, v in macros.items()}, self._environment))
-        except _NotTaken as exc:
+        except _NotImported as exc:
             self.problems.append(f"models.{name}: not taken over: {exc}")
 
-    def tell_rest(self, models: set[str]) -> None:
-        """Notes what the file says beside its models."""
+    def report_rest(self, models: set[str]) -> None:
+        """Report the settings of the file apart from its models."""
         for key in self._tree:
-            if key not in _OWN_BUSINESS and self._tree[key]:
-                self.problems.append(f"{key}: not taken over: {_NOT_HERE.get(key, 'it is not known here')}")
+            if key not in _IGNORED_KEYS and self._tree[key]:
+                self.problems.append(f"{key}: not taken over: {_UNSUPPORTED_KEYS.get(key, 'it is not known here')}")
         if ttl := self._tree.get("globalTTL"):
             self.problems.append(f"globalTTL: not taken over: it is a setting; start the service with --idle-ttl {ttl}")
         for group, entry in _tree(self._tree.get("groups")).items():
-            self._tell_group(str(group), _tree(entry), models)
+            self._report_group(str(group), _tree(entry), models)
 
     # --- groups -----------------------------------------------------------------------------------
 
     def _persistent(self) -> frozenset[str]:
-        """Members of groups that no other group may unload."""
+        """Members of groups that other groups may not unload."""
         groups = map(_tree, _tree(self._tree.get("groups")).values())
         return frozenset(
             str(member) for group in groups if group.get("persistent") is True for member in _list(group.get("members"))
         )
 
-    def _tell_group(self, name: str, group: Tree, models: set[str]) -> None:
+    def _report_group(self, name: str, group: Tree, models: set[str]) -> None:
         if missing := sorted({str(member) for member in _list(group.get("members"))} - models):
             self.problems.append(f"groups.{name}: has members that are no models: {', '.join(missing)}")
         swaps, excludes = group.get("swap", True) is True, group.get("exclusive", True) is True
@@ -186,10 +189,10 @@ class _Config:
         if is_llama_server(arguments[0]):
             path, options, aliases = self._llama_server(name, entry, parse(arguments[1:]))
         else:
-            path, options, aliases = *self._custom(name, arguments, _tree(macros.within(entry))), ()
-        self._tell_of(name, entry)
+            path, options, aliases = *self._custom(name, arguments, _tree(macros.expand_tree(entry))), ()
+        self._report_unsupported(name, entry)
         options = {**options, **self._idle_time(name, entry)}
-        defaults, variants = self._filters(name, _tree(macros.within(entry.get("filters"))))
+        defaults, variants = self._filters(name, _tree(macros.expand_tree(entry.get("filters"))))
         described = " - ".join(filter(None, (_text(entry.get("name")), _text(entry.get("description")))))
         named = (*_aliases(entry), *(alias for alias in aliases if alias != name))
         return PlannedModel(
@@ -208,22 +211,22 @@ class _Config:
         try:
             arguments = shlex.split(" ".join(line.rstrip().removesuffix("\\") for line in lines))
         except ValueError as exc:
-            raise _NotTaken(f"its cmd cannot be split into arguments: {exc}") from exc
+            raise _NotImported(f"its cmd cannot be split into arguments: {exc}") from exc
         if not arguments:
-            raise _NotTaken("it has no cmd")
+            raise _NotImported("it has no cmd")
         return arguments
 
     def _llama_server(
         self, name: str, entry: Tree, command: ServerCommand
     ) -> tuple[str, Mapping[str, OptionValue], tuple[str, ...]]:
         if command.model is None:
-            raise _NotTaken(" and ".join(("its cmd names no model file (-m)", *command.problems)))
+            raise _NotImported(" and ".join(("its cmd names no model file (-m)", *command.problems)))
         self.problems += [f"models.{name}.cmd: {problem}" for problem in command.problems]
         if entry.get("env"):
             self.problems.append(f"models.{name}.env: not taken over: options say the same, such as --device")
         path = self._absolute(command.model)
         if not path.is_file():
-            raise _NotTaken(f"there is no file {path}")
+            raise _NotImported(f"there is no file {path}")
         options = {
             key: str(self._absolute(value)) if key in PATHS and isinstance(value, str) else value
             for key, value in command.options.items()
@@ -231,9 +234,9 @@ class _Config:
         return str(path), options, command.aliases
 
     def _custom(self, name: str, arguments: list[str], entry: Tree) -> tuple[str, dict[str, OptionValue]]:
-        """A server of another kind. Where its command names one GGUF file, that is the model's."""
+        """Path and options of a custom command. A single GGUF file in the command is the model's file."""
         if not any("${PORT}" in argument for argument in arguments):
-            raise _NotTaken("its cmd is no llama-server and takes no ${PORT}, which the service must choose")
+            raise _NotImported("its cmd is no llama-server and takes no ${PORT}, which the service must choose")
         files = [each for each in arguments if each.lower().endswith(".gguf") and self._absolute(each).is_file()]
         if len(files) == 1:
             arguments = ["{model}" if argument == files[0] else argument for argument in arguments]
@@ -246,7 +249,7 @@ class _Config:
             if "${PID}" in stop:
                 self.problems.append(f"models.{name}.cmdStop: not taken over: processes are ended by their group")
             else:
-                options["command-stop"] = _placed(" ".join(stop.split()))
+                options["command-stop"] = _with_placeholders(" ".join(stop.split()))
         if entry.get("useModelName"):
             self.problems.append(f"models.{name}.useModelName: not taken over: the server is sent the client's name")
         return str(self._absolute(files[0])) if len(files) == 1 else f"command:{name}", options
@@ -254,8 +257,8 @@ class _Config:
     def _absolute(self, written: str) -> Path:
         return self._directory / Path(written).expanduser()
 
-    def _tell_of(self, name: str, entry: Tree) -> None:
-        """Notes what of an entry has no counterpart."""
+    def _report_unsupported(self, name: str, entry: Tree) -> None:
+        """Report settings of an entry that have no counterpart."""
         limit = entry.get("concurrencyLimit")
         found = {
             "unlisted": entry.get("unlisted") is True and "every model is listed",
@@ -267,7 +270,7 @@ class _Config:
             self.problems.append(f"models.{name}.{key}: not taken over: it is not known here")
 
     def _idle_time(self, name: str, entry: Tree) -> dict[str, OptionValue]:
-        """Its own, where it has one that is not everybody's."""
+        """Time to live of the model, if it differs from the global one."""
         ttl = entry.get("ttl")
         if ttl in (None, -1, self._tree.get("globalTTL", 0)):
             return {}
@@ -277,7 +280,7 @@ class _Config:
         return {IDLE_TTL: ttl}
 
     def _filters(self, name: str, filters: Tree) -> tuple[dict[str, OptionValue], tuple[Variant, ...]]:
-        """Options that say the defaults of the model itself, and its variants."""
+        """Options with the default parameters of the model itself, and its variants."""
         where = f"models.{name}.filters"
         if filters.get("stripParams"):
             self.problems.append(f"{where}.stripParams: not taken over: what a client asks for is never removed")
@@ -294,15 +297,15 @@ class _Config:
         )
 
 
-def _placed(text: str) -> str:
+def _with_placeholders(text: str) -> str:
     return text.replace("${PORT}", "{port}")
 
 
 def _template(arguments: Iterable[str]) -> str:
-    return shlex.join(map(_placed, arguments))
+    return shlex.join(map(_with_placeholders, arguments))
 
 
 def _aliases(entry: Tree) -> list[str]:
-    """Texts, or objects with an id."""
+    """Aliases of an entry, which may be texts or objects with an id."""
     given = _list(entry.get("aliases"))
     return [_text(_tree(alias).get("id") if isinstance(alias, dict) else alias) for alias in given]

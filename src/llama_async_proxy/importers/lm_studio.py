@@ -1,7 +1,7 @@
-"""LM Studio's model folders as models of ours: publisher/repository/file.gguf.
+"""Importer of LM Studio's model folders: publisher/repository/file.gguf.
 
-LM Studio calls a model by its repository in lower case without "-gguf", by publisher/repository, or by the whole path;
-these become aliases where they name one model only. Multimodal projectors beside a model are found as it is registered.
+LM Studio names a model by its repository in lower case without "-gguf", by publisher/repository, or by the whole path.
+These become aliases when they name one model only. Registration itself finds multimodal projectors beside a model.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _OTHER_FORMATS = (".safetensors", ".npz")
 
 
 def default_directory(home: Path) -> Path:
-    """Where LM Studio keeps its models: the folder its settings name, else the usual one, else that of old versions."""
+    """LM Studio's folder of models: the one in its settings, else the usual one, else the one of old versions."""
     places = (home / ".lmstudio" / "models", home / ".cache" / "lm-studio" / "models")
     configured = _downloads_folder(home / ".lmstudio" / "settings.json")
     return next((place for place in (*([configured] if configured else []), *places) if place.is_dir()), places[0])
@@ -32,7 +32,7 @@ def _downloads_folder(settings: Path) -> Path | None:
 
 
 def read(directory: Path) -> ImportPlan:
-    """The plan of all models below `directory`. Raises InvalidInput when it is none."""
+    """Plan for all models below `directory`. Raises InvalidInput when it is no folder of LM Studio."""
     try:
         folders = sorted(folder for folder in directory.glob("*/*") if folder.is_dir())
         files = {(each.parent.name, each.name): sorted(path.name for path in each.iterdir()) for each in folders}
@@ -48,7 +48,7 @@ def read(directory: Path) -> ImportPlan:
 
 
 def plan_of(folders: Mapping[tuple[str, str], Sequence[str]]) -> ImportPlan:
-    """The plan for names of files by (publisher, repository). Paths are below LM Studio's folder. Pure."""
+    """Plan for file names by (publisher, repository). Paths are relative to LM Studio's folder. Pure."""
     models: list[PlannedModel] = []
     problems: list[str] = []
     for (publisher, repository), names in folders.items():
@@ -77,14 +77,14 @@ def _model(publisher: str, repository: str, name: str, *, is_only: bool) -> Plan
 
 
 def _unambiguous(models: Sequence[PlannedModel], problems: Sequence[str]) -> ImportPlan:
-    """Names made unique by their publisher, aliases dropped where several models have them."""
+    """Make names unique by their path, and drop aliases that several models have."""
     names = [model.name.casefold() for model in models]
-    said = [alias.casefold() for model in models for alias in model.aliases] + names
+    all_names = [alias.casefold() for model in models for alias in model.aliases] + names
     unique = [
         PlannedModel(
             model.path,
             model.name if names.count(model.name.casefold()) == 1 else str(PurePath(model.path).with_suffix("")),
-            aliases=tuple(alias for alias in model.aliases if said.count(alias.casefold()) == 1),
+            aliases=tuple(alias for alias in model.aliases if all_names.count(alias.casefold()) == 1),
         )
         for model in models
     ]

@@ -1,11 +1,11 @@
-"""Ollama's local store as models of ours.
+"""Importer of Ollama's local store.
 
     manifests/registry.ollama.ai/library/llama3.2/latest    JSON: a digest for each layer
     blobs/sha256-...                                         the layers: GGUF files, parameters, prompts
 
-The layout is that of github.com/ollama/ollama (`manifest`, `types/model/name.go` there). Several names may share one
-GGUF file: what differs in sampling and system prompt becomes a variant. Ollama's templates are in a language of its own
-and not used: the file's own chat template is.
+The layout is that of github.com/ollama/ollama, manifest/ and types/model/name.go. Several names may share one GGUF
+file; names that differ in sampling or system prompt become variants. Ollama's templates are in a language of their own
+and are not used; the chat template of the GGUF file applies.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from llama_async_proxy.records.models import Variant
 from llama_async_proxy.records.options import OptionValue
 
 MAX_TEXT_BYTES = 1 << 20
-"""Of a manifest, of parameters, of a prompt."""
+"""Largest manifest, parameters or prompt in bytes."""
 _MANIFESTS = ("manifests", "manifests-v2")
 _DEFAULT_HOSTS = frozenset({"registry.ollama.ai", "ollama.com"})
 _DEFAULT_NAMESPACE, _DEFAULT_TAG = "library", "latest"
@@ -40,12 +40,14 @@ _OPTIONS: Mapping[str, str] = MappingProxyType({
 })  # fmt: skip
 """Ollama's parameters as llama-server's options."""
 _LOADING = frozenset({"ctx-size", "batch-size", "n-gpu-layers", "main-gpu", "threads", "keep", "mmproj", "lora"})
-_NEEDLESS = frozenset({"stop", "penalize_newline", "numa", "low_vram", "f16_kv", "use_mmap", "use_mlock", "vocab_only"})
-"""The engine stops where the chat template ends a turn; the others are obsolete or decided by the engine."""
+_IGNORED_PARAMETERS = frozenset(
+    {"stop", "penalize_newline", "numa", "low_vram", "f16_kv", "use_mmap", "use_mlock", "vocab_only"}
+)
+"""Parameters without a counterpart: the chat template defines stops; the others are obsolete or up to the engine."""
 
 
 def default_directory(home: Path, environment: Mapping[str, str]) -> Path:
-    """Where Ollama keeps its models: what OLLAMA_MODELS says, the user's store, or the one of the Linux service."""
+    """Ollama's store: OLLAMA_MODELS, else the user's, else that of the Linux service."""
     if given := environment.get("OLLAMA_MODELS"):
         return Path(given)
     own, service = home / ".ollama" / "models", Path("/usr/share/ollama/.ollama/models")
@@ -53,7 +55,7 @@ def default_directory(home: Path, environment: Mapping[str, str]) -> Path:
 
 
 def read(directory: Path) -> ImportPlan:
-    """The plan of a store: the directory that holds `manifests` and `blobs`. Raises InvalidInput when it is none."""
+    """Plan for a store, the directory with `manifests` and `blobs`. Raises InvalidInput when it is none."""
     root = directory / "models" if (directory / "models" / "manifests").is_dir() else directory
     if not (root / "blobs").is_dir() or not any((root / name).is_dir() for name in _MANIFESTS):
         raise InvalidInput("DIR", f"{directory} holds no manifests and blobs as Ollama keeps them; set OLLAMA_MODELS")
@@ -68,7 +70,7 @@ def read(directory: Path) -> ImportPlan:
 
 
 def display_name(parts: tuple[str, ...]) -> str:
-    """As `ollama list` shows a manifest; `parts` are those of its path: host, namespace ..., model, tag."""
+    """Name of a manifest as `ollama list` shows it. `parts` of its path: host, namespace ..., model, tag."""
     host, *namespace, model, tag = parts
     before = [] if host in _DEFAULT_HOSTS else [host]
     before += [] if namespace == [_DEFAULT_NAMESPACE] else namespace
@@ -86,12 +88,12 @@ def _manifests(root: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _plain_first(models: list[PlannedModel]) -> list[PlannedModel]:
-    """Names without sampling of their own give their file its name; others are variants of them."""
+    """Sort names without own sampling first, because they name the file and others become their variants."""
     return sorted(models, key=lambda model: (bool(model.variants), len(model.options)))
 
 
 class _Layers(Struct, frozen=True):
-    """Blobs of one manifest by kind."""
+    """Layers of one manifest."""
 
     model_path: Path
     options: Mapping[str, OptionValue]
@@ -101,7 +103,7 @@ class _Layers(Struct, frozen=True):
 
     @classmethod
     def of(cls, root: Path, manifest: Path) -> _Layers:
-        """Raises ValueError saying what is wrong with it, OSError when it cannot be read."""
+        """Layers of a manifest. Raises ValueError with the problem, OSError when a file cannot be read."""
         layers = _document(manifest).get("layers")
         blobs: dict[str, Path] = {}
         for layer in layers if isinstance(layers, list) else []:
@@ -120,12 +122,12 @@ class _Layers(Struct, frozen=True):
         )
 
     def model(self, name: str, problems: list[str]) -> PlannedModel:
-        """The model or, with a system prompt, the model that the variant `name` belongs to."""
+        """Model `name`; with a system prompt, the model that has `name` as a variant."""
         options = dict(self.options)
         for key, value in self.parameters.items():
             if key in _OPTIONS and isinstance(value, int | float):
                 options[_OPTIONS[key]] = value
-            elif key not in _NEEDLESS:
+            elif key not in _IGNORED_PARAMETERS:
                 problems.append(f"{name}: its parameter {key} is not taken over: the engine has none like it")
         if self.has_messages:
             problems.append(f"{name}: its messages are not taken over: a conversation begins with its system prompt")

@@ -1,8 +1,8 @@
-"""What an import would do. Pure.
+"""Import plan: the models that an import would register. Pure.
 
-A file is registered once. Where the other program has it under several names, the first is the model's, and a further
-one is an alias when it means the same, a variant when only sampling differs. Of contexts and idle times the larger
-serves both; what else differs cannot be kept.
+A file is registered once. When the other program has it under several names, the first names the model; another one
+becomes an alias when all options are equal, and a variant when only sampling differs. Of two context sizes or idle
+times the larger applies. Other differences cannot be kept.
 """
 
 from __future__ import annotations
@@ -26,38 +26,40 @@ PARAMETER_OF_OPTION: Mapping[str, str] = MappingProxyType({
     "mirostat-lr": "mirostat_eta", "mirostat-ent": "mirostat_tau", "seed": "seed", "predict": "n_predict",
     "chat-template-kwargs": "chat_template_kwargs",
 })  # fmt: skip
-"""Options that only say how requests are sampled, and what a request calls the same."""
-_LARGER_SERVES = ("ctx-size", IDLE_TTL)
-"""Options of which 0 and nothing said mean as much as can be."""
+"""Names of request parameters by the option that sets their default. These options affect only sampling."""
+_LARGER_APPLIES = ("ctx-size", IDLE_TTL)
+"""Options for which the larger value serves both models; 0 and unset mean the largest possible value."""
 _OPTION_OF_PARAMETER: Mapping[str, str] = MappingProxyType(
     {parameter: option for option, parameter in PARAMETER_OF_OPTION.items()} | {"max_tokens": "predict"}
 )
 
 
 class PlannedModel(Struct, frozen=True):
-    """A model to be registered, or to be found registered."""
+    """A model to be registered or, if registered already, completed."""
 
     path: str
-    """Absolute. `command:NAME` for a model without a file."""
+    """Absolute path, or `command:NAME` for a model without a file."""
     name: str
     description: str | None = None
     options: Mapping[str, OptionValue] = field(default_factory=no_options)
-    """Engine options by long flag name, as a model has them."""
+    """Engine options by long name."""
     aliases: tuple[str, ...] = ()
     variants: tuple[Variant, ...] = ()
     is_pinned: bool = False
     has_given_name: bool = True
-    """False for a name made up here, which is of no use as an alias."""
+    """False for a name that the importer made up, which must not become an alias."""
 
 
 class ImportPlan(Struct, frozen=True):
+    """Models to import, and everything that cannot be imported."""
+
     models: tuple[PlannedModel, ...]
     problems: tuple[str, ...]
-    """What is not taken over, a line each: where it stands, what it is, why, what to do."""
+    """Parts that are not imported, one line each: where, what, why, and advice."""
 
 
 def without_options(plan: ImportPlan, refusal: Callable[[str], str | None]) -> ImportPlan:
-    """The plan without those options for which `refusal`, given the name, says why the service would not take them."""
+    """The plan without the options that the service refuses. `refusal` returns the reason for an option's name."""
     problems = list(plan.problems)
     models = []
     for model in plan.models:
@@ -69,7 +71,7 @@ def without_options(plan: ImportPlan, refusal: Callable[[str], str | None]) -> I
 
 
 def merged(models: Iterable[PlannedModel], problems: Iterable[str] = ()) -> ImportPlan:
-    """One model for each file."""
+    """Plan with one model for each file."""
     by_path: dict[str, PlannedModel] = {}
     all_problems = list(problems)
     for model in models:
@@ -78,7 +80,7 @@ def merged(models: Iterable[PlannedModel], problems: Iterable[str] = ()) -> Impo
             by_path[model.path] = model
             continue
         try:
-            first, model, notes = _alike(first, model)
+            first, model, notes = _with_larger_limits(first, model)
             by_path[model.path] = _joined(first, model)
             all_problems += notes
         except ValueError as exc:
@@ -86,10 +88,10 @@ def merged(models: Iterable[PlannedModel], problems: Iterable[str] = ()) -> Impo
     return ImportPlan(tuple(by_path.values()), tuple(all_problems))
 
 
-def _alike(first: PlannedModel, other: PlannedModel) -> tuple[PlannedModel, PlannedModel, list[str]]:
-    """Both with the larger of their contexts and idle times, and what that changes."""
+def _with_larger_limits(first: PlannedModel, other: PlannedModel) -> tuple[PlannedModel, PlannedModel, list[str]]:
+    """Both models with the larger of their context sizes and idle times, and notes on the changes."""
     notes = []
-    for key in _LARGER_SERVES:
+    for key in _LARGER_APPLIES:
         given = [model.options[key] for model in (first, other) if key in model.options]
         if not given or (len(given) == 2 and given[0] == given[1]):
             continue
@@ -107,7 +109,7 @@ def _with(model: PlannedModel, key: str, shared: Mapping[str, OptionValue]) -> P
 
 
 def _joined(first: PlannedModel, other: PlannedModel) -> PlannedModel:
-    """`first` with the names of `other`, which has the same file. Raises ValueError saying why it cannot."""
+    """`first` with the names of `other`, which has the same file. Raises ValueError with the reason when impossible."""
     differing = {key for key in (*first.options, *other.options) if first.options.get(key) != other.options.get(key)}
     if differing - PARAMETER_OF_OPTION.keys():
         flags = ", ".join(f"--{key}" for key in sorted(differing - PARAMETER_OF_OPTION.keys()))
@@ -130,12 +132,12 @@ def _joined(first: PlannedModel, other: PlannedModel) -> PlannedModel:
 
 
 def as_parameters(options: Mapping[str, OptionValue]) -> dict[str, object]:
-    """Sampling options as a request says them. Those that are JSON in text are decoded, if they are."""
+    """Sampling options as request parameters. JSON texts are decoded."""
     return {PARAMETER_OF_OPTION[key]: _decoded(value) for key, value in options.items()}
 
 
 def as_option(parameter: str, value: object) -> tuple[str, OptionValue] | None:
-    """The option that says what a request's parameter does, and its value; None when there is none."""
+    """Option and value for a request parameter; None when no option corresponds to it."""
     option = _OPTION_OF_PARAMETER.get(parameter)
     if option is None:
         return None

@@ -8,7 +8,7 @@ from msgspec import Struct, field
 from msgspec.structs import fields
 
 from llama_async_proxy.chats import titles
-from llama_async_proxy.chats.answer import Answer
+from llama_async_proxy.chats.answer import RunningAnswer
 from llama_async_proxy.chats.images import check_image
 from llama_async_proxy.errors import Conflict, InvalidInput
 from llama_async_proxy.events import BranchChosen, ConversationChanged, ConversationDeleted
@@ -21,10 +21,10 @@ from llama_async_proxy.records.chats import (
     Image,
     Message,
     NewConversation,
-    Opening,
     Regenerate,
     Sampling,
     Send,
+    TurnRequest,
 )
 from llama_async_proxy.records.models import Model, ModelKind
 from llama_async_proxy.store.chats import ConversationChanges, RoleTotals
@@ -232,7 +232,7 @@ async def delete_conversation(context: Context, request: DeleteConversation) -> 
 async def choose_branch(context: Context, request: ChooseBranch) -> ConversationView:
     if context.answers.running(request.id) is not None:
         raise Conflict("An answer is being generated in this conversation. Stop it, or wait for its end.")
-    await context.store.turns.choose(request.id, request.message_id)
+    await context.store.turns.choose_branch(request.id, request.message_id)
     context.bus.publish(BranchChosen(request.id))
     return await get_conversation(context, GetConversation(request.id))
 
@@ -261,12 +261,12 @@ async def regenerate_answer(context: Context, request: RegenerateAnswer) -> Answ
     return await _begun(await start_answer(context, request))
 
 
-async def _begun(answer: Answer) -> AnswerBegun:
-    turn = await answer.begun()
+async def _begun(answer: RunningAnswer) -> AnswerBegun:
+    turn = await answer.wait_until_begun()
     return AnswerBegun(turn.thread[-1], turn.answer)
 
 
-async def start_answer(context: Context, request: SendMessage | EditMessage | RegenerateAnswer) -> Answer:
+async def start_answer(context: Context, request: SendMessage | EditMessage | RegenerateAnswer) -> RunningAnswer:
     """An answer that will come when its turn has come, whoever waits for it.
 
     Raises InvalidInput and NotFound for what can be told before.
@@ -275,11 +275,11 @@ async def start_answer(context: Context, request: SendMessage | EditMessage | Re
         raise InvalidInput("message", "must not be blank")
     conversation = await context.store.chats.get(request.id)
     name = _checked_model_name(conversation.model if request.model is None else request.model)
-    opening = _opening(_answering_model(context, name), request)
-    return context.answers.start(request.id, opening, model=name, client=request.client)
+    turn_request = _turn_request(_answering_model(context, name), request)
+    return context.answers.start(request.id, turn_request, model=name, client=request.client)
 
 
-def running_answer(context: Context, conversation_id: int) -> Answer | None:
+def running_answer(context: Context, conversation_id: int) -> RunningAnswer | None:
     """The answer that is being generated in a conversation or waits for its turn there."""
     return context.answers.running(conversation_id)
 
@@ -289,7 +289,7 @@ async def stop_answer(context: Context, request: StopAnswer) -> StoppedAnswer:
     """Returns when it has ended; what there is of it is kept."""
     await context.store.chats.get(request.id)
     answer = context.answers.stop(request.id)
-    return StoppedAnswer(None if answer is None else await answer.ended())
+    return StoppedAnswer(None if answer is None else await answer.wait_until_ended())
 
 
 def _answering_model(context: Context, name: str) -> Model:
@@ -299,7 +299,7 @@ def _answering_model(context: Context, name: str) -> Model:
     return model
 
 
-def _opening(model: Model, request: SendMessage | EditMessage | RegenerateAnswer) -> Opening:
+def _turn_request(model: Model, request: SendMessage | EditMessage | RegenerateAnswer) -> TurnRequest:
     if isinstance(request, RegenerateAnswer):
         return Regenerate(request.message_id)
     text = _checked_text("message", request.message) or ""

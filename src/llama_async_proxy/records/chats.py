@@ -159,8 +159,8 @@ class Regenerate(Struct, frozen=True):
     message_id: int
 
 
-Opening: TypeAlias = Send | Edit | Regenerate
-"""How a turn of a conversation begins."""
+TurnRequest: TypeAlias = Send | Edit | Regenerate
+"""Request that begins a turn of a conversation."""
 
 
 class Turn(Struct, frozen=True):
@@ -171,7 +171,7 @@ class Turn(Struct, frozen=True):
     """By message id, those of the thread."""
     answer: Message
     """Still empty."""
-    before: int | None
+    previous_id: int | None
     """Last message of the branch that was active before."""
 
 

@@ -1,1 +1,1 @@
-"""The database and the configuration file: everything the service remembers. Nothing outside this room knows SQL."""
+"""Storage: the database and files. Only this package knows SQL."""

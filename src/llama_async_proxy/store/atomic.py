@@ -1,4 +1,4 @@
-"""Files that are always either the old or the new one on disk, whatever happens in between."""
+"""Atomic file replacement: after a crash at any moment the file on disk is either the old or the new one."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from llama_async_proxy.errors import PermissionDenied, ServiceError, StoreUnavai
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write `content` to `path` and make it last; keeps the mode of a file that is there. Raises OSError."""
+    """Write `content` to `path` durably, keeping the mode of an existing file. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Made readable by its owner alone, which is also right for a new file.
+    # mkstemp makes it readable by its owner only, which is right for a new file, too.
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -31,7 +31,7 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 def sync_directory(directory: Path) -> None:
-    """Make a rename in it last over a power cut. Windows cannot open directories and does it by itself."""
+    """Make a rename in the directory durable. Windows cannot open directories, and needs no sync."""
     if os.name == "nt":
         return
     descriptor = os.open(directory, os.O_RDONLY)
@@ -42,7 +42,7 @@ def sync_directory(directory: Path) -> None:
 
 
 def file_failure(verb: str, what: str, exc: OSError) -> ServiceError:
-    """What the operating system said, and what to do: "Cannot `verb` `what`: ..." """
+    """Error for a failed file operation, with the system's message and advice: "Cannot `verb` `what`: ..." """
     problem = f"Cannot {verb} {what}: {exc.strerror or exc}."
     if exc.errno in (errno.ENOSPC, errno.EDQUOT):
         return StoreUnavailable(f"{problem} Free some space on that disk and try again.")

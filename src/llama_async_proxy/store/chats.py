@@ -1,4 +1,4 @@
-"""Conversations, and their messages as they are read. Answers are written by `store.turns`."""
+"""Tables of conversations and messages. `store.turns` writes answers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MAX_ID = (1 << 63) - 1
 
 
 class ConversationChanges(TypedDict, total=False):
-    """What `ChatTable.update` can change. A system prompt of None is the setting's."""
+    """Fields that `ChatTable.update` can change. With a system prompt of None the setting applies."""
 
     title: str
     has_automatic_title: bool
@@ -42,18 +42,18 @@ class ConversationChanges(TypedDict, total=False):
 
 
 class RoleTotals(Struct, frozen=True):
-    """Over the active messages of one conversation that have this role."""
+    """Totals over the active messages of one role in a conversation."""
 
     role: Role
     count: int
     average_length: float
-    """Characters."""
+    """Mean length in characters."""
     tokens: int
     average_response_ms: float | None
 
 
 class ChatTable:
-    """Every change is committed when its method returns."""
+    """Reads and changes conversations. Every change is committed when its method returns."""
 
     def __init__(self, database: Database, writer: Writer, now_ms: Callable[[], int]) -> None:
         self._database = database
@@ -61,7 +61,7 @@ class ChatTable:
         self._now_ms = now_ms
 
     async def create(self, new: NewConversation) -> Conversation:
-        """With all its messages. Raises StoreUnavailable."""
+        """Create a conversation with all its messages. Raises StoreUnavailable."""
 
         def work(connection: Connection) -> Conversation:
             now_ms = self._now_ms()
@@ -70,7 +70,8 @@ class ChatTable:
             path = _path([message.parent for message in new.messages], new.active)
             for index, message in enumerate(new.messages):
                 parent_id = None if message.parent is None else ids[message.parent]
-                ids.append(_add(connection, conversation_id, parent_id, message, now_ms, is_active=index in path))
+                place = MessagePlace(conversation_id, parent_id, now_ms, is_active=index in path)
+                ids.append(insert_message(connection, place, message))
             return load(connection, conversation_id)
 
         return await self._writer.run(work)
@@ -78,7 +79,7 @@ class ChatTable:
     async def all(
         self, *, limit: int | None, offset: int = 0, archived: bool | None = False
     ) -> tuple[Conversation, ...]:
-        """Last updated first; `archived` None: both kinds. Raises StoreUnavailable."""
+        """Conversations, last updated first. `archived` None selects both kinds. Raises StoreUnavailable."""
         c = conversations.c
         query = select(conversations).order_by(c.updated_at_ms.desc(), c.id.desc()).limit(limit).offset(offset)
         if archived is not None:
@@ -86,7 +87,7 @@ class ChatTable:
         return await self._database.read(lambda connection: tuple(map(_conversation, connection.execute(query))))
 
     async def get(self, conversation_id: int) -> Conversation:
-        """Raises NotFound, StoreUnavailable."""
+        """One conversation. Raises NotFound, StoreUnavailable."""
         return await self._database.read(lambda connection: load(connection, conversation_id))
 
     async def thread(self, conversation_id: int) -> tuple[Conversation, tuple[Message, ...]]:
@@ -94,11 +95,11 @@ class ChatTable:
         return await self._database.read(lambda connection: load_thread(connection, conversation_id))
 
     async def tree(self, conversation_id: int) -> tuple[Conversation, tuple[Message, ...]]:
-        """The same with all messages, by id: parents come before their children."""
+        """The conversation and all its messages by id, so that parents come before their children."""
         return await self._database.read(lambda connection: load_thread(connection, conversation_id, every=True))
 
     async def update(self, conversation_id: int, **changes: Unpack[ConversationChanges]) -> Conversation:
-        """Raises NotFound, StoreUnavailable."""
+        """Change fields of a conversation. Raises NotFound, StoreUnavailable."""
         values: dict[str, Any] = dict(changes)
         if "sampling" in changes:
             values["sampling"] = _plain(changes["sampling"])
@@ -107,7 +108,10 @@ class ChatTable:
         return await self._writer.run(lambda connection: self._update(connection, conversation_id, values))
 
     async def suggest_title(self, conversation_id: int, title: str) -> Conversation | None:
-        """Name a conversation unless a person did, or it is gone. Raises StoreUnavailable."""
+        """Set the title unless a user has set one.
+
+        Returns None when it is unchanged or the conversation was deleted. Raises StoreUnavailable.
+        """
         values = {"title": title, "is_unspaced": has_unspaced(title)}
         is_open = and_(conversations.c.id == conversation_id, conversations.c.has_automatic_title)
 
@@ -118,7 +122,7 @@ class ChatTable:
         return await self._writer.run(work)
 
     async def delete(self, conversation_id: int) -> None:
-        """With everything in it. Raises NotFound, StoreUnavailable."""
+        """Delete a conversation with all its messages. Raises NotFound, StoreUnavailable."""
 
         def work(connection: Connection) -> None:
             load(connection, conversation_id)
@@ -127,11 +131,11 @@ class ChatTable:
         await self._writer.run(work)
 
     async def images(self, conversation_id: int) -> dict[int, tuple[Image, ...]]:
-        """Of all its messages, by their ids. Raises StoreUnavailable."""
+        """Images of all messages of a conversation, by message id. Raises StoreUnavailable."""
         return await self._database.read(lambda connection: load_images(connection, conversation_id))
 
     async def image(self, attachment_id: int) -> Image:
-        """Raises NotFound, StoreUnavailable."""
+        """One attached image. Raises NotFound, StoreUnavailable."""
 
         def query(connection: Connection) -> Image:
             if 0 < attachment_id <= _MAX_ID:
@@ -143,14 +147,14 @@ class ChatTable:
         return await self._database.read(query)
 
     async def totals(self, conversation_id: int) -> tuple[RoleTotals, ...]:
-        """By role, in the order of their first message. Raises NotFound, StoreUnavailable."""
+        """Totals by role, in the order of the first message. Raises NotFound, StoreUnavailable."""
         return await self._database.read(lambda connection: _totals(connection, conversation_id))
 
     def _update(self, connection: Connection, conversation_id: int, values: Mapping[str, Any]) -> Conversation:
         before = load(connection, conversation_id)
-        # Pinning and archiving are no news in a conversation.
-        is_news = values.keys() - {"is_pinned", "is_archived", "has_automatic_title"}
-        updated_at_ms = max(self._now_ms(), before.updated_at_ms) if is_news else before.updated_at_ms
+        # Pinning and archiving do not count as an update of the conversation.
+        is_update = values.keys() - {"is_pinned", "is_archived", "has_automatic_title"}
+        updated_at_ms = max(self._now_ms(), before.updated_at_ms) if is_update else before.updated_at_ms
         connection.execute(
             update(conversations)
             .where(conversations.c.id == conversation_id)
@@ -159,11 +163,11 @@ class ChatTable:
         return load(connection, conversation_id)
 
 
-# --- rows, also for store.turns -------------------------------------------------------------------
+# --- rows, used by store.turns, too -------------------------------------------------------------------
 
 
 def load(connection: Connection, conversation_id: int) -> Conversation:
-    """Raises NotFound; an id that no database can hold is one of none."""
+    """One conversation. Raises NotFound, also for an id outside of the database's range."""
     row = None
     if 0 < conversation_id <= _MAX_ID:
         row = connection.execute(select(conversations).where(conversations.c.id == conversation_id)).first()
@@ -180,8 +184,8 @@ def load_thread(
     if not every:
         query = query.where(messages.c.is_active)
     rows = connection.execute(query).all()
-    shown = _attachments(connection, conversation_id)
-    return conversation, tuple(replace(to_message(row), attachments=tuple(shown.get(row.id, ()))) for row in rows)
+    by_message = _attachments(connection, conversation_id)
+    return conversation, tuple(replace(to_message(row), attachments=tuple(by_message.get(row.id, ()))) for row in rows)
 
 
 def to_message(row: Row[Any]) -> Message:
@@ -190,7 +194,43 @@ def to_message(row: Row[Any]) -> Message:
     return Message(**values | {"role": Role(values["role"]), "status": MessageStatus(values["status"])})
 
 
-def insert_images(connection: Connection, message_id: int, images: Sequence[Image]) -> None:
+class MessagePlace(Struct, frozen=True):
+    """Place of a new message in the tree of a conversation."""
+
+    conversation_id: int
+    parent_id: int | None
+    now_ms: int
+    is_active: bool
+
+
+def insert_message(connection: Connection, place: MessagePlace, new: NewMessage) -> int:
+    """Insert a message with its images, and return its id."""
+    inserted = connection.execute(
+        insert(messages)
+        .values(
+            conversation_id=place.conversation_id,
+            parent_id=place.parent_id,
+            role=new.role.value,
+            content=new.content,
+            reasoning=new.reasoning,
+            model=new.model,
+            status=new.status.value,
+            is_active=place.is_active,
+            is_unspaced=has_unspaced(new.content),
+            created_at_ms=place.now_ms if new.created_at_ms is None else new.created_at_ms,
+            response_ms=new.response_ms,
+            prompt_tokens=new.prompt_tokens,
+            tokens=new.tokens,
+            tokens_per_second=new.tokens_per_second,
+        )
+        .returning(messages.c.id)
+    )
+    message_id = int(inserted.scalar_one())
+    _insert_images(connection, message_id, new.images)
+    return message_id
+
+
+def _insert_images(connection: Connection, message_id: int, images: Sequence[Image]) -> None:
     for image in images:
         connection.execute(
             insert(attachments).values(
@@ -204,7 +244,7 @@ def insert_images(connection: Connection, message_id: int, images: Sequence[Imag
 
 
 def load_images(connection: Connection, conversation_id: int) -> dict[int, tuple[Image, ...]]:
-    """By message id."""
+    """Images of all messages of a conversation, by message id."""
     a = attachments.c
     query = (
         select(a.message_id, a.media_type, a.data, a.name)
@@ -249,42 +289,8 @@ def _insert(connection: Connection, new: NewConversation, now_ms: int) -> int:
     return int(connection.execute(statement).scalar_one())
 
 
-def _add(
-    connection: Connection,
-    conversation_id: int,
-    parent_id: int | None,
-    new: NewMessage,
-    now_ms: int,
-    *,
-    is_active: bool,
-) -> int:
-    inserted = connection.execute(
-        insert(messages)
-        .values(
-            conversation_id=conversation_id,
-            parent_id=parent_id,
-            role=new.role.value,
-            content=new.content,
-            reasoning=new.reasoning,
-            model=new.model,
-            status=new.status.value,
-            is_active=is_active,
-            is_unspaced=has_unspaced(new.content),
-            created_at_ms=now_ms if new.created_at_ms is None else new.created_at_ms,
-            response_ms=new.response_ms,
-            prompt_tokens=new.prompt_tokens,
-            tokens=new.tokens,
-            tokens_per_second=new.tokens_per_second,
-        )
-        .returning(messages.c.id)
-    )
-    message_id = int(inserted.scalar_one())
-    insert_images(connection, message_id, new.images)
-    return message_id
-
-
 def _path(parents: Sequence[int | None], end: int | None) -> set[int]:
-    """Indices from `end` up to the root."""
+    """Indices of the messages from `end` up to the root."""
     path: set[int] = set()
     while end is not None and end not in path:
         path.add(end)
@@ -314,7 +320,7 @@ def _totals(connection: Connection, conversation_id: int) -> tuple[RoleTotals, .
             m.role,
             func.count().label("number"),
             func.avg(func.length(m.content)).label("average_length"),
-            # As Message.estimated_tokens.
+            # The same estimate as Message.estimated_tokens.
             func.sum(func.coalesce(m.tokens, (func.length(m.content) + 3) / 4)).label("tokens"),
             func.avg(m.response_ms).label("average_response_ms"),
         )

@@ -1,4 +1,4 @@
-"""The JSON configuration file: read as a whole, changed key by key, always either the old or the new one on disk."""
+"""The JSON configuration file: read as a whole, changed key by key, replaced atomically."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from llama_async_proxy.store.atomic import file_failure, replace_file
 
 
 def read(path: Path) -> dict[str, Any]:
-    """The file's object; {} when there is no file.
+    """Object in the file; {} without a file.
 
     Raises InvalidInput with line and column when it is not a JSON object, PermissionDenied or StoreUnavailable when
     it cannot be read.
@@ -56,7 +56,7 @@ def merge_write(path: Path, changes: Mapping[str, Any]) -> None:
     except ValueError as exc:
         raise InvalidInput(", ".join(changes), f"cannot be written as JSON: {exc}") from exc
     try:
-        # A link stays a link: what it points to is replaced.
+        # A symbolic link stays, and the file that it points to is replaced.
         replace_file(path.resolve(), content)
     except OSError as exc:
         raise file_failure("write", f"the configuration file {path}", exc) from exc

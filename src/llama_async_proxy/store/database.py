@@ -1,4 +1,4 @@
-"""The SQLite file: opening it, bringing it up to date, and saying in words what is wrong with it."""
+"""The SQLite database: opening and migrating it, reading, and translating its errors."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from llama_async_proxy.store.schema import metadata
 T = TypeVar("T")
 
 _READERS = 4
-"""Reads take milliseconds; more threads would only wait for the same disk."""
+"""Threads for reading. Reads take milliseconds, and more threads would only wait for the same disk."""
 _SEARCHERS = 2
-"""So that searches never hold up other reads."""
-_STEPS_BETWEEN_LOOKS = 20_000
-"""Of SQLite's virtual machine: about a millisecond."""
+"""Threads of their own for searches, so that other reads need not wait for them."""
+_STEPS_BETWEEN_CHECKS = 20_000
+"""Steps of SQLite's virtual machine between two checks for cancellation: about a millisecond."""
 BUSY_TIMEOUT_S = 5.0
-"""How long to wait for another program, such as a backup, that holds the file."""
+"""Time to wait for another program, such as a backup, that has locked the file."""
 
 _FULL = "The disk with the database {path} is full. Free some space."
 _LOCKED = "The database {path} is locked by another program. Close what has it open and try again."
 _ADVICE = {
     sqlite3.SQLITE_FULL: _FULL,
-    # A full disk when SQLite makes room for the index of its write-ahead log.
+    # SQLite reports a full disk so when it extends the index of its write-ahead log.
     sqlite3.SQLITE_IOERR_SHMSIZE: _FULL,
     sqlite3.SQLITE_READONLY: "The database {path} cannot be written. Make the file and its directory writable, or "
     "choose another directory with --data-dir.",
@@ -52,13 +52,16 @@ _ADVICE = {
     sqlite3.SQLITE_IOERR: "The disk failed while the database {path} was read or written. Check the disk and the "
     "system log.",
 }
-"""What is wrong and what to do, by SQLite's result code: the extended one, or the primary one in its low byte."""
+"""Problem and advice by SQLite's result code: the extended one, or the primary one in its low byte."""
 
 
 @contextmanager
-def our_errors(path: Path) -> Iterator[None]:
-    """The one place where foreign errors become ours: StoreUnavailable when the database cannot work now, InvalidInput
-    for a value no database can hold. Others, such as a broken constraint, are mistakes of ours and pass."""
+def translate_errors(path: Path) -> Iterator[None]:
+    """Translate errors of SQLAlchemy and the driver. All statements run inside this context manager.
+
+    Raises StoreUnavailable when the database cannot work now, InvalidInput for a value that it cannot hold. Other
+    errors, such as a violated constraint, are bugs of this program and pass unchanged.
+    """
     try:
         yield
     except DBAPIError as exc:
@@ -74,12 +77,12 @@ def our_errors(path: Path) -> Iterator[None]:
 
 
 def storable(text: str) -> str:
-    """`text` with ? for what is not Unicode: children print, and clients send, anything."""
+    """`text` with ? in place of invalid Unicode, which children may print and clients may send."""
     return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 class Database:
-    """An open, current database: one engine that writes, one that only reads."""
+    """An open, migrated database with one engine for writing and one for reading."""
 
     def __init__(self, path: Path, *, busy_timeout_s: float = BUSY_TIMEOUT_S) -> None:
         """Open `path`, creating or migrating it. Blocks. Raises StoreUnavailable."""
@@ -89,69 +92,69 @@ class Database:
         self._readers = ThreadPoolExecutor(_READERS, thread_name_prefix="store-read")
         self._searchers = ThreadPoolExecutor(_SEARCHERS, thread_name_prefix="store-search")
         try:
-            with our_errors(path):
-                self._bring_up_to_date()
+            with translate_errors(path):
+                self._migrate()
         except BaseException:
             self.close()
             raise
 
-    def _bring_up_to_date(self) -> None:
+    def _migrate(self) -> None:
         with self.writing.connect() as connection:
             with connection.begin():
                 revision = _revision(connection, self.path)
-            # SQLite opens a file it cannot write for reading, and even begins a transaction.
+            # SQLite opens an unwritable file for reading, and even begins a transaction.
             if not os.access(self.path, os.W_OK):
                 raise StoreUnavailable(_ADVICE[sqlite3.SQLITE_READONLY].format(path=self.path))
             if revision == migrations.HEAD:
                 return
-            make_current = _create if revision is None else migrations.upgrade
+            migrate = _create if revision is None else migrations.upgrade
             with connection.begin():
-                make_current(connection)
+                migrate(connection)
 
     async def read(self, query: Callable[[Connection], T]) -> T:
-        """What `query` finds, run on a read-only connection in a thread. Raises StoreUnavailable."""
+        """Run `query` on a read-only connection in a thread. Raises StoreUnavailable."""
         return await asyncio.get_running_loop().run_in_executor(self._readers, self.read_now, query)
 
     async def search(self, query: Callable[[Connection], T]) -> T:
-        """As `read`, for what may take long: in threads of its own, and broken off when the caller is cancelled."""
-        is_unwanted = threading.Event()
+        """Run a query that may take long, in separate threads. It is interrupted when the caller is cancelled."""
+        is_cancelled = threading.Event()
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._searchers, self._search, query, is_unwanted)
+            return await asyncio.get_running_loop().run_in_executor(self._searchers, self._search, query, is_cancelled)
         finally:
-            is_unwanted.set()
+            is_cancelled.set()
 
-    def _search(self, query: Callable[[Connection], T], is_unwanted: threading.Event) -> T:
+    def _search(self, query: Callable[[Connection], T], is_cancelled: threading.Event) -> T:
         with self.reading() as connection:
-            # Asked now and then; an interrupt from outside would be lost on a statement that is about to begin.
+            # SQLite calls the handler at intervals. An interrupt from outside has no effect before a statement begins.
             raw = cast("sqlite3.Connection", connection.connection.dbapi_connection)
-            raw.set_progress_handler(is_unwanted.is_set, _STEPS_BETWEEN_LOOKS)
+            raw.set_progress_handler(is_cancelled.is_set, _STEPS_BETWEEN_CHECKS)
             try:
                 return query(connection)
             finally:
                 raw.set_progress_handler(None, 0)
 
     def read_now(self, query: Callable[[Connection], T]) -> T:
-        """The same in the calling thread, which blocks."""
+        """Run `query` in the calling thread, which blocks."""
         with self.reading() as connection:
             return query(connection)
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """A connection that only reads. Raises StoreUnavailable."""
-        with our_errors(self.path), self._reading.connect() as connection:
+        """Read-only connection. Raises StoreUnavailable."""
+        with translate_errors(self.path), self._reading.connect() as connection:
             yield connection
 
     def close(self) -> None:
-        """Blocks until running reads have ended."""
+        """Close all connections. Blocks until running reads have ended."""
         self._readers.shutdown(cancel_futures=True)
         self._searchers.shutdown(cancel_futures=True)
         self._reading.dispose()
-        # Last, because SQLite empties the write-ahead log when the last connection closes, and that one must write.
+        # The writing engine is last, because SQLite empties the write-ahead log when the last connection closes.
         self.writing.dispose()
 
 
 def _revision(connection: Connection, path: Path) -> str | None:
-    """The migration the file is at, None for an empty file. Raises StoreUnavailable for a file that is not ours."""
+    """Revision of the file; None for an empty one. Raises StoreUnavailable for a file of another program."""
     tables = set(connection.scalars(text("SELECT name FROM sqlite_master WHERE type = 'table'")))
     if not tables:
         return None
@@ -172,7 +175,7 @@ def _revision(connection: Connection, path: Path) -> str | None:
 
 
 def _create(connection: Connection) -> None:
-    """Make of an empty file what `migrations.upgrade` would, without waiting for Alembic to load; a test compares."""
+    """Create the current schema in an empty file, without loading Alembic. A test compares it with the migrations."""
     metadata.create_all(connection, checkfirst=False)
     connection.exec_driver_sql(
         "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL, "
@@ -182,13 +185,13 @@ def _create(connection: Connection) -> None:
 
 
 def examine_database(path: Path) -> str:
-    """The state of an existing file in a few words, found without changing it, also while a service uses it.
+    """Describe the state of an existing file, without changing it. A running service does not disturb that.
 
-    Reads the whole file. Raises StoreUnavailable when it is damaged, of a newer version or not ours.
+    Reads the whole file. Raises StoreUnavailable when it is damaged, of a newer version or of another program.
     """
     engine = _engine(path, BUSY_TIMEOUT_S, _prepare_reading)
     try:
-        with our_errors(path), engine.connect() as connection:
+        with translate_errors(path), engine.connect() as connection:
             revision = _revision(connection, path)
             problem = connection.scalar(text("PRAGMA quick_check(1)"))
     finally:
@@ -201,8 +204,8 @@ def examine_database(path: Path) -> str:
 
 def _writing_engine(path: Path, busy_timeout_s: float) -> Engine:
     engine = _engine(path, busy_timeout_s, _prepare_writing)
-    # At once for writing: a transaction that turns from reading to writing can fail in its middle. Without isolation
-    # level the sqlite3 module begins none itself, which would leave out statements that change the schema.
+    # BEGIN IMMEDIATE, because a transaction that turns from reading to writing can fail midway. Isolation level None
+    # keeps the sqlite3 module from beginning transactions itself, from which it would leave out changes of the schema.
     event.listen(engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
     return engine
 
@@ -219,7 +222,8 @@ def _engine(path: Path, busy_timeout_s: float, prepare: Callable[[sqlite3.Connec
 
 def _prepare_writing(connection: sqlite3.Connection, _: object) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
-    # Our own death at any moment loses nothing; a power cut may take the last commits but damages nothing.
+    # A crash of this process loses no commit; a power cut may lose the last ones but damages nothing (SQLite, pragma
+    # synchronous).
     connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA foreign_keys = ON")
 

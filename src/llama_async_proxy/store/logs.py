@@ -1,4 +1,4 @@
-"""Log lines, for as long as there is room for them."""
+"""Table of log lines, limited by age and number."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LEVELS = {severity: level for level, severity in _SEVERITIES.items()}
 
 
 class LogTable:
-    """Bounded by age and by `max_rows`, whose answer may change while the service runs."""
+    """Log lines of the last KEPT_MS, at most `max_rows()` of them."""
 
     def __init__(self, database: Database, writer: Writer, max_rows: Callable[[], int]) -> None:
         self._database = database
@@ -27,7 +27,7 @@ class LogTable:
         self._max_rows = max_rows
 
     def append(self, line: LogLine) -> None:
-        """Store a line soon. Never fails; any thread."""
+        """Store a line soon. Never fails. May be called in any thread."""
         self._writer.append(self._store, line)
 
     async def query(
@@ -38,10 +38,10 @@ class LogTable:
         since_ms: int | None = None,
         limit: int = 100,
     ) -> tuple[LogLine, ...]:
-        """The newest `limit` lines, newest first, of that severity or a greater one. Raises StoreUnavailable."""
+        """The newest `limit` lines of at least this severity, newest first. Raises StoreUnavailable."""
         query = select(logs).order_by(logs.c.id.desc()).limit(limit)
         if at_least is not LogLevel.DEBUG:
-            # A list, because SQLite then takes the newest from the index; for a comparison it would read all rows.
+            # With a list SQLite takes the newest rows from the index; for a comparison it would read all rows.
             query = query.where(logs.c.level.in_(s for s in _LEVELS if s >= _SEVERITIES[at_least]))
         if source is not None:
             query = query.where(logs.c.source == source)
@@ -50,12 +50,12 @@ class LogTable:
         return await self._database.read(lambda connection: tuple(map(_line, connection.execute(query))))
 
     async def clear(self) -> int:
-        """Delete all lines, also those just appended; returns how many. Raises StoreUnavailable."""
+        """Delete all lines, including pending ones, and return their number. Raises StoreUnavailable."""
         return await self._writer.run(lambda connection: connection.execute(delete(logs)).rowcount)
 
     def _store(self, connection: Connection, lines: Sequence[LogLine]) -> None:
         connection.execute(insert(logs), [_to_row(line) for line in lines])
-        # Ids grow by one, so that the newest tells how many there are without counting.
+        # Ids grow by one, so the newest id gives the number of rows without counting.
         newest_id = select(func.max(logs.c.id)).scalar_subquery()
         newest_ms = max(line.timestamp_ms for line in lines)
         connection.execute(

@@ -1,8 +1,8 @@
-"""Samples of the machine and their roll-ups.
+"""Table of the machine's samples, and their roll-ups.
 
-A sample and its share in every roll-up are written in one transaction, so that they agree at any moment and nothing
-has to be caught up after a crash. A roll-up keeps sums and counts, never means: those of small buckets add up to
-exactly those of a large one.
+A sample and its share in every roll-up are written in one transaction. They therefore always agree, and a crash leaves
+no roll-up to be completed. A roll-up keeps sums and counts instead of means, because those of small buckets add up
+exactly to those of a large one.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from llama_async_proxy.store.writer import Writer
 _HOUR_MS = 3_600_000
 RAW_KEPT_MS = 24 * _HOUR_MS
 ROLLUPS_KEPT_MS = {60: 7 * 24 * _HOUR_MS, 300: 30 * 24 * _HOUR_MS, 3600: 366 * 24 * _HOUR_MS}
-"""How long roll-ups are kept, by the seconds one covers."""
+"""Time for which roll-ups are kept, by the seconds that one covers."""
 
 _PLAIN = [
     field.name for field in fields(Sample) if field.name in samples.c and field.name not in ("gpus", "load_average")
 ]
-"""Fields that are columns as they are; what matters only at the moment has none."""
+"""Fields stored in a column of the same name. Values that matter only at the moment have no column."""
 
 
 class _Measurement(Struct, frozen=True):
     sample: Sample
     requests: int
-    """How many began since the sample before."""
+    """Number of requests that began since the previous sample."""
 
 
 class MetricsTable:
@@ -47,7 +47,7 @@ class MetricsTable:
         self._requests_total = 0
 
     def append(self, sample: Sample) -> None:
-        """Store a sample soon; never fails. In the order in which they were taken; of two at one millisecond the
+        """Store a sample soon. Never fails. Must be called in the order of the samples; of two in one millisecond the
         first counts."""
         self._writer.append(_store, _Measurement(sample, self._new_requests(sample.requests.total)))
 
@@ -58,7 +58,7 @@ class MetricsTable:
     async def recent(
         self, *, limit: int = 100, start_ms: int | None = None, end_ms: int | None = None
     ) -> tuple[Sample, ...]:
-        """The newest `limit` samples between two times, both inclusive; newest first. Raises StoreUnavailable."""
+        """The newest `limit` samples between two times (inclusive), newest first. Raises StoreUnavailable."""
         query = select(samples).order_by(samples.c.timestamp_ms.desc()).limit(limit)
         if start_ms is not None:
             query = query.where(samples.c.timestamp_ms >= start_ms)
@@ -67,8 +67,10 @@ class MetricsTable:
         return await self._database.read(lambda connection: tuple(map(_from_row, connection.execute(query))))
 
     async def history(self, start_ms: int, end_ms: int, *, resolution_s: int) -> tuple[HistoryPoint, ...]:
-        """Buckets of `resolution_s` seconds, a multiple of 60, that begin in [start_ms, end_ms); oldest first. The
-        newest one may still be growing; those without samples are absent. Raises InvalidInput, StoreUnavailable.
+        """Buckets of `resolution_s` seconds (a multiple of 60) that begin in [start_ms, end_ms), oldest first.
+
+        The newest one may still be incomplete; buckets without samples are absent. Raises InvalidInput,
+        StoreUnavailable.
         """
         query = history_query(start_ms, end_ms, resolution_s)
         return await self._database.read(lambda connection: tuple(map(_point, connection.execute(query))))
@@ -86,7 +88,7 @@ def _store(connection: Connection, measurements: Sequence[_Measurement]) -> None
 
 
 def _unseen(connection: Connection, measurements: Sequence[_Measurement]) -> list[_Measurement]:
-    """Those not stored yet: a sample that came twice must not count twice."""
+    """Measurements that are not stored yet, because a sample that comes twice must not count twice."""
     by_time: dict[int, _Measurement] = {}
     for measurement in measurements:
         by_time.setdefault(measurement.sample.timestamp_ms, measurement)
@@ -115,7 +117,7 @@ def _to_row(sample: Sample) -> dict[str, Any]:
 
 
 def _share(measurement: _Measurement, resolution_s: int) -> dict[str, Any]:
-    """One sample as a roll-up of its own, ready to be merged into that of its bucket."""
+    """Roll-up of one sample, to be merged into the one of its bucket."""
     timestamp_ms = measurement.sample.timestamp_ms
     row: dict[str, Any] = {
         "resolution_s": resolution_s,
@@ -151,7 +153,7 @@ def _merge_statement() -> Any:
     for gauge in GAUGES:
         for name in (f"{gauge}_count", f"{gauge}_sum"):
             merged[name] = old[name] + new[name]
-        # SQLite's min and max of several values answer NULL when one of them is.
+        # SQLite's min() and max() of several values are NULL when one of the values is (sqlite.org/lang_corefunc.html).
         for name, pick in ((f"{gauge}_min", func.min), (f"{gauge}_max", func.max)):
             merged[name] = pick(func.coalesce(old[name], new[name]), func.coalesce(new[name], old[name]))
     return statement.on_conflict_do_update(index_elements=["resolution_s", "start_ms"], set_=merged)

@@ -1,4 +1,4 @@
-"""The registered models. All of them are kept in memory, so that reading is free; SQLite holds the copy that lasts."""
+"""Table of the registered models. All are kept in memory, so that reads need no query."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from llama_async_proxy.store.schema import models, variants
 from llama_async_proxy.store.writer import Writer
 
 RESERVED_SLUGS = frozenset({"load", "unload", "sse"})
-"""They would hide routes such as /models/load."""
+"""Slugs that would hide routes such as /models/load."""
 MAX_NAME_LENGTH = 255
 _MAX_SLUG_LENGTH = 100
 _UNPRINTED = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Control characters, and those that turn the direction of writing, by which one name could pass for another."""
+"""Control characters, and those that change the direction of writing: they make one name look like another."""
 _TOUCH_INTERVAL_MS = 10_000
-"""How exact `last_used_at_ms` is: a busy model answers hundreds of requests a second."""
+"""Precision of `last_used_at_ms`: a busy model answers hundreds of requests a second."""
 
 _SHARD = re.compile(r"-\d{5}-of-\d{5}$")
 _NOT_IN_SLUGS = re.compile(r"[^\w.~+@=-]+")
 
 
 class ModelChanges(TypedDict, total=False):
-    """What `ModelTable.update` can change. None clears what may be None."""
+    """Fields that `ModelTable.update` can change. None clears an optional field."""
 
     name: str
     description: str | None
@@ -51,28 +51,27 @@ class ModelChanges(TypedDict, total=False):
 
 
 class ModelTable:
-    """Every method that changes something returns when it is committed, and what it changed is seen from then on.
+    """A method that changes models returns after the commit, and readers see the change from then on.
 
-    All changes are made by functions that the writer runs one after the other, and each starts from what the one
-    before left: that is why they may look at `_models` without a lock.
+    The writer runs all changes one after the other, so they may read `_models` without a lock.
     """
 
     def __init__(self, database: Database, writer: Writer, now_ms: Callable[[], int]) -> None:
-        """Reads all models; blocks. Raises StoreUnavailable."""
+        """Load all models. Blocks. Raises StoreUnavailable."""
         self._writer = writer
         self._now_ms = now_ms
         self._touched: dict[int, int] = {}
-        """Last uses by id, of this run of the service; the event loop's thread alone looks at them."""
+        """Times of last use in this run of the service, by id. For the event loop's thread only."""
         self._publish(database.read_now(_load))
 
     # --- reading ----------------------------------------------------------------------------------
 
     def all(self) -> tuple[Model, ...]:
-        """Oldest first. The same tuple until something changes."""
+        """All models, oldest first. The same tuple is returned until a model changes."""
         return self._models
 
     def get(self, model_id: int) -> Model:
-        """Raises NotFound."""
+        """One model by id. Raises NotFound."""
         model = self._by_id.get(model_id)
         if model is None:
             raise NotFound("model", model_id)
@@ -87,24 +86,24 @@ class ModelTable:
         return next((model for model in self._models if model.slug == slug), None)
 
     def by_path(self, path: str) -> Model | None:
-        """`path` is a real path."""
+        """Model with this path, in which links must be resolved."""
         return next((model for model in self._models if model.path == path), None)
 
     # --- changing ---------------------------------------------------------------------------------
 
     async def add(self, draft: ModelDraft) -> Model:
-        """Raises Conflict naming the model that has the path or the name, InvalidInput, StoreUnavailable."""
+        """Register a model. Raises Conflict naming the model with its path or name, InvalidInput, StoreUnavailable."""
         [model] = await self.add_many([draft])
         return model
 
     async def add_many(self, drafts: Sequence[ModelDraft]) -> tuple[Model, ...]:
-        """Adds all or, raising what `add` raises, none."""
+        """Register all models or, raising as `add`, none."""
         return await self._writer.run(
             lambda connection: self._insert(connection, drafts), lambda new: self._publish((*self._models, *new))
         )
 
     async def refresh(self, model_id: int, file: ModelFile) -> Model:
-        """The file on disk changed: take over its facts. What people set stays. Raises NotFound, Conflict."""
+        """Store the facts of a changed file. Fields set by users stay. Raises NotFound, Conflict."""
         return await self._change(
             model_id,
             path=file.path,
@@ -118,11 +117,11 @@ class ModelTable:
         )
 
     async def mark(self, model_id: int, *, missing: bool) -> Model:
-        """Note whether the model's file is there. Raises NotFound."""
+        """Store whether the model's file is missing. Raises NotFound."""
         return await self._change(model_id, is_missing=missing)
 
     async def update(self, model_id: int, **changes: Unpack[ModelChanges]) -> Model:
-        """Raises NotFound, InvalidInput, and Conflict when another model has the name. The slug never changes."""
+        """Change fields; the slug never changes. Raises NotFound, InvalidInput, and Conflict for a used name."""
         checked: dict[str, Any] = dict(changes)
         if "name" in changes:
             checked["name"] = _checked_name(changes["name"])
@@ -135,7 +134,7 @@ class ModelTable:
         return await self._change(model_id, **checked)
 
     def touch(self, model_id: int, at_ms: int) -> None:
-        """Note that a model was used. Cheap; soon stored, to within ten seconds. Unknown ids are ignored."""
+        """Record the use of a model, with a precision of ten seconds. Cheap. Unknown ids are ignored."""
         model = self._by_id.get(model_id)
         if model is not None:
             self._touched[model_id] = at_ms
@@ -143,7 +142,7 @@ class ModelTable:
             self._writer.append(self._store_touches, (model_id, at_ms))
 
     async def delete(self, model_id: int) -> Model:
-        """Forget a model, never its file; returns what it was. Raises NotFound."""
+        """Remove a model from the registry, and return it. Its file stays. Raises NotFound."""
 
         def remove(connection: Connection) -> Model:
             model = self.get(model_id)
@@ -159,7 +158,7 @@ class ModelTable:
 
     def _publish(self, new: Iterable[Model]) -> None:
         snapshot = tuple(new)
-        # In this order, because the event loop reads meanwhile: whatever `all` shows, `get` finds.
+        # The order matters, because the event loop reads meanwhile: `get` must find every model that `all` returns.
         self._by_id = {model.id: model for model in snapshot}
         self._models = snapshot
 
@@ -192,7 +191,7 @@ class ModelTable:
             update(models).where(models.c.id == bindparam("model_id")).values(last_used_at_ms=bindparam("at_ms")),
             [{"model_id": model_id, "at_ms": at_ms} for model_id, at_ms in latest.items()],
         )
-        # Ahead of the commit, which does no harm: should it fail, the same touches come again.
+        # Publishing before the commit is safe: if the commit fails, the writer stores the same touches again.
         self._publish(
             replace(model, last_used_at_ms=latest[model.id]) if model.id in latest else model for model in self._models
         )
@@ -202,22 +201,22 @@ class ModelTable:
 
 
 def slugify(text: str) -> str:
-    """`text` as it may stand in the path of a URL, in its own case and script; empty when nothing of it can."""
+    """`text` for use in the path of a URL, in its own case and script. Empty when no character can be used."""
     return _NOT_IN_SLUGS.sub("-", unicodedata.normalize("NFC", text))[:_MAX_SLUG_LENGTH].strip("-.")
 
 
 def file_stem(path: str) -> str:
-    """The file's name without extension and without the numbering of shards."""
+    """Name of the file without its extension and without the number of a shard."""
     return _SHARD.sub("", PurePath(path).stem)
 
 
 def _name_key(name: str) -> str:
-    """Equal for names that people take for the same."""
+    """Key that is equal for names which users take for the same: without case, in normal form."""
     return unicodedata.normalize("NFC", name).casefold()
 
 
 def _unique(wanted: str, taken: Collection[str], key: Callable[[str], str] = str) -> str:
-    """`wanted`, or `wanted-2`, `wanted-3` ..."""
+    """First free name of `wanted`, `wanted-2`, `wanted-3` and so on."""
     candidates = chain([wanted], (f"{wanted}-{n}" for n in count(2)))
     return next(candidate for candidate in candidates if key(candidate) not in taken)
 
@@ -240,12 +239,15 @@ def _checked_variant(variant: Variant) -> Variant:
 
 
 def _names(model: Model) -> list[str]:
-    """All but those of its files."""
+    """All names of a model but those of its files."""
     return [model.slug, model.name, *model.aliases, *(variant.name for variant in model.variants)]
 
 
 def _check_variants(new: Model, others: Sequence[Model]) -> None:
-    """Of two models with one alias the older answers; the name of a variant always means the variant."""
+    """Raise InvalidInput or Conflict when a variant's name has another meaning.
+
+    Aliases need no check: of two models with the same alias the older one answers.
+    """
     own = {_name_key(name) for name in (new.slug, new.name, *new.aliases)}
     for variant in new.variants:
         key = _name_key(variant.name)
@@ -253,7 +255,7 @@ def _check_variants(new: Model, others: Sequence[Model]) -> None:
             raise InvalidInput("variants", f"{variant.name!r} is another name of this model already")
         own.add(key)
     for other in others:
-        # A scan may add thousands, of which few or none have variants.
+        # Skip most comparisons, because a scan may add thousands of models and few have variants.
         if other.id == new.id or not (new.variants or other.variants):
             continue
         for ours, theirs in ((new.variants, _names(other)), (other.variants, _names(new))):
@@ -276,7 +278,7 @@ def _check_unique(new: Model, others: Sequence[Model]) -> None:
 
 
 def register(draft: ModelDraft, existing: Sequence[Model], now_ms: int) -> Model:
-    """The model a draft becomes; its id is still 0. Raises Conflict, InvalidInput."""
+    """Model for a draft, still with id 0. Raises Conflict, InvalidInput."""
     stem = file_stem(draft.file.path)
     taken = {_name_key(variant.name) for model in existing for variant in model.variants}
     name = (_UNPRINTED.sub("", stem) or "model") if draft.name is None else _checked_name(draft.name)
@@ -312,7 +314,7 @@ def register(draft: ModelDraft, existing: Sequence[Model], now_ms: int) -> Model
 
 
 def _to_row(model: Model) -> dict[str, Any]:
-    """All columns but the id, which the database gives."""
+    """Values of all columns but the id, which the database assigns."""
     row = {column.name: getattr(model, column.name) for column in models.c if column.name not in ("id", "name_key")}
     return row | {
         "name_key": _name_key(model.name),
@@ -348,7 +350,7 @@ def _load(connection: Connection) -> tuple[Model, ...]:
     return tuple(_from_row(row, tuple(by_model[row.id])) for row in rows)
 
 
-def _from_row(row: Row[Any], its_variants: tuple[Variant, ...]) -> Model:
+def _from_row(row: Row[Any], own_variants: tuple[Variant, ...]) -> Model:
     values = dict(row._mapping)
     del values["name_key"]
     facts = values["facts"]
@@ -361,6 +363,6 @@ def _from_row(row: Row[Any], its_variants: tuple[Variant, ...]) -> Model:
             "links": tuple(values["links"]),
             "options": MappingProxyType(values["options"]),
             "aliases": tuple(values["aliases"]),
-            "variants": its_variants,
+            "variants": own_variants,
         }
     )

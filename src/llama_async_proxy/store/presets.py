@@ -1,6 +1,6 @@
-"""The files of presets: `NAME.ini` in one directory, and the last ten earlier versions of each.
+"""Preset files: `NAME.ini` in one directory, and the last ten earlier versions of each.
 
-Names are checked by whoever calls: they hold no path. All methods block; call them in a thread.
+Callers must check names: a name must not contain a path. All methods block; call them in a thread.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from llama_async_proxy.store.atomic import file_failure, replace_file, sync_dire
 
 MAX_VERSIONS = 10
 MAX_FILE_BYTES = 1 << 20
-"""Larger ones are not read; nothing we write comes near."""
+"""Largest file that is read. Presets of this service are much smaller."""
 _EXTENSION = ".ini"
 _VERSIONS = ".versions"
 _VERSION = re.compile(r"[0-9]{1,16}")
@@ -40,16 +40,18 @@ class PresetVersion(Struct, frozen=True):
 
 
 class PresetFiles:
+    """Reads and changes the preset files of one directory."""
+
     def __init__(self, directory: Path, now_ms: Callable[[], int]) -> None:
         self.directory = directory
         self._now_ms = now_ms
         self._lock = threading.Lock()
-        """Held while files change, so that no version is lost between reading the old and writing the new."""
+        """Held while a file changes, so that no version is lost between reading the old text and writing."""
 
     # --- reading ----------------------------------------------------------------------------------
 
     def all(self) -> tuple[PresetFile, ...]:
-        """By name. Raises PermissionDenied, StoreUnavailable."""
+        """All presets by name. Raises PermissionDenied, StoreUnavailable."""
         try:
             with os.scandir(self.directory) as entries:
                 names = [e.name for e in entries if e.name.endswith(_EXTENSION) and e.name[0] != "." and e.is_file()]
@@ -60,7 +62,7 @@ class PresetFiles:
             raise file_failure("read", str(self.directory), exc) from exc
 
     def get(self, name: str) -> PresetFile:
-        """Raises PresetNotFound."""
+        """One preset by name. Raises PresetNotFound."""
         try:
             return self._file(name)
         except FileNotFoundError:
@@ -69,11 +71,11 @@ class PresetFiles:
             raise file_failure("read", str(self._path(name)), exc) from exc
 
     def read(self, name: str) -> str:
-        """Line ends as they are. Raises PresetNotFound, PresetInvalid when it is no text, PermissionDenied ..."""
+        """Text of a preset, with unchanged line ends. Raises PresetNotFound, PresetInvalid, PermissionDenied."""
         return self._text(name, self._path(name))
 
     def versions(self, name: str) -> tuple[PresetVersion, ...]:
-        """Newest first; also of a preset that was deleted."""
+        """Earlier versions, newest first, also of a deleted preset."""
         found = [
             PresetVersion(int(path.stem), path.stat().st_size)
             for path in self._versions_dir(name).glob(f"*{_EXTENSION}")
@@ -82,7 +84,7 @@ class PresetFiles:
         return tuple(sorted(found, key=lambda version: -version.id))
 
     def read_version(self, name: str, version: int) -> str:
-        """Raises NotFound."""
+        """Text of an earlier version. Raises NotFound."""
         if all(known.id != version for known in self.versions(name)):
             raise NotFound("version", version, f"Preset {name!r} has no version {version}.")
         return self._text(name, self._versions_dir(name) / f"{version}{_EXTENSION}")
@@ -90,14 +92,15 @@ class PresetFiles:
     # --- changing ---------------------------------------------------------------------------------
 
     def create(self, name: str, text: str) -> PresetFile:
-        """Raises Conflict when there is one of that name, whatever its case."""
+        """Write a new preset. Raises Conflict when one has that name in any case."""
         with self._lock:
             self._check_free(name)
             return self._write(name, _encoded(name, text))
 
     def change(self, name: str, new_text: Callable[[str | None], str]) -> PresetFile:
-        """Write what `new_text` makes of the present text, None where there is no file; whatever it raises changes
-        nothing. What was there becomes a version. Nobody else writes in between.
+        """Write `new_text(old text)`; the old text is None without a file. The old text becomes a version.
+
+        An exception of `new_text` leaves the file unchanged. No other change comes in between.
         """
         with self._lock:
             old = self._text(name, self._path(name)) if self._path(name).is_file() else None
@@ -108,13 +111,13 @@ class PresetFiles:
             if new == old:
                 return self._file(name)
             if old is not None:
-                self._keep(name, old)
+                self._keep_version(name, old)
             return self._write(name, content)
 
     def delete(self, name: str) -> None:
-        """Its text becomes a version, so that it can be restored. Raises PresetNotFound."""
+        """Delete a preset. Its text becomes a version, so that it can be restored. Raises PresetNotFound."""
         with self._lock:
-            self._keep(name, self._text(name, self._path(name)))
+            self._keep_version(name, self._text(name, self._path(name)))
             try:
                 self._path(name).unlink()
                 sync_directory(self.directory)
@@ -122,7 +125,7 @@ class PresetFiles:
                 raise file_failure("delete", str(self._path(name)), exc) from exc
 
     def rename(self, name: str, new_name: str) -> PresetFile:
-        """Its versions go with it. Raises PresetNotFound, Conflict."""
+        """Rename a preset and its versions. Raises PresetNotFound, Conflict."""
         with self._lock:
             self.get(name)
             self._check_free(new_name, but=name)
@@ -153,7 +156,7 @@ class PresetFiles:
         return PresetNotFound(name, similar=tuple(f.name for f in self.all() if f.name.casefold() == wanted))
 
     def _check_free(self, name: str, *, but: str | None = None) -> None:
-        """Some file systems take "A" and "a" for one name, so all do."""
+        """Raise Conflict for a used name. Case is ignored everywhere, because some file systems ignore it."""
         for file in self.all():
             if file.name != but and file.name.casefold() == name.casefold():
                 raise Conflict(f"There is a preset {file.name!r} already. Choose another name.")
@@ -172,13 +175,13 @@ class PresetFiles:
 
     def _write(self, name: str, content: bytes) -> PresetFile:
         try:
-            # A link stays a link: what it points to is replaced.
+            # A symbolic link stays, and the file that it points to is replaced.
             replace_file(self._path(name).resolve(), content)
             return self._file(name)
         except OSError as exc:
             raise file_failure("write", str(self._path(name)), exc) from exc
 
-    def _keep(self, name: str, text: str) -> None:
+    def _keep_version(self, name: str, text: str) -> None:
         known = self.versions(name)
         version = max([self._now_ms(), *(version.id + 1 for version in known)])
         directory = self._versions_dir(name)
@@ -190,7 +193,7 @@ class PresetFiles:
             raise file_failure("write", str(directory), exc) from exc
 
     def _merge_versions(self, name: str, new_name: str) -> None:
-        """A deleted preset may have left versions under the new name; the newest of both stay."""
+        """Merge the versions with those that a deleted preset left under the new name; the newest stay."""
         old, new = self._versions_dir(name), self._versions_dir(new_name)
         new.mkdir(parents=True, exist_ok=True)
         for path in old.glob(f"*{_EXTENSION}"):

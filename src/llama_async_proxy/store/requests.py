@@ -1,4 +1,4 @@
-"""One row for each inference request."""
+"""Table of inference requests, with one row for each."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from llama_async_proxy.store.schema import requests
 from llama_async_proxy.store.writer import Writer
 
 MAX_ROWS = 200_000
-"""About 40 MB."""
+"""Largest number of rows, about 40 MB."""
 
-_TOGETHER = 50
-"""Rows in one statement: 800 values, well below SQLite's limit."""
+_ROWS_PER_STATEMENT = 50
+"""Rows in one statement: about 850 values, below SQLite's limit of 32766 (SQLITE_MAX_VARIABLE_NUMBER)."""
 _ABSENT = -1
-"""Bound for None: no value of ours is that."""
+"""Value bound in place of None. No column has it as a real value."""
 _NAMES = RequestRecord._fields
 _COLUMNS = [requests.c[name] for name in _NAMES]
 
@@ -31,7 +31,7 @@ class RequestTotals(Struct, frozen=True):
     model: str
     requests: int
     errors: int
-    """Answers with status 400 and above, and those that broke off."""
+    """Number of answers with status 400 and above or broken off."""
     prompt_tokens: int
     completion_tokens: int
     cached_tokens: int
@@ -50,24 +50,24 @@ class DayTotals(Struct, frozen=True):
     cached_tokens: int
     total_ms: float
     generation_ms: float
-    """Time it took to generate `timed_tokens`."""
+    """Time for generating `timed_tokens`."""
     timed_tokens: int
-    """Of answers whose rate is known."""
+    """Tokens of the answers whose rate is known."""
 
 
 class RequestTable:
-    """Keeps the newest MAX_ROWS."""
+    """The newest MAX_ROWS requests."""
 
     def __init__(self, database: Database, writer: Writer) -> None:
         self._database = database
         self._writer = writer
 
     def append(self, records: Sequence[RequestRecord]) -> None:
-        """Store records soon. Never fails; any thread."""
+        """Store records soon. Never fails. May be called in any thread."""
         self._writer.append(_store, *records)
 
     async def recent(self, *, limit: int = 100, model: str | None = None) -> tuple[RequestRecord, ...]:
-        """The newest `limit` by arrival, newest first. Raises StoreUnavailable."""
+        """The newest `limit` requests by arrival, newest first. Raises StoreUnavailable."""
         query = select(*_COLUMNS).order_by(requests.c.arrived_at_ms.desc(), requests.c.row_id.desc()).limit(limit)
         if model is not None:
             query = query.where(requests.c.model == model)
@@ -93,7 +93,7 @@ class RequestTable:
         )
 
     async def by_day(self, *, since_ms: int) -> tuple[DayTotals, ...]:
-        """By day, newest first, and model, the busiest first, of requests since then. Raises StoreUnavailable."""
+        """Totals of requests since then, by day (newest first) and model (busiest first). Raises StoreUnavailable."""
         c = requests.c
         number = func.count()
         day = func.date(c.arrived_at_ms / 1000, "unixepoch").label("day")
@@ -123,31 +123,31 @@ _TOKENS = ("prompt_tokens", "completion_tokens", "cached_tokens")
 
 
 def _store(connection: Connection, records: Sequence[RequestRecord]) -> None:
-    # With the driver's own parameters a row costs half of what it does with SQLAlchemy's, and with many in a statement
-    # less again: each statement lets go of the interpreter once and has to wait for it.
+    # With the driver's own parameters a row costs half as much as with SQLAlchemy's. Many rows in a statement cost even
+    # less, because each statement releases the interpreter lock once and then has to wait for it.
     rows = [_storable(record) for record in records]
-    for first in range(0, len(rows), _TOGETHER):
-        some = rows[first : first + _TOGETHER]
+    for start in range(0, len(rows), _ROWS_PER_STATEMENT):
+        some = rows[start : start + _ROWS_PER_STATEMENT]
         connection.exec_driver_sql(_insertion(len(some)), _bound(some))
     newest_id = select(func.max(requests.c.row_id)).scalar_subquery()
     connection.execute(delete(requests).where(requests.c.row_id <= newest_id - MAX_ROWS))
 
 
 def _bound(rows: Sequence[RequestRecord]) -> tuple[object, ...]:
-    """The values of all rows. For None, True and False Python 3.11's driver would look for an adapter each time, which
-    takes half as long as all the rest of a row."""
+    """Values of all rows, without None, True and False: Python 3.11's sqlite3 module searches an adapter for each of
+    these, which takes half as long as the rest of a row."""
     return tuple([_ABSENT if v is None else 1 if v is True else 0 if v is False else v for row in rows for v in row])
 
 
 @cache
 def _insertion(rows: int) -> str:
-    """The statement that inserts so many, in the driver's own style."""
+    """Statement that inserts this number of rows, in the driver's own style."""
     row = f"({', '.join(f'nullif(?, {_ABSENT})' if requests.c[name].nullable else '?' for name in _NAMES)})"
-    return f"INSERT INTO {requests.name} ({', '.join(_NAMES)}) VALUES {', '.join([row] * rows)}"  # noqa: S608 - names of ours
+    return f"INSERT INTO {requests.name} ({', '.join(_NAMES)}) VALUES {', '.join([row] * rows)}"  # noqa: S608 - all names are from the schema
 
 
 def _storable(record: RequestRecord) -> RequestRecord:
-    # The rest is our own: only these two can have in them what a client sent.
+    # Only these two fields can contain text from a client.
     if record.error is None and record.model.isascii():
         return record
     return record._replace(model=storable(record.model), error=record.error and storable(record.error))

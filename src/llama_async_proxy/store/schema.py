@@ -1,4 +1,4 @@
-"""Every table. The scripts in migrations/versions build the same; a test compares the two.
+"""All tables of the database. The scripts in migrations/versions build the same schema; a test compares the two.
 
 Timestamps are integers, milliseconds since the Unix epoch.
 """
@@ -38,7 +38,7 @@ models = Table(
     Column("id", Integer, primary_key=True),
     Column("slug", String, nullable=False, unique=True),
     Column("name", String, nullable=False),
-    # SQLite's NOCASE knows ASCII only, so that what makes two names equal is computed here and stored.
+    # SQLite's NOCASE covers ASCII only, so the key by which names are compared is computed here and stored.
     Column("name_key", String, nullable=False, unique=True),
     Column("path", String, nullable=False, unique=True),
     Column("origin", String, nullable=False),
@@ -61,7 +61,7 @@ models = Table(
     Column("last_used_at_ms", BigInteger),
     Column("links", JSON, nullable=False, server_default="[]"),
     Column("is_missing", Boolean, nullable=False, server_default="0"),
-    # Clients keep ids; without this SQLite gives the id of a deleted newest row to the next one.
+    # Clients keep ids. Without autoincrement SQLite reuses the id of a deleted newest row.
     sqlite_autoincrement=True,
 )
 
@@ -71,7 +71,7 @@ variants = Table(
     Column("name_key", String, primary_key=True),
     Column("name", String, nullable=False),
     Column("model_id", Integer, ForeignKey("models.id", ondelete="CASCADE"), nullable=False, index=True),
-    # Among the model's.
+    # Position among the variants of the model.
     Column("position", Integer, nullable=False),
     Column("parameters", JSON, nullable=False),
     Column("system_prompt", String),
@@ -120,7 +120,7 @@ GAUGES = (
     "gpu_memory_total_bytes",
     "response_ms",
 )
-"""What is rolled up. Each has its own count, because a GPU may come and go and response times need traffic."""
+"""Values in roll-ups. Each has its own count, because a GPU may come and go and response times need traffic."""
 
 
 def _gauge(name: str) -> tuple[Column[int], Column[float], Column[float], Column[float]]:
@@ -139,7 +139,7 @@ rollups = Table(
     Column("start_ms", BigInteger, primary_key=True),
     Column("requests", BigInteger, nullable=False),
     *(column for name in GAUGES for column in _gauge(name)),
-    # Rows lie in the order of the key, so that a history is one range of neighbouring pages.
+    # Rows are stored in the order of the key, so a history is one range of neighbouring pages.
     sqlite_with_rowid=False,
 )
 
@@ -160,7 +160,7 @@ logs = Table(
 requests = Table(
     "requests",
     metadata,
-    # Request ids may be a client's own, so that they need not be unique.
+    # Clients may choose the id of a request, so it need not be unique.
     Column("row_id", Integer, primary_key=True),
     Column("id", String, nullable=False),
     Column("arrived_at_ms", BigInteger, nullable=False),
@@ -195,7 +195,7 @@ conversations = Table(
     Column("sampling", JSON, nullable=False),
     Column("is_pinned", Boolean, nullable=False),
     Column("is_archived", Boolean, nullable=False),
-    # Holds text of a script that puts no spaces between words.
+    # True when the title has text of a script without spaces between words.
     Column("is_unspaced", Boolean, nullable=False),
     Column("created_at_ms", BigInteger, nullable=False),
     Column("updated_at_ms", BigInteger, nullable=False),
@@ -208,7 +208,7 @@ messages = Table(
     metadata,
     Column("id", Integer, primary_key=True),
     Column("conversation_id", ForeignKey("conversations.id", ondelete="CASCADE"), nullable=False),
-    # No cascade: a conversation goes as a whole, and a chain of cascades is limited to 1000 links.
+    # No cascade: conversations are deleted as a whole, and SQLite limits a chain of cascades to 1000.
     Column("parent_id", ForeignKey("messages.id")),
     Column("role", String, nullable=False),
     Column("content", String, nullable=False),
@@ -224,7 +224,7 @@ messages = Table(
     Column("tokens_per_second", Float),
     Index(None, "conversation_id"),
     Index(None, "parent_id"),
-    # What a killed service left, found without reading the others.
+    # For finding the unfinished answers of a killed service without reading all rows.
     Index("ix_messages_generating", "id", sqlite_where=text("status = 'generating'")),
     Index("ix_messages_unspaced", "id", sqlite_where=text("is_unspaced = 1")),
     sqlite_autoincrement=True,
@@ -250,7 +250,7 @@ FULL_TEXT = (
     tokenize='trigram')""",
     """CREATE VIRTUAL TABLE titles_words USING fts5(title, content='conversations', content_rowid='id',
     tokenize='unicode61 remove_diacritics 2', prefix='2 3')""",
-    # An answer is indexed once, when it is whole.
+    # An answer is indexed once, when it is complete.
     """CREATE TRIGGER messages_words_insert AFTER INSERT ON messages WHEN new.status <> 'generating' BEGIN
     INSERT INTO messages_words(rowid, content) VALUES (new.id, new.content); END""",
     """CREATE TRIGGER messages_words_delete AFTER DELETE ON messages WHEN old.status <> 'generating' BEGIN
@@ -275,8 +275,8 @@ FULL_TEXT = (
     INSERT INTO titles_words(titles_words, rowid, title) VALUES ('delete', old.id, old.title);
     INSERT INTO titles_words(rowid, title) VALUES (new.id, new.title); END""",
 )
-"""The indexes of the search, which hold no text of their own, and what keeps them current. A message changes only while
-it is generated; the triggers rely on that."""
+"""Search indexes, which hold no text of their own, and the triggers that update them. The triggers rely on messages
+changing only while they are generated."""
 
 for _statement in FULL_TEXT:
     event.listen(metadata, "after_create", DDL(_statement))  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Scripts that put no spaces between words, whose text cannot be searched word by word. Pure."""
+"""Scripts without spaces between words, whose text cannot be searched word by word. Pure."""
 
 from __future__ import annotations
 
@@ -18,4 +18,5 @@ _UNSPACED = re.compile(
 
 
 def has_unspaced(text: str) -> bool:
+    """True when the text has a character of such a script."""
     return _UNSPACED.search(text) is not None

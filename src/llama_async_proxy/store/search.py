@@ -1,10 +1,10 @@
 """Full-text search in messages and titles.
 
-Whatever a person types is a query: words must all occur, "several words" in quotes stand together, a word with a
-trailing * is a beginning, and so is the last word while it is being typed. Nothing of it reaches SQLite as syntax.
+Any text is a valid query: all words must occur, "several words" in quotes must be adjacent, a word with a trailing *
+matches as a prefix, and so does the last word while it is being typed. No part of a query reaches SQLite as syntax.
 
-Ranking weighs every hit, so that of a word which occurs everywhere only the newest hits are ranked. Text of scripts
-without spaces is found by sequences of three characters, shorter ones by looking at each such message.
+Ranking reads every hit, so for very frequent words only the newest hits are ranked. Text of scripts without spaces is
+found by trigrams, and terms shorter than three characters by reading each message in such a script.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from llama_async_proxy.store.database import Database, storable
 from llama_async_proxy.store.scripts import has_unspaced
 
 MAX_RANKED = 20_000
-"""Hits that are weighed: about 30 ms."""
+"""Largest number of hits that are ranked, which takes about 30 ms."""
 MAX_QUERY_LENGTH = 1000
 _MAX_TERMS = 32
 _MAX_TITLES = 20
 _SNIPPET_TOKENS = 24
 _SNIPPET_CHARACTERS = 160
 _MARK, _END = "\x02", "\x03"
-"""Around a match, where SQLite shows them; no person types them."""
+"""Control characters around a match in SQLite's snippets, which no user types."""
 _CHUNKS = re.compile(r'"([^"]*)"?|([^\s"]+)')
 
 
 class Term(Struct, frozen=True):
-    """Words that stand together; the last one may be a beginning."""
+    """Adjacent words; the last one may be a prefix."""
 
     text: str
     is_prefix: bool = False
@@ -48,7 +48,7 @@ class Piece(Struct, frozen=True):
 
 
 class Hit(Struct, frozen=True):
-    """A message, or without `message_id` a conversation whose title matches."""
+    """A message that matches or, without `message_id`, a conversation whose title does."""
 
     conversation_id: int
     title: str
@@ -64,25 +64,27 @@ class Hit(Struct, frozen=True):
 
 
 class Query(Struct, frozen=True):
+    """A search, with its text as the user typed it."""
+
     text: str
     limit: int = 50
     newest_first: bool = False
-    """The newest instead of the best."""
+    """True to return the newest hits instead of the best."""
     is_typing: bool = False
-    """The last word may be unfinished."""
+    """True when the last word may be unfinished."""
 
 
 class SearchIndex:
+    """Searches the database. A newer search of a client cancels its earlier one."""
+
     def __init__(self, database: Database) -> None:
         self._database = database
-
         self._current: dict[str, asyncio.Task[tuple[Hit, ...]]] = {}
 
     async def find(self, query: Query, *, client: str = "") -> tuple[Hit, ...]:
-        """At most `limit` hits, titles first. Cancelling breaks the search off, and so does a newer one of the same
-        `client`, unless that is empty.
+        """At most `limit` hits, titles first. Cancelling the call interrupts the search.
 
-        Raises Conflict when a newer one came, StoreUnavailable.
+        Raises Conflict when the same `client` (unless empty) began a newer search, and StoreUnavailable.
         """
         terms = parse(query.text, is_typing=query.is_typing)
         if client and client in self._current:
@@ -90,9 +92,9 @@ class SearchIndex:
         if not terms or query.limit < 1:
             return ()
         search = self._database.search(lambda connection: _find(connection, terms, query))
-        return await (self._newest(client, asyncio.create_task(search)) if client else search)
+        return await (self._run_for_client(client, asyncio.create_task(search)) if client else search)
 
-    async def _newest(self, client: str, search: asyncio.Task[tuple[Hit, ...]]) -> tuple[Hit, ...]:
+    async def _run_for_client(self, client: str, search: asyncio.Task[tuple[Hit, ...]]) -> tuple[Hit, ...]:
         self._current[client] = search
         try:
             await asyncio.wait({search})
@@ -106,7 +108,7 @@ class SearchIndex:
 
 
 def parse(typed: str, *, is_typing: bool = False) -> tuple[Term, ...]:
-    """The terms of what a person typed; what has neither letters nor digits is left out."""
+    """Terms of a query. Those without letters and digits are left out."""
     clean = storable(typed[:MAX_QUERY_LENGTH]).replace("\0", " ")
     found = []
     for match in _CHUNKS.finditer(clean):
@@ -126,7 +128,7 @@ def _find(connection: Connection, terms: tuple[Term, ...], query: Query) -> tupl
     else:
         expression = " AND ".join(map(_fts, terms))
         titles, found = _titles(connection, expression), _words(connection, expression, query)
-    # Titles leave half of the room to messages.
+    # At least half of the hits may be messages.
     shown = titles[: max(query.limit - len(found), (query.limit + 1) // 2)]
     return (*shown, *found)[: query.limit]
 
@@ -233,7 +235,7 @@ def _patterns(words: list[str]) -> _Parameters:
 
 
 def _excerpt(content: str, terms: tuple[Term, ...]) -> tuple[Piece, ...]:
-    """The surroundings of the first match, with all matches in it marked."""
+    """Text around the first match, with all matches in it marked."""
     pattern = re.compile("|".join(re.escape(term.text) for term in terms), re.IGNORECASE)
     first = pattern.search(content)
     start = max(0, first.start() - _SNIPPET_CHARACTERS // 3) if first else 0

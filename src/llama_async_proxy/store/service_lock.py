@@ -1,4 +1,4 @@
-"""One service per data directory: a lock the operating system drops when its holder dies, however it dies."""
+"""Lock of the data directory, for one service at a time. The operating system releases it when the process ends."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-# Windows forbids others to read a locked byte, so the byte lies far behind what the file says about its holder.
+# Windows forbids other processes to read a locked byte, so the byte is far behind the text about the holder.
 _LOCKED_BYTE = 1 << 20
 _TAKEN = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
 
 
 @contextmanager
 def service_lock(data_dir: Path) -> Iterator[None]:
-    """Hold `data_dir`. Raises StoreUnavailable naming the process that holds it already."""
+    """Hold the lock of `data_dir`. Raises StoreUnavailable naming the process that holds it already."""
     try:
         file = (data_dir / "service.lock").open("a+b", buffering=0)
     except OSError as exc:

@@ -1,4 +1,4 @@
-"""The store as a whole: what is opened together and closed together."""
+"""The store: opens and closes the database and all of its tables together."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from llama_async_proxy.store.database import Database
 from llama_async_proxy.store.logs import LogTable
 from llama_async_proxy.store.metrics import MetricsTable
 from llama_async_proxy.store.models import ModelTable
-from llama_async_proxy.store.preferences import Preferences
+from llama_async_proxy.store.preferences import PreferenceTable
 from llama_async_proxy.store.presets import PresetFiles
 from llama_async_proxy.store.private_files import make_private
 from llama_async_proxy.store.requests import RequestTable
@@ -28,7 +28,7 @@ from llama_async_proxy.store.turns import TurnTable
 from llama_async_proxy.store.writer import Writer
 
 _CATCH_UP_S = 0.5
-"""Readers wait no longer for what is being written; a locked file may take seconds."""
+"""Longest wait for pending writes before reading. With a locked file they may take seconds."""
 
 
 logger = logging.getLogger(__name__)
@@ -39,13 +39,13 @@ def _now_ms() -> int:
 
 
 class Store:
-    """Everything the service remembers. Use `Store.open`."""
+    """All tables and files. Made by `Store.open`."""
 
     def __init__(self, database: Database, writer: Writer, log_max_rows: Callable[[], int]) -> None:
         self._database = database
         self._writer = writer
         self.models = ModelTable(database, writer, _now_ms)
-        self.preferences = Preferences(database, writer, _now_ms)
+        self.preferences = PreferenceTable(database, writer, _now_ms)
         self.presets = PresetFiles(database.path.parent / "presets", _now_ms)
         self.metrics = MetricsTable(database, writer)
         self.logs = LogTable(database, writer, log_max_rows)
@@ -57,11 +57,11 @@ class Store:
     @classmethod
     @asynccontextmanager
     async def open(cls, path: Path, *, log_max_rows: Callable[[], int]) -> AsyncIterator[Store]:
-        """The store in the database file `path`, whose directory belongs to it alone until the end of the block.
+        """Open the database file `path`, and hold its directory exclusively until the end of the block.
 
-        Creates both where missing and migrates an older file; blocks, because nothing can work before. `log_max_rows`
-        is asked again and again. Raises StoreUnavailable saying what to do when another service holds the directory,
-        the file is damaged or of a newer version, the disk is full or not writable ...
+        Creates both when missing, and migrates an older file. Blocks, because the service cannot work without it.
+        `log_max_rows` is called before each write of log lines. Raises StoreUnavailable with advice when another
+        service holds the directory, the file is damaged or of a newer version, or the disk is full or not writable.
         """
         with ExitStack() as stack:
             database = _open(path, stack)
@@ -72,28 +72,28 @@ class Store:
                 await writer.close()
 
     async def flush(self) -> None:
-        """Returns when everything appended before is stored. Raises StoreUnavailable."""
+        """Wait until all rows appended before are stored. Raises StoreUnavailable."""
         await self._writer.flush()
 
     async def catch_up(self) -> None:
-        """Returns when everything appended before is stored, or that takes too long."""
+        """Wait until all rows appended before are stored, for a short time only."""
         if self._writer.problem is None:
             with suppress(StoreUnavailable, TimeoutError):
                 async with asyncio.timeout(_CATCH_UP_S):
                     await self._writer.flush()
 
     async def check(self) -> None:
-        """Raises StoreUnavailable when the database cannot be read, or could not be written lately."""
+        """Raise StoreUnavailable when the database cannot be read, or when the last write failed."""
         await self._database.read(lambda connection: connection.execute(select(settings.c.key).limit(1)).all())
         if self._writer.problem is not None:
             raise self._writer.problem
 
 
 def _open(path: Path, stack: ExitStack) -> Database:
-    """The open database; `stack` closes it and lets go of its directory."""
+    """Open the database. `stack` closes it and releases its directory."""
     directory = path.parent
     try:
-        # Chats and logs are nobody else's business.
+        # Chats and logs are private.
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as exc:
         raise StoreUnavailable(

@@ -20,7 +20,7 @@ from llama_async_proxy.api.rest import conversations_schema as wire
 from llama_async_proxy.api.rest import search_schema as search_wire
 from llama_async_proxy.api.rest import usage_schema as usage_wire
 from llama_async_proxy.api.rest.route_policy import BODY, Live, ResourceRoute, RoutePolicy, retry_after
-from llama_async_proxy.chats.answer import Answer, Growth, Position, event_id, missing, parse_event_id
+from llama_async_proxy.chats.answer import AnswerDelta, Position, RunningAnswer, event_id, missing_part, parse_event_id
 from llama_async_proxy.errors import InvalidInput, ServiceError
 from llama_async_proxy.operations import archive as archive_operations
 from llama_async_proxy.operations import chats as chat_operations
@@ -251,7 +251,7 @@ async def resume_stream(
     if running is not None and running.turn is not None and running.turn.answer.id == message_id:
         return _stream(running, has)
     stored = next((m for m in view.messages if m.id == message_id and m.role is Role.ASSISTANT), None)
-    rest = None if stored is None else missing(stored, has)
+    rest = None if stored is None else missing_part(stored, has)
     if stored is None or rest is None or not (rest.content or rest.reasoning):
         return Response(status_code=204)
     return StreamingResponse(_stored(stored, rest), media_type="text/event-stream", headers=_STREAM_HEADERS)
@@ -261,20 +261,20 @@ def _client(request: Request) -> str:
     return request.client.host if request.client else ""
 
 
-async def _answered(answer: Answer, *, streamed: bool) -> wire.ChatAnswer | Response:
+async def _answered(answer: RunningAnswer, *, streamed: bool) -> wire.ChatAnswer | Response:
     if not streamed:
-        return wire.chat_answer(await answer.ended(), answer.left_out)
+        return wire.chat_answer(await answer.wait_until_ended(), answer.left_out)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(HOLD_S):
-            await answer.first()
+            await answer.wait_until_first_text()
     return _stream(answer, Position())
 
 
-def _stream(answer: Answer, has: Position) -> StreamingResponse:
+def _stream(answer: RunningAnswer, has: Position) -> StreamingResponse:
     return StreamingResponse(_events(answer, has), media_type="text/event-stream", headers=_STREAM_HEADERS)
 
 
-async def _events(answer: Answer, has: Position) -> AsyncIterator[bytes]:
+async def _events(answer: RunningAnswer, has: Position) -> AsyncIterator[bytes]:
     """The whole stream. A reader that leaves ends it, not the answer."""
     is_announced = False
     try:
@@ -286,19 +286,19 @@ async def _events(answer: Answer, has: Position) -> AsyncIterator[bytes]:
                 yield _COMMENT
             if answer.turn is not None and (growth.content or growth.reasoning):
                 yield _token(answer.turn.answer.id, growth)
-        message = await answer.ended()
+        message = await answer.wait_until_ended()
         yield _event(wire.finished(message, answer.left_out), event_id(message.id, answer.position))
     except ServiceError as error:
         yield _event(wire.broken(error))
 
 
-async def _stored(message: Message, rest: Growth) -> AsyncIterator[bytes]:
+async def _stored(message: Message, rest: AnswerDelta) -> AsyncIterator[bytes]:
     yield _token(message.id, rest)
     if message.status is not MessageStatus.GENERATING:
         yield _event(wire.finished(message), event_id(message.id, rest.position))
 
 
-def _token(message_id: int, growth: Growth) -> bytes:
+def _token(message_id: int, growth: AnswerDelta) -> bytes:
     token = wire.Token(content=growth.content, reasoning=growth.reasoning)
     return _event(token, event_id(message_id, growth.position))
 

@@ -15,7 +15,7 @@ import msgspec
 
 from llama_async_proxy.api.ui import schema as wire
 from llama_async_proxy.api.ui.topic import Topic
-from llama_async_proxy.chats.answer import Answer, Position
+from llama_async_proxy.chats.answer import Position, RunningAnswer
 from llama_async_proxy.chats.answers import Answers
 from llama_async_proxy.events import (
     AnswerFailed,
@@ -137,10 +137,10 @@ class ChatTopics:
         return {"answer": None if answer is None else _growing(answer)}
 
 
-def _growing(answer: Answer) -> object:
+def _growing(answer: RunningAnswer) -> object:
     if answer.turn is None:
         return None
-    grown = answer.since(Position())
+    grown = answer.delta_since(Position())
     message = wire.ui_message(answer.turn.answer)
     message.content, message.reasoning = grown.content, grown.reasoning or None
     return msgspec.to_builtins(message)

@@ -1,8 +1,8 @@
-"""How a database of an older version becomes one of this version. Importing this costs nothing; Alembic is loaded
-only by `upgrade`, because it takes longer than opening the database.
+"""Migrations of databases of older versions.
 
-A new migration is a script in versions/, its revision at the end of REVISIONS, and the same change in schema.py, from
-which new databases are made.
+Alembic is imported only by `upgrade`, because that takes longer than opening the database. A new migration needs a
+script in versions/, its revision at the end of REVISIONS, and the same change in schema.py, from which new databases
+are created.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 REVISIONS = ("0001", "0002", "0003", "0004", "0005")
-"""Oldest first. A database with any other revision was written by a newer version of this program."""
+"""All revisions, oldest first. A database with any other one was written by a newer version of this program."""
 HEAD = REVISIONS[-1]
 
 
 def upgrade(connection: Connection, to: str = HEAD) -> None:
-    """Run what is missing up to the revision `to`, inside the caller's transaction: all of it or nothing."""
+    """Run the missing migrations up to the revision `to` in the caller's transaction."""
     from alembic.operations import Operations
     from alembic.runtime.migration import MigrationContext
     from alembic.script import ScriptDirectory
