@@ -196,6 +196,18 @@ async def test_first_watcher_gets_a_sample_even_in_the_middle_of_an_interval(hos
             await take(samples, 1)
 
 
+async def test_the_watcher_with_the_shortest_interval_sets_the_pace(host: CountingHost) -> None:
+    async with Bench(host).running() as (sampler, samples):
+        await take(samples, 1)
+        with sampler.watch(lambda: 60.0):
+            assert sampler.interval_s == 60.0
+            with sampler.watch(lambda: FAST):
+                assert sampler.interval_s == FAST
+                await take(samples, 5)
+            assert sampler.interval_s == 60.0
+        assert sampler.interval_s == NEVER
+
+
 async def test_changed_interval_holds_at_once(host: CountingHost) -> None:
     bench = Bench(host)
     async with bench.running() as (_, samples):

@@ -129,7 +129,8 @@ class Sampler:
         self._failures = FailureLog()
         self._reading = asyncio.Lock()
         self._wake = asyncio.Event()
-        self._watchers = 0
+        self._watchers: list[Callable[[], float]] = []
+        """Intervals that the watchers want, in seconds."""
         self._latest: Sample | None = None
         self._process_bytes: Mapping[int, int] = NO_GPUS.process_bytes
         # Monotonic, so that a change of the machine's clock moves nothing.
@@ -144,24 +145,28 @@ class Sampler:
 
     @property
     def interval_s(self) -> float:
-        intervals = self._intervals()
-        return intervals.sample_watched_s if self._watchers else intervals.sample_idle_s
+        """Seconds between two samples now."""
+        return min([self._intervals().sample_idle_s, *(interval_s() for interval_s in self._watchers)])
 
     def gpu_bytes(self, pid: int) -> int | None:
         """GPU memory of a process at the newest sample; None when no driver told."""
         return self._process_bytes.get(pid)
 
     @contextlib.contextmanager
-    def watch(self) -> Iterator[None]:
-        """Sample at the watched pace until the block ends; the first watcher gets a sample at once."""
-        self._watchers += 1
-        if self._watchers == 1:
+    def watch(self, interval_s: Callable[[], float] | None = None) -> Iterator[None]:
+        """Sample every `interval_s()` seconds at least until the block ends; by default at the watched pace.
+
+        The first watcher gets a sample at once.
+        """
+        watcher = interval_s or (lambda: self._intervals().sample_watched_s)
+        self._watchers.append(watcher)
+        if len(self._watchers) == 1:
             self._ticked_at_s = -math.inf
-            self._wake.set()
+        self._wake.set()
         try:
             yield
         finally:
-            self._watchers -= 1
+            self._watchers.remove(watcher)
 
     async def now(self) -> Sample:
         """A sample at most a quarter of a second old; callers at the same time share one reading."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
 from msgspec import Struct
 
 from llama_async_proxy.errors import InvalidInput
@@ -18,6 +21,7 @@ class GetMetrics(Struct, frozen=True):
 
 class Metrics(Struct, frozen=True):
     sample: Sample
+    models_registered: int
 
 
 class GetSamples(Struct, frozen=True):
@@ -50,7 +54,15 @@ _MOST_SAMPLES = 2000
 
 @operation("metrics.get", Effect.READ)
 async def get_metrics(context: Context, _: GetMetrics) -> Metrics:
-    return Metrics(await context.sampler.now())
+    return Metrics(await context.sampler.now(), len(context.store.models.all()))
+
+
+def watch_metrics(context: Context, interval_s: Callable[[], float] | None = None) -> AbstractContextManager[None]:
+    """Have SampleTaken published every `interval_s()` seconds at least while the context manager is entered.
+
+    The default is the setting sample_watched_s.
+    """
+    return context.sampler.watch(interval_s)
 
 
 @operation("metrics.samples", Effect.READ)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
+
 from msgspec import Struct
 
 from llama_async_proxy.errors import InvalidInput
@@ -48,6 +50,11 @@ async def _recent(context: Context, request: ListRequests) -> tuple[RequestRecor
     context.in_flight.record()
     await context.store.catch_up()
     return await context.store.requests.recent(limit=request.limit, model=request.model)
+
+
+def watch_requests(context: Context) -> AbstractContextManager[None]:
+    """Have RequestsProgressed published while the context manager is entered."""
+    return context.in_flight.watch()
 
 
 @operation("requests.cancel", Effect.MANAGE)

@@ -28,6 +28,7 @@ from llama_async_proxy.operations import (
     preset_sections,
     presets,
     requests,
+    running_answers,
     search,
     usage,
 )
@@ -50,6 +51,7 @@ _SUBJECTS = (
     models_directory,
     options,
     chats,
+    running_answers,
     archive,
     search,
     usage,

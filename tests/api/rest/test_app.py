@@ -429,7 +429,7 @@ def test_units_of_monitoring() -> None:
         GpuSample(0, "Known", "nvidia", 50.0, 4 << 20, 8 << 20, 60.0, 100.0),
         GpuSample(1, "Silent", "intel"),
     )
-    data = wire.monitoring_data(Metrics(sample(gpus=gpus)), 7).model_dump(by_alias=True, exclude_none=True)
+    data = wire.monitoring_data(Metrics(sample(gpus=gpus), 7)).model_dump(by_alias=True, exclude_none=True)
     assert data["cpu"] == {"usage": 12.3, "cores": 2, "loadAverage": [0, 0, 0]}
     assert data["memory"] == {"used": 3, "total": 4, "free": 1, "usagePercent": 75}
     assert data["disk"] == {"used": 1, "total": 3, "free": 2, "usagePercent": 33.3}

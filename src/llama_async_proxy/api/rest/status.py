@@ -31,9 +31,7 @@ async def get_status(context: Live) -> Answer[wire.StatusData]:
 
 async def get_metrics(context: Live) -> Answer[wire.MonitoringData]:
     """The machine now."""
-    metrics = await metrics_operations.get_metrics(context, GetMetrics())
-    status = await health_operations.get_status(context, GetStatus())
-    return Answer(data=wire.monitoring_data(metrics, status.models_registered))
+    return Answer(data=wire.monitoring_data(await metrics_operations.get_metrics(context, GetMetrics())))
 
 
 async def get_history(

@@ -257,7 +257,7 @@ class HistoryData(Wire):
     summary: Summary
 
 
-def monitoring_data(metrics: Metrics, models_registered: int) -> MonitoringData:
+def monitoring_data(metrics: Metrics) -> MonitoringData:
     sample = metrics.sample
     return MonitoringData(
         timestamp=timestamp(sample.timestamp_ms),
@@ -276,7 +276,7 @@ def monitoring_data(metrics: Metrics, models_registered: int) -> MonitoringData:
         gpu=[_gpu(gpu) for gpu in sample.gpus] or None,
         models=ModelsUse(
             active=sample.models_loaded,
-            total=models_registered,
+            total=metrics.models_registered,
             memory_usage=mib(sample.models_memory_bytes) or 0.0,
         ),
         requests=RequestsUse(
