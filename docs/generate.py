@@ -1,4 +1,4 @@
-"""Writes what follows from the code: settings.md, cli.md, openapi.json, events.md, and the TypeScript types of events.
+"""Writes the pages that follow from the code: settings.md, cli.md, openapi.json, events.md, and the TypeScript events.
 
 `python docs/generate.py` rewrites them; tests/test_docs.py fails when one is stale.
 """
@@ -91,7 +91,7 @@ Schema = Mapping[str, Any]
 
 
 def events_page() -> str:
-    """What can be asked and heard over Socket.IO, in both dialects."""
+    """Requests and events of Socket.IO, in both dialects."""
     head = """# Socket.IO events
 
 Two dialects of one service, over websocket or long polling, for clients of protocol version 5 (socket.io-client 4.x).
@@ -99,7 +99,7 @@ Two dialects of one service, over websocket or long polling, for clients of prot
 **Socket.IO v1**: `io(url, {path: "/llamaproxws"})`. A request is its fields, with an optional `requestId`, or an
 envelope `{type: "request", event, data, requestId, timestamp, version}`. The answer
 `{type: "response", event, success, data, error, requestId, timestamp, version}` goes to the acknowledgement if there is
-one, else to `<event>:result`. What nobody asked for comes as `{type: "broadcast", event, data, timestamp}`. Times are
+one, else to `<event>:result`. Events without a request come as `{type: "broadcast", event, data, timestamp}`. Times are
 milliseconds since the epoch, sizes bytes, use percentages.
 
 **With acknowledgements**: `io(url + "/llamaproxws")`. The acknowledgement gets
@@ -114,19 +114,20 @@ Every request may be refused with INVALID_REQUEST when it is malformed; a client
 
 def _dialect(dialect: Dialect) -> str:
     calls = "".join(_call(call, dialect) for call in dialect.calls)
-    heard = "".join(
-        f"| `{e.event}` | [{e.data.__name__}](#types-of-{_anchor(dialect)}) | {e.about} |\n" for e in dialect.emissions
+    events = "".join(
+        f"| `{event.event}` | [{event.data.__name__}](#types-of-{_anchor(dialect)}) | {event.description} |\n"
+        for event in dialect.events
     )
     codes = "".join(f"| `{code}` | {meaning} |\n" for code, meaning in dialect.codes.items())
     return f"""
 ## {dialect.title}: namespace `{dialect.namespace}`
 
-| event | request | answer | error codes | everybody hears | |
+| event | request | answer | error codes | broadcasts | |
 |---|---|---|---|---|---|
 {calls}
-| heard | data | |
+| event | data | |
 |---|---|---|
-{heard}
+{events}
 | error code | meaning |
 |---|---|
 {codes}
@@ -145,9 +146,9 @@ def _call(call: Call[Any, Any, Any] | ConnectionCall, dialect: Dialect) -> str:
     answer = f"`{call.answer.__name__}`"
     if isinstance(call, Call) and call.answers_as:
         answer += f" on `{call.answers_as}:result`"
-    heard = ", ".join(f"`{event}`" for event in call.broadcasts)
+    events = ", ".join(f"`{event}`" for event in call.broadcasts)
     codes = ", ".join(f"`{code}`" for code in error_codes(call, dialect))
-    return f"| `{call.event}` | `{_type_name(call.payload)}` | {answer} | {codes} | {heard} | {call.about} |\n"
+    return f"| `{call.event}` | `{_type_name(call.payload)}` | {answer} | {codes} | {events} | {call.description} |\n"
 
 
 def error_codes(call: Call[Any, Any, Any] | ConnectionCall, dialect: Dialect) -> list[str]:
@@ -164,18 +165,18 @@ def typescript(dialect: Dialect) -> str:
         f"  {json.dumps(call.event)}: {{ request: {_type_name(call.payload)}; answer: {call.answer.__name__} }};\n"
         for call in dialect.calls
     )
-    heard = "".join(f"  {json.dumps(e.event)}: {e.data.__name__};\n" for e in dialect.emissions)
+    events = "".join(f"  {json.dumps(e.event)}: {e.data.__name__};\n" for e in dialect.events)
     codes = "".join(f"\n  | {json.dumps(code)}" for code in dialect.codes)
     return f"""// Made by docs/generate.py from the tables of events; `make docs` makes it anew.
 
 {_interfaces(dialect)}
-/** What may be asked: event -> data of the request and of the answer. */
+/** Requests: event -> data of the request and of the answer. */
 export interface Calls {{
 {calls}}}
 
-/** What is heard without asking: event -> its data. */
+/** Events that come without a request: event -> data. */
 export interface Events {{
-{heard}}}
+{events}}}
 
 export type ErrorCode ={codes};
 """
@@ -183,7 +184,7 @@ export type ErrorCode ={codes};
 
 def _interfaces(dialect: Dialect) -> str:
     types = {call.payload for call in dialect.calls} | {call.answer for call in dialect.calls}
-    types |= {emission.data for emission in dialect.emissions}
+    types |= {event.data for event in dialect.events}
     _, components = msgspec.json.schema_components(
         sorted(types, key=str), schema_hook=lambda _: {"title": "JSON"}, ref_template="{name}"
     )

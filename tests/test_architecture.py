@@ -61,21 +61,21 @@ IMPURE = {"asyncio", "logging", "time", "threading", "socket", "subprocess", "da
 
 
 API_SHARED = {"boundary", "decode", "units"}
-SOCKETIO_SHARED = {"contract", "dispatch", "emitter", "log_tail", "model_status", "rate_limit"}
-"""Files of `api/socketio/` that the namespaces in its folders, and the web UI's, are built on."""
-UNFINISHED_API_IMPORTS = {
-    ("api/socketio/server.py", "http"),
-    ("api/socketio/server.py", "ui"),
-    ("api/socketio/server.py", "socketio/ack"),
-    ("api/socketio/server.py", "socketio/v1"),
-    ("api/socketio/ack/dialect.py", "socketio/v1"),
-    ("api/socketio/v1/feeds_schema.py", "rest"),
+SOCKETIO_SHARED = {
+    "contract",
+    "dispatch",
+    "emitter",
+    "frames",
+    "log_tail",
+    "model_status",
+    "namespace",
+    "rate_limit",
+    "sample_feed",
+    "watch",
 }
-"""Imports that still go. The list only becomes shorter."""
+"""Files of `api/socketio/` that the namespaces in its folders, and the web UI's, are built on."""
 CONTEXT_FOR_API = {"bus", "now_ms", "settings"}
 """Parts of an operation's context that `api/` uses itself. Everything else it asks operations for."""
-UNFINISHED_CONTEXT_USE = {"api/socketio", "api/ui"}
-"""Folders that still reach past the operations. The list only becomes shorter."""
 
 
 def imports(path: Path) -> list[str]:
@@ -139,8 +139,7 @@ def imported_api_folders(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("path", [p for p in FILES if relative(p).startswith("api/")], ids=relative)
 def test_ways_in_do_not_import_one_another(path: Path) -> None:
-    unfinished = {folder for file, folder in UNFINISHED_API_IMPORTS if file == relative(path)}
-    assert imported_api_folders(path) == unfinished
+    assert imported_api_folders(path) == set()
 
 
 def attributes_of_context(tree: ast.Module) -> set[str]:
@@ -157,8 +156,7 @@ def attributes_of_context(tree: ast.Module) -> set[str]:
 
 @pytest.mark.parametrize("path", [p for p in FILES if relative(p).startswith("api/")], ids=relative)
 def test_ways_in_reach_the_service_through_operations_only(path: Path) -> None:
-    if not relative(path).startswith(tuple(UNFINISHED_CONTEXT_USE)):
-        assert attributes_of_context(ast.parse(path.read_text())) <= CONTEXT_FOR_API
+    assert attributes_of_context(ast.parse(path.read_text())) <= CONTEXT_FOR_API
 
 
 def test_uses_of_the_context_are_found() -> None:

@@ -17,7 +17,7 @@ import socketio
 from msgspec import Struct, field
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from llama_async_proxy.api.http.access import SecurityMiddleware
+from llama_async_proxy.api.http.access import SecurityMiddleware, accepts_origin
 from llama_async_proxy.api.http.metering import MeteringMiddleware
 from llama_async_proxy.api.http.protocol import FastPathParts, http_protocol
 from llama_async_proxy.api.http.server import Goodbye, Server, listen
@@ -25,7 +25,10 @@ from llama_async_proxy.api.inference.app import InferenceApp
 from llama_async_proxy.api.inference.llama_router import LlamaRouterApp
 from llama_async_proxy.api.prometheus import PrometheusApp
 from llama_async_proxy.api.rest.app import create_rest
-from llama_async_proxy.api.socketio.server import Sockets
+from llama_async_proxy.api.socketio.ack.namespace import AckNamespace
+from llama_async_proxy.api.socketio.server import SocketIoServer
+from llama_async_proxy.api.socketio.v1.namespace import V1Namespace
+from llama_async_proxy.api.ui.namespace import UiNamespace
 from llama_async_proxy.api.ui.static import is_navigation, is_page, static_app
 from llama_async_proxy.chats.answers import Answers
 from llama_async_proxy.engines.contract import Engine
@@ -164,7 +167,7 @@ class Application(Struct, frozen=True):
     asgi: ASGIApp
     fast_path: FastPathParts
     context: Context
-    sockets: Sockets
+    sockets: SocketIoServer
     background: tuple[Callable[[], Awaitable[None]], ...]
     """To be run while serving, until cancelled."""
     first_steps: tuple[Callable[[], Awaitable[None]], ...]
@@ -353,7 +356,12 @@ async def _context(stack: contextlib.AsyncExitStack, base: _Base, models: _Model
 
 def _application(base: _Base, data_path: _DataPath, context: Context) -> Application:
     """The ways in, and the tasks that run beside them."""
-    sockets = Sockets(lambda: context)
+    sockets = SocketIoServer(
+        lambda: context,
+        (V1Namespace, AckNamespace, UiNamespace),
+        meter=context.connections,
+        accepts_origin=lambda scope: accepts_origin(scope, context.settings),
+    )
     router = LlamaRouterApp(lambda: context, is_navigation)
     prometheus = PrometheusApp(lambda: context)
     inference = InferenceApp(
@@ -448,7 +456,9 @@ def _facts(base: _Base, engine: Engine, requests: RequestMeter) -> ServiceFacts:
     )
 
 
-async def _goodbye(context: Context, sockets: Sockets, router: LlamaRouterApp, hurry: Callable[[], bool]) -> None:
+async def _goodbye(
+    context: Context, sockets: SocketIoServer, router: LlamaRouterApp, hurry: Callable[[], bool]
+) -> None:
     """Running answers may end; then they are broken off, with an error their clients understand."""
     router.close()
     if not hurry():
@@ -467,7 +477,7 @@ class Door(Protocol):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None: ...
 
 
-def _asgi(context: Context, sockets: Sockets, doors: Sequence[Door], rest: ASGIApp) -> ASGIApp:
+def _asgi(context: Context, sockets: SocketIoServer, doors: Sequence[Door], rest: ASGIApp) -> ASGIApp:
     """security -> metering -> the way in that the path belongs to."""
     live = context.configuration.getter()
     pages = static_app(WEB_DIR)

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from llama_async_proxy.api.http.protocol import http_protocol
 from llama_async_proxy.api.rest.app import create_rest
-from llama_async_proxy.api.socketio.server import Sockets
+from llama_async_proxy.api.socketio.server import SocketIoServer
 from llama_async_proxy.app import Seams, build
 from llama_async_proxy.events import LogWritten
 from llama_async_proxy.monitor.gpu import CombinedProbe
@@ -36,7 +36,7 @@ class ServiceHarness:
     """A service in this process, reachable at `url`."""
 
     context: Context
-    sockets: Sockets
+    sockets: SocketIoServer
     models_dir: Path
     url: str
     http: aiohttp.ClientSession
@@ -164,7 +164,9 @@ async def client(
     at: ServiceHarness, namespace: str = "/", *, path: str = "llamaproxws", transport: str = "websocket"
 ) -> AsyncIterator[Client]:
     connected = Client(namespace)
-    await connected.socket.connect(at.url, socketio_path=path, namespaces=[namespace], transports=[transport])
+    await connected.socket.connect(
+        at.url, socketio_path=path, namespaces=[namespace], transports=[transport], wait_timeout=20
+    )
     try:
         yield connected
     finally:

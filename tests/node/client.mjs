@@ -1,4 +1,4 @@
-// One scenario with the official client: node client.mjs SCENARIO URL TRANSPORT. Exits 0 when all of it held.
+// One scenario with the official client: node client.mjs SCENARIO URL TRANSPORT. Exits 0 when every assertion held.
 import assert from "node:assert/strict";
 import { io } from "socket.io-client";
 
@@ -30,7 +30,7 @@ const scenarios = {
       timestamp: Date.now(),
       version: "1.0",
     });
-    // The very first packet asks for an acknowledgement, whose id is 0.
+    // The first packet asks for an acknowledgement, so that its id is 0.
     const acked = await socket.emitWithAck("models:list", { requestId: "req_1", timestamp: Date.now() });
     assert.equal(acked.event, "models:list:result");
     assert.equal(acked.requestId, "req_1");

@@ -1,4 +1,4 @@
-// Every event of both tables with the official client: node events.mjs URL TRANSPORT MODELS_DIR < requests.json
+// Every request and event of both dialects with the official client: node events.mjs URL TRANSPORT MODELS_DIR < requests.json
 import assert from "node:assert/strict";
 import { readFileSync, copyFileSync } from "node:fs";
 import { io } from "socket.io-client";
@@ -6,8 +6,8 @@ import { io } from "socket.io-client";
 const [url, transport, modelsDir] = process.argv.slice(2);
 const { v1, ack } = JSON.parse(readFileSync(0, "utf8"));
 
-/** Resolves when every event of `names` was heard. */
-function hearing(socket, names) {
+/** Resolves when `socket` has received every event of `names`. */
+function receiving(socket, names) {
   const missing = new Set(names);
   return new Promise((resolve) => {
     socket.onAny((event) => {
@@ -30,7 +30,7 @@ const connected = (socket) => new Promise((resolve) => socket.once("connect", re
 const page = io(url, { path: "/llamaproxws", transports: [transport] });
 const plain = io(`${url}/llamaproxws`, { transports: [transport], forceNew: true });
 await Promise.all([connected(page), connected(plain)]);
-const heard = [hearing(page, v1.heard), hearing(plain, ack.heard)];
+const received = [receiving(page, v1.events), receiving(plain, ack.events)];
 
 copyFileSync(`${modelsDir}/chat.gguf`, `${modelsDir}/${transport}.bin`);
 const model = { name: `By ${transport}`, model_path: `${modelsDir}/${transport}.bin` };
@@ -52,7 +52,7 @@ for (const [event, data] of ack.requests) {
   assert.equal(answer.success, true, `${event}: ${JSON.stringify(answer.error)}`);
   assert.ok(!Number.isNaN(Date.parse(answer.timestamp)));
 }
-// What refuses, refuses by name; what is asked without an acknowledgement is answered on its result event.
+// Refusals carry their codes; a request without an acknowledgement is answered on its result event.
 const result = new Promise((resolve) => page.once("models:get:result", resolve));
 page.emit("models:get", { modelId: 999999, requestId: "r" });
 assert.equal((await result).error.code, "GET_MODEL_FAILED");
@@ -62,6 +62,6 @@ page.emit("subscribe", { type: "weather" });
 const other = io(`${url}/llamaproxws`, { transports: [transport], forceNew: true });
 await connected(other);
 other.disconnect();
-await within(Promise.all(heard), 30, () => [...page.missing, ...plain.missing].join(", "));
+await within(Promise.all(received), 30, () => [...page.missing, ...plain.missing].join(", "));
 page.disconnect();
 plain.disconnect();

@@ -1,4 +1,4 @@
-"""Every event of both dialects, asked and heard by the official client, of a service with a real engine."""
+"""Every request and event of both dialects with the official client, against a service with a real engine."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ SOONER = {
     "monitor": {"broadcastInterval": 0.5, "engineInterval": 0.5, "modelsFeedInterval": 0.5, "logsFeedInterval": 0.5}
 }
 RARE = {"models:scan-progress"}
-"""Of long scans only."""
+"""Events of long scans only."""
 
 
 def everything(dialect: Dialect, requests: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "requests": [(event, requests.get(event, {})) for event in in_order(dialect, requests)],
-        "heard": sorted({emission.event for emission in dialect.emissions} - RARE),
+        "events": sorted({event.event for event in dialect.events} - RARE),
     }
 
 

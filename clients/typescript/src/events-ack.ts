@@ -48,6 +48,12 @@ export interface AckLogLine {
   message: string;
 }
 
+export interface AckLogQuery {
+  level?: LogLevel;
+  limit?: number;
+  since?: string | null;
+}
+
 export interface AckLogging {
   level: string;
   path: string;
@@ -150,6 +156,12 @@ export interface AckSystem {
   disk: AckAmount;
 }
 
+export interface AckValidated {
+  valid: boolean;
+  errors: string[];
+  warnings: string[];
+}
+
 export interface ClientNotice {
   clientId: string;
 }
@@ -172,10 +184,8 @@ export interface Loaded {
 
 export type LogLevel = "debug" | "error" | "info" | "warn";
 
-export interface LogQuery {
-  level?: LogLevel;
-  limit?: number;
-  since?: string | null;
+export interface MetricsSubscription {
+  subscribed: boolean;
 }
 
 export interface ModelId {
@@ -204,23 +214,13 @@ export interface Saved {
   savedAt: string;
 }
 
-export interface Subscription {
-  subscribed: boolean;
-}
-
 export interface Unloaded {
   id: string;
   status: string;
   unloadedAt: string;
 }
 
-export interface Validated {
-  valid: boolean;
-  errors: string[];
-  warnings: string[];
-}
-
-/** What may be asked: event -> data of the request and of the answer. */
+/** Requests: event -> data of the request and of the answer. */
 export interface Calls {
   "models:list": { request: Nothing; answer: AckModels };
   "models:load": { request: Load; answer: Loaded };
@@ -231,16 +231,16 @@ export interface Calls {
   "presets:save": { request: PresetConfig; answer: Saved };
   "presets:delete": { request: PresetName; answer: Deleted };
   "presets:get-llama-params": { request: Nothing; answer: AckParameters };
-  "presets:validate-config": { request: PresetCandidate; answer: Validated };
+  "presets:validate-config": { request: PresetCandidate; answer: AckValidated };
   "config:get": { request: Nothing; answer: AckConfig };
   "config:update": { request: Record<string, unknown>; answer: AckConfigUpdated };
   "metrics:get": { request: Nothing; answer: AckMetrics };
-  "logs:get": { request: LogQuery; answer: AckLogs };
-  "metrics:subscribe": { request: Nothing; answer: Subscription };
-  "metrics:unsubscribe": { request: Nothing; answer: Subscription };
+  "metrics:subscribe": { request: Nothing; answer: MetricsSubscription };
+  "metrics:unsubscribe": { request: Nothing; answer: MetricsSubscription };
+  "logs:get": { request: AckLogQuery; answer: AckLogs };
 }
 
-/** What is heard without asking: event -> its data. */
+/** Events that come without a request: event -> data. */
 export interface Events {
   "client:connected": ClientNotice;
   "client:disconnected": ClientNotice;

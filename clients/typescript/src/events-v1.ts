@@ -17,10 +17,6 @@ export interface ByName {
   modelId?: number | null;
 }
 
-export interface Changes {
-  config: Record<string, unknown>;
-}
-
 export interface CleanUp {
   deletedCount: number;
 }
@@ -29,15 +25,12 @@ export interface Cleared {
   cleared: number;
 }
 
-export interface Configuration {
+export interface ConfigChanges {
   config: Record<string, unknown>;
 }
 
-export interface ConfigurationUpdate {
-  config: Record<string, unknown>;
-  restartRequired: boolean;
-  overridden: string[];
-  warnings: string[];
+export interface CpuUsage {
+  usage: number;
 }
 
 export interface Create {
@@ -110,6 +103,19 @@ export interface Favorite {
   favorite: boolean;
 }
 
+export interface FeedAmount {
+  used: number;
+  total: number;
+  free: number;
+  usagePercent: number;
+}
+
+export interface FeedCpu {
+  usage: number;
+  cores: number;
+  loadAverage: number[];
+}
+
 export interface FeedError {
   code: string;
   message: string;
@@ -127,12 +133,88 @@ export interface FeedErrorData {
   retryIn?: number | null;
 }
 
+export interface FeedGpu {
+  id: number;
+  name: string;
+  memory?: FeedAmount | null;
+  utilization?: number | null;
+  temperature?: number | null;
+}
+
 export interface FeedLogLine {
   id: string;
   timestamp: string;
   level: string;
   source: string;
   message: string;
+}
+
+export interface FeedMessage {
+  type: string;
+  data?: FeedName | null;
+}
+
+export interface FeedMetrics {
+  timestamp: string;
+  cpu: FeedCpu;
+  memory: FeedAmount;
+  disk: FeedAmount;
+  models: FeedModelCounts;
+  requests: FeedRequests;
+  uptime: number;
+  gpu?: FeedGpu[] | null;
+}
+
+export interface FeedModel {
+  id: string;
+  name: string;
+  path: string;
+  size: number;
+  family: string;
+  format: string;
+  status: string;
+  missing: boolean;
+  isFavorite: boolean;
+  isPinned: boolean;
+  aliases: string[];
+  variants: FeedVariant[];
+  options: Record<string, string | number | boolean>;
+  description?: string | null;
+  version?: string | null;
+  contextSize?: number | null;
+  quantization?: string | null;
+  loadedAt?: string | null;
+  lastUsed?: string | null;
+  memoryUsage?: number | null;
+  error?: string | null;
+}
+
+export interface FeedModelCounts {
+  active: number;
+  total: number;
+  memoryUsage: number;
+}
+
+export interface FeedModels {
+  models: FeedModel[];
+  timestamp: string;
+}
+
+export interface FeedName {
+  type: string;
+}
+
+export interface FeedRequests {
+  total: number;
+  active: number;
+  averageResponseTime: number;
+  errorRate: number;
+}
+
+export interface FeedVariant {
+  name: string;
+  parameters: Record<string, unknown>;
+  systemPrompt?: string | null;
 }
 
 export interface Gpus {
@@ -142,16 +224,10 @@ export interface Gpus {
   list: V1Gpu[];
 }
 
-export interface History {
+export interface HistoryQuery {
   limit?: number;
   start?: number | null;
   end?: number | null;
-}
-
-export interface Inherited {
-  finalConfig: Record<string, string | number | boolean>;
-  sources: Record<string, string>;
-  inheritancePath: string[];
 }
 
 export interface LoadByName {
@@ -170,27 +246,11 @@ export interface LogEntry {
   entry: V1LogLine;
 }
 
-export interface LogFile {
-  fileName: string;
-  logs: V1LogLine[];
-  content: string;
-  truncated: boolean;
-}
-
 export interface LogFileName {
   fileName?: string | null;
 }
 
-export interface LogFiles {
-  files: string[];
-  size: number;
-}
-
 export type LogLevel = "debug" | "error" | "info" | "warn";
-
-export interface LogQuery {
-  limit?: number;
-}
 
 export interface Logs {
   logs: V1StoredLogLine[];
@@ -203,26 +263,21 @@ export interface LogsUpdate {
   data: LogBatch;
 }
 
-export interface Message {
-  type: string;
-  data?: Topic | null;
-}
-
 export interface MetricsHistory {
   history: V1Metrics[];
 }
 
 export interface MetricsUpdate {
-  type: "metrics_update";
-  data: Record<string, unknown>;
   timestamp: string;
-  cpu: Record<string, unknown>;
-  memory: Record<string, unknown>;
-  disk: Record<string, unknown>;
-  models: Record<string, unknown>;
-  requests: Record<string, unknown>;
+  cpu: FeedCpu;
+  memory: FeedAmount;
+  disk: FeedAmount;
+  models: FeedModelCounts;
+  requests: FeedRequests;
   uptime: number;
-  gpu?: Record<string, unknown>[];
+  gpu?: FeedGpu[] | null;
+  type: "metrics_update";
+  data: FeedMetrics;
 }
 
 export interface ModelFields {
@@ -247,14 +302,10 @@ export interface ModelState {
 }
 
 export interface ModelsUpdate {
-  type: "models_update";
-  data: Record<string, unknown>;
+  models: FeedModel[];
   timestamp: string;
-  models: Record<string, unknown>[];
-}
-
-export interface Named {
-  filename: string;
+  type: "models_update";
+  data: FeedModels;
 }
 
 export interface NewModelFields {
@@ -281,19 +332,8 @@ export interface OneModel {
   model: V1Model;
 }
 
-export interface Parameter {
-  name: string;
-  type: string;
-  default: string | null;
-  description: string;
-  names: string[];
-  env: string[];
-  choices: string[];
-}
-
-export interface Parameters {
-  categories: Record<string, Parameter[]>;
-  parameters: Record<string, Parameter[]>;
+export interface PresetByName {
+  filename: string;
 }
 
 export interface PresetDeleted {
@@ -322,7 +362,7 @@ export interface ScanProgress {
   total: number;
 }
 
-export interface Section {
+export interface SectionByName {
   filename: string;
   modelName: string;
 }
@@ -358,14 +398,10 @@ export interface StartedWithPreset {
 
 export interface Subscribe {
   type: string;
-  data?: Topic | null;
+  data?: FeedName | null;
 }
 
 export interface Subscribed {
-  type: string;
-}
-
-export interface Topic {
   type: string;
 }
 
@@ -374,16 +410,23 @@ export interface Update {
   updates: ModelFields;
 }
 
-export interface Usage {
-  usage: number;
-}
-
 export interface Used {
   used: number;
 }
 
 export interface UserSettings {
   settings: Record<string, unknown>;
+}
+
+export interface V1Config {
+  config: Record<string, unknown>;
+}
+
+export interface V1ConfigUpdated {
+  config: Record<string, unknown>;
+  restartRequired: boolean;
+  overridden: string[];
+  warnings: string[];
 }
 
 export interface V1Engine {
@@ -423,6 +466,24 @@ export interface V1Gpu {
   vendor: string;
 }
 
+export interface V1Inheritance {
+  finalConfig: Record<string, string | number | boolean>;
+  sources: Record<string, string>;
+  inheritancePath: string[];
+}
+
+export interface V1LogFile {
+  fileName: string;
+  logs: V1LogLine[];
+  content: string;
+  truncated: boolean;
+}
+
+export interface V1LogFiles {
+  files: string[];
+  size: number;
+}
+
 export interface V1LogLine {
   level: LogLevel;
   message: string;
@@ -430,8 +491,12 @@ export interface V1LogLine {
   timestamp: number;
 }
 
+export interface V1LogQuery {
+  limit?: number;
+}
+
 export interface V1Metrics {
-  cpu: Usage;
+  cpu: CpuUsage;
   memory: Used;
   swap: Used;
   disk: Used;
@@ -461,6 +526,21 @@ export interface V1Model {
   created_at: number;
   updated_at: number;
   last_used_at: number | null;
+}
+
+export interface V1Parameter {
+  name: string;
+  type: string;
+  default: string | null;
+  description: string;
+  names: string[];
+  env: string[];
+  choices: string[];
+}
+
+export interface V1Parameters {
+  categories: Record<string, V1Parameter[]>;
+  parameters: Record<string, V1Parameter[]>;
 }
 
 export interface V1Preset {
@@ -531,7 +611,7 @@ export interface VariantFields {
   system_prompt?: string | null;
 }
 
-/** What may be asked: event -> data of the request and of the answer. */
+/** Requests: event -> data of the request and of the answer. */
 export interface Calls {
   "models:list": { request: Nothing; answer: AllModels };
   "models:get": { request: ById; answer: OneModel };
@@ -544,48 +624,48 @@ export interface Calls {
   "models:scan": { request: Nothing; answer: ScanCounts };
   "models:cleanup": { request: Nothing; answer: CleanUp };
   "metrics:get": { request: Nothing; answer: CurrentMetrics };
-  "metrics:history": { request: History; answer: MetricsHistory };
-  "logs:get": { request: LogQuery; answer: Logs };
-  "logs:read-file": { request: LogFileName; answer: LogFile };
-  "logs:list-files": { request: Nothing; answer: LogFiles };
+  "metrics:history": { request: HistoryQuery; answer: MetricsHistory };
+  "logs:get": { request: V1LogQuery; answer: Logs };
+  "logs:read-file": { request: LogFileName; answer: V1LogFile };
+  "logs:list-files": { request: Nothing; answer: V1LogFiles };
   "logs:clear": { request: Nothing; answer: Cleared };
   "logs:clear-files": { request: Nothing; answer: Cleared };
   "logs:read-llama-server": { request: Nothing; answer: EngineLog };
-  "config:get": { request: Nothing; answer: Configuration };
-  "config:update": { request: Changes; answer: ConfigurationUpdate };
+  "config:get": { request: Nothing; answer: V1Config };
+  "config:update": { request: ConfigChanges; answer: V1ConfigUpdated };
   "settings:get": { request: Nothing; answer: UserSettings };
   "settings:update": { request: SettingsChanges; answer: UserSettings };
   "presets:list": { request: Nothing; answer: V1Presets };
-  "presets:read": { request: Named; answer: V1Preset };
+  "presets:read": { request: PresetByName; answer: V1Preset };
   "presets:save": { request: Save; answer: V1Preset };
   "presets:create": { request: Create; answer: V1Preset };
-  "presets:delete": { request: Named; answer: PresetDeleted };
-  "presets:get-models": { request: Named; answer: V1PresetModels };
-  "presets:add-model": { request: NewSection; answer: V1Preset };
-  "presets:update-model": { request: SectionChanges; answer: V1Preset };
-  "presets:remove-model": { request: Section; answer: V1Preset };
-  "presets:get-defaults": { request: Named; answer: V1PresetDefaults };
-  "presets:update-defaults": { request: DefaultChanges; answer: V1Preset };
+  "presets:delete": { request: PresetByName; answer: PresetDeleted };
+  "presets:validate-config": { request: Validate; answer: Validated };
   "presets:get-models-dir": { request: Nothing; answer: Directory };
   "presets:available-models": { request: Nothing; answer: Directory };
-  "presets:get-llama-params": { request: Nothing; answer: Parameters };
-  "presets:validate-config": { request: Validate; answer: Validated };
-  "presets:show-inheritance": { request: Section; answer: Inherited };
+  "presets:get-models": { request: PresetByName; answer: V1PresetModels };
+  "presets:add-model": { request: NewSection; answer: V1Preset };
+  "presets:update-model": { request: SectionChanges; answer: V1Preset };
+  "presets:remove-model": { request: SectionByName; answer: V1Preset };
+  "presets:get-defaults": { request: PresetByName; answer: V1PresetDefaults };
+  "presets:update-defaults": { request: DefaultChanges; answer: V1Preset };
+  "presets:show-inheritance": { request: SectionByName; answer: V1Inheritance };
+  "presets:get-llama-params": { request: Nothing; answer: V1Parameters };
   "presets:start-with-preset": { request: Start; answer: StartedWithPreset };
-  "presets:stop-server": { request: Nothing; answer: V1Engine };
+  "llama:start-with-preset": { request: StartNamed; answer: StartedWithPreset };
+  "llama:config": { request: EngineSettings; answer: EngineSettingsView };
   "llama:status": { request: Nothing; answer: V1Engine };
   "llama:start": { request: Nothing; answer: V1EngineStarted };
   "llama:stop": { request: Nothing; answer: V1Engine };
+  "presets:stop-server": { request: Nothing; answer: V1Engine };
   "llama:restart": { request: Nothing; answer: V1EngineStarted };
-  "llama:config": { request: EngineSettings; answer: EngineSettingsView };
-  "llama:start-with-preset": { request: StartNamed; answer: StartedWithPreset };
   "llama-server:status": { request: Nothing; answer: V1EngineActivity };
   "connection:ack": { request: Nothing; answer: Acknowledged };
   "subscribe": { request: Subscribe; answer: Subscribed };
-  "message": { request: Message; answer: Subscribed };
+  "message": { request: FeedMessage; answer: Subscribed };
 }
 
-/** What is heard without asking: event -> its data. */
+/** Events that come without a request: event -> data. */
 export interface Events {
   "models:created": OneModel;
   "models:updated": OneModel;
@@ -593,11 +673,11 @@ export interface Events {
   "models:status": ModelState;
   "models:scanned": ScanCounts;
   "models:scan-progress": ScanProgress;
-  "models:router-stopped": RouterStopped;
   "metrics:update": CurrentMetrics;
   "logs:entry": LogEntry;
   "llama:status": V1Engine;
   "llama:server-event": EngineNotice;
+  "models:router-stopped": RouterStopped;
   "llama-server:status": V1EngineActivity;
   "connection:established": Established;
   "metrics_update": MetricsUpdate;

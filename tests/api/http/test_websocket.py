@@ -8,7 +8,7 @@ import pytest
 from websockets.frames import Frame, Opcode
 
 from api.harness import ServiceHarness, client, house
-from llama_async_proxy.api.http.websocket import text_frame
+from llama_async_proxy.api.socketio.frames import text_frame
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ async def test_samples_reach_clients_of_every_transport(at: ServiceHarness) -> N
         client(at, "/llamaproxws") as elsewhere,
     ):
         names = [page.socket.get_sid("/") for page in (websocket, polling)]
-        at.sockets.server.show("sample", {"text": "größe"}, [*names, "nobody"], "/")
+        at.sockets.server.emit_volatile("sample", {"text": "größe"}, [*names, "nobody"], "/")
         for page in (websocket, polling):
             assert await page.until("sample") == {"text": "größe"}
         await elsewhere.ask("models:list")
@@ -49,13 +49,13 @@ async def joined(at: ServiceHarness) -> tuple[aiohttp.ClientWebSocketResponse, s
 async def test_a_slow_client_gets_no_backlog_of_stale_samples(at: ServiceHarness) -> None:
     socket, name = await joined(at)
     for number in range(400):
-        at.sockets.server.show("sample", [number, "x" * 100_000], [name], "/")
+        at.sockets.server.emit_volatile("sample", [number, "x" * 100_000], [name], "/")
     seen = []
     while "last" not in seen:
         message = await socket.receive_str()
         if message.startswith('42["sample"'):
             seen.append(message[13:].partition(",")[0])
-        at.sockets.server.show("sample", ["last", 0], [name], "/")
+        at.sockets.server.emit_volatile("sample", ["last", 0], [name], "/")
         seen = ["last" if '"last"' in entry else entry for entry in seen]
     assert len([entry for entry in seen if entry != "last"]) < 400
     await socket.close()

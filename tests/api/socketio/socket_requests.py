@@ -1,4 +1,4 @@
-"""A request for every event of both dialects, all of which succeed."""
+"""A request that succeeds, for every event of both dialects that has fields."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ ACK_REQUESTS: Mapping[str, Any] = {
     "presets:delete": {"filename": "mine"},
 }
 LAST = ("presets:delete", "presets:stop-server", "llama:start", "llama:stop", "llama:restart")
-"""Asked after the others, in this order: the ones before need what these take away."""
+"""Requests that come after the others, in this order, because they remove what the others need."""
 
 
 def in_order(dialect: Dialect, requests: Mapping[str, Any]) -> list[str]:
-    """First those of `requests` in their order, then the others, then LAST."""
+    """Events of the dialect: those of `requests` in their order, then the others, then LAST."""
     known = [call.event for call in dialect.calls]
     first = [event for event in requests if event not in LAST]
     return [*first, *(e for e in known if e not in first and e not in LAST), *(e for e in LAST if e in known)]

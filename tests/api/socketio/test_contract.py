@@ -1,4 +1,4 @@
-"""The tables of events against the running doors: each event is answered, and each answer is what the table says."""
+"""The dialects' tables against a running service: every answer and every event is what the table says."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ async def ask_everything(page: Client, dialect: Dialect, requests: Mapping[str, 
         msgspec.convert(answer["data"], strict_copy(dialect.by_event[event].answer))
 
 
-def strict_copy(model: type[msgspec.Struct]) -> type[msgspec.Struct]:
-    """The same fields, and no others."""
+def strict_copy(schema: type[msgspec.Struct]) -> type[msgspec.Struct]:
+    """The same schema, refusing unknown fields."""
     return msgspec.defstruct(
-        model.__name__,
+        schema.__name__,
         [
             (field.name, field.type, field.default) if field.required is False else (field.name, field.type)
-            for field in sorted(msgspec.structs.fields(model), key=lambda field: not field.required)
+            for field in sorted(msgspec.structs.fields(schema), key=lambda field: not field.required)
         ],
         forbid_unknown_fields=True,
     )
 
 
-async def test_every_v1_event_answers_as_its_model_says(at: ServiceHarness, tmp_path: Path) -> None:
+async def test_every_v1_request_is_answered_as_its_schema_says(at: ServiceHarness, tmp_path: Path) -> None:
     path = tmp_path / "new.gguf"
     path.write_bytes((at.models_dir / "chat.gguf").read_bytes())
     async with client(at) as page:
@@ -59,12 +59,12 @@ async def test_every_v1_event_answers_as_its_model_says(at: ServiceHarness, tmp_
         await ask_everything(page, V1, requests)
 
 
-async def test_every_acknowledged_event_answers_as_its_model_says(at: ServiceHarness) -> None:
+async def test_every_acknowledged_request_is_answered_as_its_schema_says(at: ServiceHarness) -> None:
     async with client(at, "/llamaproxws", path="socket.io") as page:
         await ask_everything(page, ACK, ACK_REQUESTS)
 
 
-async def test_whatever_is_heard_is_in_the_table_and_as_its_model_says(at: ServiceHarness, tmp_path: Path) -> None:
+async def test_every_event_sent_is_in_the_table_and_fits_its_schema(at: ServiceHarness, tmp_path: Path) -> None:
     path = tmp_path / "new.gguf"
     path.write_bytes((at.models_dir / "chat.gguf").read_bytes())
     async with client(at) as v1, client(at, "/llamaproxws") as ack:
@@ -85,28 +85,28 @@ async def test_whatever_is_heard_is_in_the_table_and_as_its_model_says(at: Servi
         await v1.ask("llama:stop")
         quiet = {"models:scan-progress"}
         for page, dialect in ((v1, V1), (ack, ACK)):
-            models = {emission.event: emission.data for emission in dialect.emissions}
-            for event in models.keys() - quiet:
-                await page.until(event)
-            for event, told in page.received:
-                data = told["data"] if told.get("type") == "broadcast" else told
-                msgspec.convert(data, strict_copy(models[event]))
+            schemas = {event.event: event.data for event in dialect.events}
+            for name in schemas.keys() - quiet:
+                await page.until(name)
+            for name, message in page.received:
+                data = message["data"] if message.get("type") == "broadcast" else message
+                msgspec.convert(data, strict_copy(schemas[name]))
 
 
 @pytest.mark.parametrize("dialect", [V1, ACK], ids=lambda dialect: dialect.title)
-def test_the_tables_are_whole(dialect: Dialect) -> None:
-    heard = {emission.event for emission in dialect.emissions}
+def test_tables_name_only_known_events_operations_and_codes(dialect: Dialect) -> None:
+    events = {event.event for event in dialect.events}
     names = [call.event for call in dialect.calls]
     assert len(names) == len(set(names))
     for call in dialect.calls:
-        assert set(call.broadcasts) <= heard, call.event
+        assert set(call.broadcasts) <= events, call.event
         if isinstance(call, Call):
             assert OPERATIONS[call.operation.name] is call.operation
             assert {call.failure, call.not_found, call.invalid} - {None} <= dialect.codes.keys(), call.event
 
 
-async def test_a_client_may_have_only_so_many_requests_running(at: ServiceHarness, tmp_path: Path) -> None:
-    """What is over the bound is refused at once, and nobody else notices."""
+async def test_a_client_has_a_limit_of_running_requests(at: ServiceHarness, tmp_path: Path) -> None:
+    """Requests over the limit are refused at once; other clients are served."""
     gate = tmp_path / "gate"
     request = {"modelName": "chat", "options": {"fake-gate": str(gate)}}
     async with client(at) as flooding, client(at) as other:
@@ -127,14 +127,14 @@ async def test_a_client_may_have_only_so_many_requests_running(at: ServiceHarnes
 async def test_a_flood_of_log_lines_is_cut_and_counted(at: ServiceHarness) -> None:
     async with client(at) as page, client(at, "/llamaproxws") as ack:
         at.log(*(f"line {i}" for i in range(500)))
-        told = await page.until("logs:entry", lambda b: "not shown" in b["data"]["entry"]["message"])
-        assert told["data"]["entry"]["level"] == "warn"
+        event = await page.until("logs:entry", lambda b: "not shown" in b["data"]["entry"]["message"])
+        assert event["data"]["entry"]["level"] == "warn"
         await page.until("logs:entry", lambda b: b["data"]["entry"]["message"] == "line 499")
         await ack.until("logs:entry", lambda b: b["entry"]["message"] == "line 499")
         assert len(page.all("logs:entry")) <= 101
 
 
-async def test_a_status_is_told_once_though_the_model_was_queued_first(at: ServiceHarness) -> None:
+async def test_queued_and_loading_are_announced_as_one_status(at: ServiceHarness) -> None:
     async with client(at) as page, client(at, "/llamaproxws") as ack:
         await page.ask("config:update", {"config": {"maxModels": 1}})
         await page.ask("models:load", {"modelName": "chat"})
@@ -146,7 +146,7 @@ async def test_a_status_is_told_once_though_the_model_was_queued_first(at: Servi
         assert [b["status"] for b in ack.all("models:status") if b["modelId"] == "slow"] == ["loading", "loaded"]
 
 
-async def test_log_files_are_read_by_the_names_that_were_listed(at: ServiceHarness) -> None:
+async def test_only_listed_log_files_can_be_read(at: ServiceHarness) -> None:
     at.context.log_files.append([at.line("first"), at.line("second")])
     async with client(at) as page:
         listed = (await page.ask("logs:list-files"))["data"]
@@ -164,7 +164,7 @@ async def test_log_files_are_read_by_the_names_that_were_listed(at: ServiceHarne
         assert (await page.ask("logs:read-file"))["data"]["content"] == ""
 
 
-async def test_preferences_are_kept_beside_settings_that_hold_at_once(at: ServiceHarness) -> None:
+async def test_preferences_are_stored_and_settings_among_them_take_effect_at_once(at: ServiceHarness) -> None:
     async with client(at) as page:
         changes = {"theme": "dark", "logLevel": "debug", "maxModelsLoaded": 2}
         assert changes.items() <= (await page.ask("settings:update", {"settings": changes}))["data"]["settings"].items()
@@ -175,13 +175,13 @@ async def test_preferences_are_kept_beside_settings_that_hold_at_once(at: Servic
         assert (found["theme"], found["logLevel"], found["autoLoadModels"]) == ("dark", "debug", True)
 
 
-async def test_feeds_go_to_their_subscribers_alone_at_the_top_level_and_under_data(at: ServiceHarness) -> None:
+async def test_feeds_reach_subscribers_only_and_repeat_their_fields_under_data(at: ServiceHarness) -> None:
     async with client(at) as page, client(at) as other:
         await page.emit("subscribe", {"type": "subscribe", "data": {"type": "models"}})
-        told = await page.until("models_update")
-        assert told["type"] == "models_update"
-        assert told["data"]["models"] == told["models"]
-        assert {model["id"] for model in told["models"]} == {"chat", "slow", "embed", "rerank"}
+        event = await page.until("models_update")
+        assert event["type"] == "models_update"
+        assert event["data"]["models"] == event["models"]
+        assert {model["id"] for model in event["models"]} == {"chat", "slow", "embed", "rerank"}
         await page.ask("models:load", {"modelName": "chat"})
         await page.until("models_update", lambda t: any(m["status"] == "running" for m in t["models"]))
         await page.emit("message", {"type": "subscribe", "data": {"type": "metrics"}, "timestamp": 1})
@@ -192,15 +192,45 @@ async def test_feeds_go_to_their_subscribers_alone_at_the_top_level_and_under_da
         assert page.all("subscribe:result") == []
 
 
-async def test_subscribers_are_told_before_the_service_goes(at: ServiceHarness) -> None:
+async def test_feeds_carry_the_records_of_the_rest_api(at: ServiceHarness) -> None:
+    variant = {"name": "brief", "parameters": {"max_tokens": 5}, "system_prompt": "Be brief."}
+    updates = {"variants": [variant], "description": "A model", "params": {"threads": 2}, "is_pinned": True}
+    async with client(at) as page:
+        models = (await page.ask("models:list"))["data"]["models"]
+        model_id = next(model["id"] for model in models if model["name"] == "chat")
+        assert (await page.ask("models:update", {"modelId": model_id, "updates": updates}))["success"]
+        await page.ask("models:load", {"modelName": "chat"})
+        for feed in ("models", "metrics"):
+            await page.emit("subscribe", {"type": feed})
+        _, listed = await at.call("GET", "/api/models")
+        feed_models = await page.until("models_update", lambda update: update["models"] == listed["data"]["models"])
+        assert feed_models["data"]["models"] == listed["data"]["models"]
+        update = await page.until("metrics_update")
+        _, monitoring = await at.call("GET", "/api/monitoring")
+    assert shape(update["data"]) == shape(monitoring["data"])
+    assert update["data"]["models"]["total"] == monitoring["data"]["models"]["total"] == 4
+    assert update["data"]["memory"]["total"] == monitoring["data"]["memory"]["total"]
+    assert update["data"]["disk"]["total"] == monitoring["data"]["disk"]["total"]
+
+
+def shape(value: Any) -> Any:
+    """The same JSON with types in the place of values."""
+    if isinstance(value, dict):
+        return {key: shape(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [shape(part) for part in value]
+    return float if isinstance(value, float | int) else type(value)
+
+
+async def test_subscribers_learn_of_a_shutdown_before_the_connection_closes(at: ServiceHarness) -> None:
     async with client(at) as page:
         await page.ask("subscribe", {"type": "metrics"})
         await at.sockets.close()
-        told = await page.until("error")
-        assert (told["code"], told["reconnect"], told["retryIn"]) == ("SERVICE_UNAVAILABLE", True, 1000)
+        event = await page.until("error")
+        assert (event["code"], event["reconnect"], event["retryIn"]) == ("SERVICE_UNAVAILABLE", True, 1000)
 
 
-async def test_metrics_of_the_acknowledged_dialect_stop_when_unsubscribed(at: ServiceHarness) -> None:
+async def test_an_acknowledged_client_that_unsubscribes_receives_no_metrics(at: ServiceHarness) -> None:
     async with client(at, "/llamaproxws") as page:
         assert (await page.until("metrics:update"))["system"]["memory"]["total"] > 0
         assert (await page.ask("metrics:unsubscribe", {}))["data"] == {"subscribed": False}
@@ -213,7 +243,7 @@ async def test_metrics_of_the_acknowledged_dialect_stop_when_unsubscribed(at: Se
         await page.until("metrics:update", lambda _: len(page.all("metrics:update")) > count + 1)
 
 
-async def test_refusals_of_the_acknowledged_dialect(at: ServiceHarness) -> None:
+async def test_refused_requests_of_the_acknowledged_dialect_carry_their_codes(at: ServiceHarness) -> None:
     async with client(at, "/llamaproxws") as page:
         for event, payload, code in (
             ("models:load", {"id": "nobody"}, "MODEL_NOT_FOUND"),
@@ -254,7 +284,7 @@ async def test_a_model_is_announced_by_its_slug(at: ServiceHarness) -> None:
         assert await other.until("models:unloaded") == {"modelId": "chat"}
 
 
-async def test_coming_and_going_is_told_to_the_others(at: ServiceHarness) -> None:
+async def test_other_clients_learn_who_connects_and_leaves(at: ServiceHarness) -> None:
     async with client(at, "/llamaproxws") as page:
         async with client(at, "/llamaproxws") as other:
             own_id = other.socket.get_sid("/llamaproxws")

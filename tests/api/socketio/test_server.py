@@ -53,7 +53,7 @@ async def test_an_unknown_namespace_is_refused(at: ServiceHarness) -> None:
             pass
 
 
-async def test_origins_are_judged_on_every_transport(at: ServiceHarness) -> None:
+async def test_origins_are_checked_on_every_transport(at: ServiceHarness) -> None:
     url = f"{at.url}/socket.io/?EIO=4&transport="
     for origin, status in ((at.url, 200), ("http://friend.example", 200), ("http://evil.example", 403), ("null", 403)):
         async with at.http.get(f"{url}polling", headers={"Origin": origin}) as response:
@@ -67,7 +67,7 @@ async def test_origins_are_judged_on_every_transport(at: ServiceHarness) -> None
         assert (await socket.receive_str()).startswith("0{")
 
 
-async def test_a_packet_that_is_none_ends_that_connection_alone(at: ServiceHarness) -> None:
+async def test_a_malformed_packet_closes_only_its_own_connection(at: ServiceHarness) -> None:
     async with client(at) as bystander:
         for bad in ("4x", "42[", "42{}", "42[]", "4" + "2" * 200, "42" + "[" * 100_000):
             url = f"{at.url}/llamaproxws/?EIO=4&transport=websocket"
@@ -84,7 +84,7 @@ async def test_a_packet_that_is_none_ends_that_connection_alone(at: ServiceHarne
 
 
 async def test_a_burst_over_polling_is_not_cut_off(at: ServiceHarness) -> None:
-    """More packets than the library takes by default, in one request."""
+    """One request carries more packets than the library takes by default."""
     async with client(at, transport="polling") as busy:
         for i in range(200):
             await busy.emit("llama:status", {"requestId": str(i)})
@@ -101,10 +101,8 @@ async def test_a_flood_of_one_client_leaves_the_others_served(at: ServiceHarness
 
 
 @pytest.mark.parametrize("transport", ["websocket", "polling"])
-async def test_closing_ends_the_transport_without_a_goodbye_of_the_namespace(
-    at: ServiceHarness, transport: str
-) -> None:
-    """A client told to go by its namespace stays away; one that lost its transport comes back by itself."""
+async def test_closing_ends_the_transport_without_a_disconnect_packet(at: ServiceHarness, transport: str) -> None:
+    """After a DISCONNECT packet a client stays away; after its transport closed it connects again by itself."""
     url = f"{at.url}/llamaproxws/?EIO=4&transport="
     received = await (_over_websocket if transport == "websocket" else _over_polling)(at, url + transport)
     assert "1" in received, "the engine's own close"
@@ -143,7 +141,7 @@ async def _poll(at: ServiceHarness, url: str) -> str:
         return await response.text()
 
 
-async def test_closing_ends_what_is_being_answered(at: ServiceHarness, tmp_path: Path) -> None:
+async def test_closing_cancels_running_requests(at: ServiceHarness, tmp_path: Path) -> None:
     async with client(at) as waiting:
         gate = {"modelName": "chat", "options": {"fake-gate": str(tmp_path / "never")}}
         await waiting.emit("models:load", gate)

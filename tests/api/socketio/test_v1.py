@@ -10,7 +10,8 @@ import pytest
 from msgspec.structs import replace
 
 from api.harness import Client, ServiceHarness, answers, client, house
-from llama_async_proxy.api.socketio.v1 import schema as wire
+from llama_async_proxy.api.socketio.v1 import metrics as v1_metrics
+from llama_async_proxy.api.socketio.v1 import models as v1_models
 from llama_async_proxy.api.socketio.v1.dialect import V1
 from llama_async_proxy.events import EngineChanged, ScanProgressed
 from llama_async_proxy.records.engine import EngineEventType
@@ -60,7 +61,7 @@ async def test_a_flat_request_is_answered_on_its_result_event(page: Client, at: 
     }
 
 
-async def test_an_enveloped_request_is_the_same(page: Client) -> None:
+async def test_an_enveloped_request_is_answered_like_a_flat_one(page: Client) -> None:
     model = await model_of(page, "chat")
     request = {
         "type": "request",
@@ -83,7 +84,7 @@ async def test_an_acknowledgement_takes_the_place_of_the_result(page: Client) ->
     assert page.all("models:list:result") == []
 
 
-async def test_the_first_acknowledgement_of_a_javascript_client_counts(page: Client) -> None:
+async def test_an_acknowledgement_with_id_zero_is_answered(page: Client) -> None:
     from socketio import packet
 
     acknowledged = asyncio.get_running_loop().create_future()
@@ -97,14 +98,14 @@ async def _resolved(future: asyncio.Future[Any], value: Any) -> None:
     future.set_result(value)
 
 
-async def test_a_missing_request_id_is_made_up(page: Client) -> None:
+async def test_a_missing_request_id_is_generated(page: Client) -> None:
     first, second = await page.ask("llama:status"), await page.ask("llama:status", {})
     assert first["requestId"].startswith("req_")
     assert first["requestId"] != second["requestId"]
 
 
-async def test_every_event_answers_on_both_ways(page: Client) -> None:
-    """With a payload that fits none of them, so that nothing happens."""
+async def test_every_event_is_answered_with_and_without_an_acknowledgement(page: Client) -> None:
+    """The payload fits none of the events, so that no operation runs."""
     for name in V1.by_event:
         answer = await page.ask(name, [1])
         assert_refused(answer, "INVALID_REQUEST", "must be an object")
@@ -122,7 +123,7 @@ async def test_an_unknown_event_is_refused_not_ignored(page: Client) -> None:
         assert_refused(await page.ask(reserved), "INVALID_REQUEST")
 
 
-async def test_a_payload_that_is_no_object_is_refused(page: Client) -> None:
+async def test_a_payload_other_than_an_object_is_refused(page: Client) -> None:
     payloads: tuple[Any, ...] = (7, "text", [], True, b"bytes", {"type": "request", "data": []})
     for payload in payloads:
         assert_refused(await page.ask("models:get", payload), "INVALID_REQUEST", "must be an object")
@@ -146,13 +147,13 @@ async def test_a_long_load_does_not_hold_up_other_events_of_the_client(page: Cli
     assert (answer["requestId"], answer["data"]) == ("load", {"modelName": "chat", "status": "loaded"})
 
 
-async def test_what_nobody_expected_is_the_events_own_failure_with_a_trace(
+async def test_an_unexpected_error_gets_the_events_own_code_and_a_trace_id(
     page: Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("secret of the inside")
 
-    monkeypatch.setattr(wire, "model", fail)
+    monkeypatch.setattr(v1_models, "model", fail)
     with caplog.at_level(logging.ERROR, "llama_async_proxy"):
         answer = await page.ask("models:list")
     assert_refused(answer, "LIST_MODELS_FAILED", "trace")
@@ -173,7 +174,7 @@ async def test_models_have_the_documented_fields(page: Client, at: ServiceHarnes
     assert model["created_at"] == model["updated_at"] > 1_600_000_000_000
 
 
-async def test_a_model_is_created_changed_and_deleted_and_everybody_is_told(
+async def test_every_client_learns_of_a_created_changed_and_deleted_model(
     at: ServiceHarness, page: Client, tmp_path: Path
 ) -> None:
     path = tmp_path / "new.gguf"
@@ -183,9 +184,13 @@ async def test_a_model_is_created_changed_and_deleted_and_everybody_is_told(
         created = (await page.ask("models:create", {"model": new}))["data"]["model"]
         assert {key: created[key] for key in new} == new
         for witness in (page, other):
-            told = await witness.until("models:created")
-            assert (told["type"], told["event"], told["data"]) == ("broadcast", "models:created", {"model": created})
-            assert isinstance(told["timestamp"], int)
+            message = await witness.until("models:created")
+            assert (message["type"], message["event"], message["data"]) == (
+                "broadcast",
+                "models:created",
+                {"model": created},
+            )
+            assert isinstance(message["timestamp"], int)
         updates = {"name": "Newer", "ctx_size": 1024, "params": {"threads": 2}}
         changed = (await page.ask("models:update", {"modelId": created["id"], "updates": updates}))["data"]["model"]
         assert {key: changed[key] for key in updates} == updates
@@ -237,7 +242,7 @@ async def test_wrong_payloads_name_the_field_as_the_client_spelled_it(page: Clie
         assert answer["error"]["message"].startswith(f"{field}: "), answer["error"]
 
 
-async def test_what_cannot_be_done_has_the_events_own_code(page: Client, at: ServiceHarness) -> None:
+async def test_refused_requests_carry_the_events_own_code(page: Client, at: ServiceHarness) -> None:
     chat = await model_of(page, "chat")
     unknown = 10**6
     new = {"name": "x", "model_path": chat["model_path"]}
@@ -262,7 +267,7 @@ async def test_what_cannot_be_done_has_the_events_own_code(page: Client, at: Ser
     assert_refused(await page.ask("models:scan"), "SCAN_MODELS_FAILED", "/nonexistent")
 
 
-async def test_a_load_tells_everybody_each_change_of_status(at: ServiceHarness, page: Client) -> None:
+async def test_every_client_learns_of_each_status_of_a_load(at: ServiceHarness, page: Client) -> None:
     model_id = (await model_of(page, "chat"))["id"]
     async with client(at) as other:
         answer = await page.ask("models:load", {"modelId": model_id, "options": {"fake-progress": 50}})
@@ -271,21 +276,21 @@ async def test_a_load_tells_everybody_each_change_of_status(at: ServiceHarness, 
         answer = await page.ask("models:unload", {"modelName": "chat.gguf"})
         assert answer["data"] == {"modelName": "chat", "status": "unloaded"}
         await other.until("models:status", lambda b: b["data"]["status"] == "unloaded")
-        statuses = [told["data"]["status"] for told in other.all("models:status")]
+        statuses = [message["data"]["status"] for message in other.all("models:status")]
     assert statuses == ["loading", "loaded", "unloaded"]
 
 
-async def test_a_failed_load_is_told_with_its_reason(page: Client) -> None:
+async def test_a_failed_load_is_announced_with_its_reason(page: Client) -> None:
     answer = await page.ask("models:load", {"modelName": "chat", "options": {"fake-fail": True}})
     assert_refused(answer, "LOAD_MODEL_FAILED", "exit code 1")
     assert "made to fail" in answer["error"]["details"]
-    told = await page.until("models:status", lambda b: b["data"]["status"] == "error")
-    assert told["data"]["modelName"] == "chat"
-    assert told["data"]["error"]
+    message = await page.until("models:status", lambda b: b["data"]["status"] == "error")
+    assert message["data"]["modelName"] == "chat"
+    assert message["data"]["error"]
     assert (await model_of(page, "chat"))["status"] == "error"
 
 
-async def test_a_scan_and_a_cleanup_count(at: ServiceHarness, page: Client) -> None:
+async def test_a_scan_and_a_cleanup_report_counts(at: ServiceHarness, page: Client) -> None:
     (at.models_dir / "more.gguf").write_bytes((at.models_dir / "chat.gguf").read_bytes())
     (at.models_dir / "cut.gguf").write_bytes((at.models_dir / "chat.gguf").read_bytes()[:3000])
     counts = {"scanned": 1, "updated": 0, "total": 5, "failed": 1}
@@ -296,7 +301,7 @@ async def test_a_scan_and_a_cleanup_count(at: ServiceHarness, page: Client) -> N
     assert (await page.until("models:deleted"))["data"]["modelName"] == "more"
 
 
-async def test_a_long_scan_tells_how_far_it_is_but_not_every_file(at: ServiceHarness, page: Client) -> None:
+async def test_a_long_scan_reports_progress_but_not_every_file(at: ServiceHarness, page: Client) -> None:
     for done in range(1000):
         at.context.bus.publish(ScanProgressed(done, 1000))
     assert (await page.until("models:scan-progress"))["data"] == {"done": 0, "total": 1000}
@@ -316,9 +321,9 @@ async def test_metrics_are_percentages_and_an_absent_gpu_is_null(page: Client) -
     assert metrics["uptime"] >= 0
 
 
-async def test_metrics_come_by_themselves_while_clients_are_connected(page: Client) -> None:
-    told = await page.until("metrics:update")
-    assert set(told["data"]["metrics"]) == {"cpu", "memory", "swap", "disk", "gpu", "uptime", "timestamp"}
+async def test_connected_clients_receive_metrics_without_a_request(page: Client) -> None:
+    message = await page.until("metrics:update")
+    assert set(message["data"]["metrics"]) == {"cpu", "memory", "swap", "disk", "gpu", "uptime", "timestamp"}
     count = len(page.all("metrics:update"))
     await page.until("metrics:update", lambda _: len(page.all("metrics:update")) > count)
 
@@ -335,15 +340,15 @@ async def test_history_is_newest_first_and_bounded(at: ServiceHarness, page: Cli
     assert [entry["timestamp"] - start for entry in history] == [1000]
 
 
-def test_several_gpus_are_summed_over_those_that_tell() -> None:
+def test_values_of_several_gpus_are_summed_where_they_are_known() -> None:
     gpus = (
         GpuSample(0, "A", "nvidia", 40.0, 100, 1000),
         GpuSample(1, "B", "nvidia", 60.0, 200, 1000),
         GpuSample(2, "C", "intel"),
     )
-    summed = wire._gpus(gpus)
+    summed = v1_metrics._gpus(gpus)
     assert (summed.usage, summed.memoryUsed, summed.memoryTotal) == (50, 300, 2000)
-    assert summed.list[2] == wire.V1Gpu("C", None, None, None, "intel")
+    assert summed.list[2] == v1_metrics.V1Gpu("C", None, None, None, "intel")
 
 
 # --- configuration and engine -----------------------------------------------------------------------------------------
@@ -360,7 +365,7 @@ async def test_the_configuration_can_be_sent_back_as_it_came(page: Client, at: S
     assert (await page.ask("config:get"))["data"]["config"]["threads"] == 3
 
 
-async def test_the_engine_is_stopped_and_started_and_everybody_is_told_once(at: ServiceHarness, page: Client) -> None:
+async def test_every_client_learns_once_that_the_engine_stopped_and_started(at: ServiceHarness, page: Client) -> None:
     status = (await page.ask("llama:status"))["data"]
     assert status == {"status": "running", "port": 3000, "url": "http://127.0.0.1:3000", "mode": "router"}
     async with client(at) as other:
@@ -373,8 +378,8 @@ async def test_the_engine_is_stopped_and_started_and_everybody_is_told_once(at: 
         assert_refused(await page.ask("models:load", {"modelName": "chat"}), "LOAD_MODEL_FAILED", "router not running")
         await page.ask("llama:start")
         await other.until("llama:status", lambda b: b["data"]["status"] == "running")
-        events = [told["data"] for told in other.all("llama:server-event")]
-        statuses = [told["data"] for told in other.all("llama:status")]
+        events = [message["data"] for message in other.all("llama:server-event")]
+        statuses = [message["data"] for message in other.all("llama:status")]
     assert [event["type"] for event in events] == ["stopped", "started"]
     assert [event["data"]["status"] for event in events] == ["idle", "running"]
     assert statuses == [{"status": "idle"}, status]
@@ -386,26 +391,22 @@ async def test_a_restart_answers_as_a_start(page: Client) -> None:
     assert (answer["event"], answer["requestId"], answer["data"]["success"]) == ("llama:start:result", "again", True)
 
 
-async def test_a_model_that_dies_is_a_server_event_but_no_change_of_the_engines_status(
-    at: ServiceHarness, page: Client
-) -> None:
+async def test_a_dying_model_is_a_server_event_but_not_a_status_of_the_engine(at: ServiceHarness, page: Client) -> None:
     state = at.context.engine.state
     at.context.bus.publish(EngineChanged(EngineEventType.CLOSED, state, "exit code 9", 1))
-    told = await page.until("llama:server-event")
-    assert (told["data"]["type"], told["data"]["data"]["error"]) == ("closed", "exit code 9")
+    message = await page.until("llama:server-event")
+    assert (message["data"]["type"], message["data"]["data"]["error"]) == ("closed", "exit code 9")
     await page.ask("llama:status")
     assert page.all("llama:status") == []
 
 
-async def test_an_acknowledged_connection_is_established_for_that_client_alone(
-    at: ServiceHarness, page: Client
-) -> None:
+async def test_connection_established_goes_to_the_asking_client_only(at: ServiceHarness, page: Client) -> None:
     async with client(at) as other:
         await page.emit("connection:ack", {})
-        told = await page.until("connection:established")
-        assert (told["type"], told["event"]) == ("broadcast", "connection:established")
-        assert told["data"]["clientId"] == page.socket.get_sid("/")
-        assert isinstance(told["data"]["timestamp"], int)
+        message = await page.until("connection:established")
+        assert (message["type"], message["event"]) == ("broadcast", "connection:established")
+        assert message["data"]["clientId"] == page.socket.get_sid("/")
+        assert isinstance(message["data"]["timestamp"], int)
         await other.ask("models:list")
         assert other.all("connection:established") == []
     assert page.all("connection:ack:result") == []

@@ -40,7 +40,7 @@ def record(id_: str) -> RequestRecord:
 # --- topics -----------------------------------------------------------------------------------------------------------
 
 
-async def test_models_are_a_snapshot_then_what_changes(at: ServiceHarness, page: Client) -> None:
+async def test_models_come_as_a_snapshot_and_then_as_changes(at: ServiceHarness, page: Client) -> None:
     assert await page.ask("join", {"topic": "models"}) == {"ok": True, "data": None}
     snapshot = await page.until("snapshot")
     assert snapshot["topic"] == "models"
@@ -70,7 +70,7 @@ async def test_a_thousand_steps_of_progress_are_a_few_deltas(page: Client, tmp_p
     assert len(page.all("delta")) < 100
 
 
-async def test_metrics_come_at_the_watched_pace_while_somebody_is_joined(at: ServiceHarness, page: Client) -> None:
+async def test_the_sampler_runs_at_the_watched_pace_while_a_client_has_joined(at: ServiceHarness, page: Client) -> None:
     settings = at.context.configuration.settings
     assert at.context.sampler.interval_s == settings.sample_idle_s
     await page.ask("join", {"topic": "metrics"})
@@ -94,7 +94,7 @@ async def test_metrics_come_at_the_watched_pace_while_somebody_is_joined(at: Ser
             await asyncio.sleep(0.01)
 
 
-async def test_who_comes_back_to_the_metrics_gets_the_gap(at: ServiceHarness, page: Client) -> None:
+async def test_a_returning_client_gets_the_samples_it_missed(at: ServiceHarness, page: Client) -> None:
     await page.ask("join", {"topic": "metrics"})
     first = await page.until("delta")
     await page.until("delta", lambda d: d["seq"] > first["seq"])
@@ -105,7 +105,7 @@ async def test_who_comes_back_to_the_metrics_gets_the_gap(at: ServiceHarness, pa
         assert back.all("snapshot") == []
 
 
-async def test_finished_requests_are_told_and_remembered(at: ServiceHarness, page: Client) -> None:
+async def test_finished_requests_are_sent_and_kept_for_later_clients(at: ServiceHarness, page: Client) -> None:
     await page.ask("join", {"topic": "requests"})
     assert (await page.until("snapshot"))["data"] == {"records": []}
     for i in range(60):
@@ -118,18 +118,18 @@ async def test_finished_requests_are_told_and_remembered(at: ServiceHarness, pag
     assert records[0]["totalMs"] == 12.5
 
 
-async def test_requests_in_flight_are_told_until_they_end(at: ServiceHarness, page: Client) -> None:
+async def test_requests_in_flight_are_sent_until_they_end(at: ServiceHarness, page: Client) -> None:
     assert await snapshot_of(page, "live") == {"live": []}
     account = RequestLogEntry("127.0.0.1", "/completion", "r1")
     at.context.in_flight.add(account, lambda _: None)
-    told = await page.until("delta", lambda d: d["items"][-1])
-    assert [(one["id"], one["phase"]) for one in told["items"][-1]] == [("r1", "queued")]
+    message = await page.until("delta", lambda d: d["items"][-1])
+    assert [(one["id"], one["phase"]) for one in message["items"][-1]] == [("r1", "queued")]
     assert [one["id"] for one in (await snapshot_of(page, "live"))["live"]] == ["r1"]
     at.context.in_flight.end(account)
-    await page.until("delta", lambda d: d["seq"] > told["seq"] and d["items"][-1] == [])
+    await page.until("delta", lambda d: d["seq"] > message["seq"] and d["items"][-1] == [])
 
 
-async def test_what_was_stored_before_a_restart_is_there(tmp_path: Path, model_files: Path) -> None:
+async def test_snapshots_hold_samples_and_requests_from_before_a_restart(tmp_path: Path, model_files: Path) -> None:
     async with house(tmp_path / "first", model_files) as at:
         at.context.store.requests.append([record("old")])
         sample = replace(await at.context.sampler.now(), timestamp_ms=at.context.now_ms() - 60_000)
@@ -152,7 +152,7 @@ async def snapshot_of(page: Client, topic: str) -> Any:
     return page.all("snapshot")[-1]["data"]
 
 
-async def test_the_engine_is_told_with_its_settings(at: ServiceHarness, page: Client, tmp_path: Path) -> None:
+async def test_the_engine_comes_with_its_settings(at: ServiceHarness, page: Client, tmp_path: Path) -> None:
     await page.ask("join", {"topic": "engine"})
     engine = (await page.until("snapshot"))["data"]["engine"]
     assert (engine["status"], engine["modelsDir"]) == ("running", str(at.models_dir))
@@ -163,7 +163,7 @@ async def test_the_engine_is_told_with_its_settings(at: ServiceHarness, page: Cl
     await page.until("delta", lambda d: d["items"][-1]["modelsDir"] == str(tmp_path))
 
 
-async def test_nothing_comes_after_leaving(at: ServiceHarness, page: Client) -> None:
+async def test_a_client_that_left_receives_no_more(at: ServiceHarness, page: Client) -> None:
     async with client(at, "/ui") as other:
         for each in (page, other):
             await each.ask("join", {"topic": "requests"})
@@ -177,7 +177,7 @@ async def test_nothing_comes_after_leaving(at: ServiceHarness, page: Client) -> 
 # --- calls ------------------------------------------------------------------------------------------------------------
 
 
-async def test_every_operation_that_only_reads_can_be_called(page: Client) -> None:
+async def test_every_reading_operation_can_be_called(page: Client) -> None:
     made = await page.ask("call", {"operation": "chats.create", "input": {"model": "chat", "title": "Talk"}})
     inputs: dict[str, Any] = {
         **{name: {"id": "chat"} for name in ("models.get", "models.estimate")},
@@ -229,7 +229,7 @@ async def test_a_wrong_topic_or_event_is_refused(page: Client) -> None:
     assert (await page.ask("call", {"operation": "x" * 1_100_000}))["error"]["message"].startswith("payload: ")
 
 
-async def test_what_nobody_expected_is_an_error_with_a_trace(
+async def test_an_unexpected_error_is_answered_with_a_trace_id(
     page: Client, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: object) -> None:

@@ -70,7 +70,7 @@ async def test_page_is_revalidated_not_resent(web: Path) -> None:
     assert second.headers["content-security-policy"] == first.headers["content-security-policy"]
 
 
-async def test_asset_is_immutable_and_gzipped_for_who_takes_it(web: Path) -> None:
+async def test_asset_is_immutable_and_gzipped_for_clients_that_accept_it(web: Path) -> None:
     async with client(web) as http:
         zipped = await http.get("/assets/app-1.js", headers={"Accept-Encoding": "br, gzip;q=0.5"})
         plain = await http.get("/assets/app-1.js", headers={"Accept-Encoding": "br, gzip;q=0"})
@@ -121,7 +121,7 @@ async def test_unknown_page_is_404_with_the_ui_for_a_browser_only(web: Path) -> 
     assert program.json()["path"] == "/nowhere"
 
 
-async def test_head_tells_the_same_without_a_body(web: Path) -> None:
+async def test_head_answers_like_get_without_a_body(web: Path) -> None:
     async with client(web) as http:
         for path in ("/", "/assets/app-1.js", "/gone.js"):
             got, head = await http.get(path), await http.head(path)

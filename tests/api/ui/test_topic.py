@@ -7,17 +7,17 @@ from typing import Any
 import pytest
 
 from llama_async_proxy.api.socketio.emitter import Emitter
-from llama_async_proxy.api.ui.topic import Topic
+from llama_async_proxy.api.ui.topic import Delivery, Topic
 
 FIRST = 1000
 
 
-class Wires:
-    """A server whose clients' queues the test fills."""
+class StubServer:
+    """A server whose clients have as many packets queued as the test says."""
 
     def __init__(self) -> None:
         self.sent: list[tuple[str, str, Any]] = []
-        self.waiting: dict[str, int] = {}
+        self.queued: dict[str, int] = {}
         self._arrived = asyncio.Event()
 
     async def emit(self, event: str, data: object, *, to: str | None, namespace: str) -> None:
@@ -25,11 +25,11 @@ class Wires:
         self.sent.append((to, event, data))
         self._arrived.set()
 
-    def show(self, event: str, data: object, clients: Collection[str], namespace: str) -> None:
+    def emit_volatile(self, event: str, data: object, clients: Collection[str], namespace: str) -> None:
         raise AssertionError("a delta reaches each client, in order")
 
     def backlog(self, client: str) -> int:
-        return self.waiting.get(client, 0)
+        return self.queued.get(client, 0)
 
     def to(self, client: str) -> list[tuple[str, Any]]:
         return [(event, data) for receiver, event, data in self.sent if receiver == client]
@@ -43,12 +43,16 @@ class Wires:
 
 
 class State:
-    """A topic over a dictionary."""
+    """A topic whose snapshot is a dictionary."""
 
-    def __init__(self, wires: Wires, *, lossy: bool) -> None:
+    def __init__(self, server: StubServer, *, lossy: bool) -> None:
         self.values: dict[str, int] = {}
-        outlet = Emitter(wires, "/ui")
-        self.topic = Topic("state", outlet, lambda: dict(self.values), interval_s=0.01, lossy=lossy, first_seq=FIRST)
+        emitter = Emitter(server, "/ui")
+        delivery = Delivery(interval_s=0.01, lossy=lossy, first_seq=FIRST)
+        self.topic = Topic("state", emitter, self._snapshot, delivery)
+
+    async def _snapshot(self) -> object:
+        return dict(self.values)
 
     def set(self, key: str, value: int) -> None:
         self.values[key] = value
@@ -56,20 +60,20 @@ class State:
 
 
 @pytest.fixture
-def wires() -> Wires:
-    return Wires()
+def server() -> StubServer:
+    return StubServer()
 
 
 @pytest.fixture
-async def state(wires: Wires) -> AsyncIterator[State]:
-    state = State(wires, lossy=False)
+async def state(server: StubServer) -> AsyncIterator[State]:
+    state = State(server, lossy=False)
     async for _ in running(state.topic):
         yield state
 
 
 @pytest.fixture
-async def lossy(wires: Wires) -> AsyncIterator[State]:
-    state = State(wires, lossy=True)
+async def lossy(server: StubServer) -> AsyncIterator[State]:
+    state = State(server, lossy=True)
     async for _ in running(state.topic):
         yield state
 
@@ -81,97 +85,97 @@ async def running(topic: Topic) -> AsyncIterator[None]:
     await asyncio.wait({task})
 
 
-async def test_who_joins_gets_a_snapshot_then_numbered_deltas(state: State, wires: Wires) -> None:
+async def test_a_joining_client_gets_a_snapshot_then_numbered_deltas(state: State, server: StubServer) -> None:
     state.values["a"] = 1
     await state.topic.join("x")
     state.set("b", 2)
-    assert await wires.until("x", 2) == [
+    assert await server.until("x", 2) == [
         ("snapshot", {"topic": "state", "seq": FIRST, "data": {"a": 1}}),
         ("delta", {"topic": "state", "seq": FIRST + 1, "items": [{"b": 2}], "dropped": 0}),
     ]
 
 
-async def test_what_happens_at_once_is_one_delta_with_the_last_word_on_each_key(state: State, wires: Wires) -> None:
+async def test_one_delta_holds_the_last_item_of_each_key(state: State, server: StubServer) -> None:
     await state.topic.join("x")
     for value in range(100):
         state.set("a", value)
     state.set("b", 7)
-    _, (_, delta) = await wires.until("x", 2)
+    _, (_, delta) = await server.until("x", 2)
     assert delta["items"] == [{"a": 99}, {"b": 7}]
 
 
-async def test_who_left_gets_nothing_more(state: State, wires: Wires) -> None:
+async def test_a_client_that_left_gets_no_more(state: State, server: StubServer) -> None:
     await state.topic.join("x")
     await state.topic.join("y")
     state.topic.leave("x")
     state.set("a", 1)
-    await wires.until("y", 2)
-    assert len(wires.to("x")) == 1
+    await server.until("y", 2)
+    assert len(server.to("x")) == 1
     assert state.topic.is_watched
     state.topic.leave("y")
     assert not state.topic.is_watched
 
 
-async def test_who_comes_back_gets_the_gap(state: State, wires: Wires) -> None:
+async def test_a_returning_client_gets_the_items_it_missed(state: State, server: StubServer) -> None:
     await state.topic.join("x")
     for value in range(3):
         state.set("a", value)
-        await wires.until("x", 2 + value)
+        await server.until("x", 2 + value)
     await state.topic.join("y", since=FIRST + 1)
-    assert wires.to("y") == [
+    assert server.to("y") == [
         ("delta", {"topic": "state", "seq": FIRST + 3, "items": [{"a": 1}, {"a": 2}], "dropped": 0})
     ]
     await state.topic.join("z", since=FIRST + 3)
-    assert wires.to("z") == []
+    assert server.to("z") == []
 
 
 @pytest.mark.parametrize("since", [0, FIRST - 1, FIRST + 50])
-async def test_where_the_gap_is_not_known_a_snapshot_comes(state: State, wires: Wires, since: int) -> None:
-    """A number from before a restart, or one never given out."""
+async def test_a_client_with_an_unknown_number_gets_a_snapshot(state: State, server: StubServer, since: int) -> None:
+    """The number is from before a restart, or was never sent."""
     await state.topic.join("x", since=since)
-    assert [event for event, _ in wires.to("x")] == ["snapshot"]
+    assert [event for event, _ in server.to("x")] == ["snapshot"]
 
 
-async def test_a_burst_is_not_kept_for_who_comes_back(state: State, wires: Wires) -> None:
-    """What is kept is counted in items: deltas of a busy service are large."""
+async def test_a_large_delta_is_not_kept_for_returning_clients(state: State, server: StubServer) -> None:
+    """Items are counted, not deltas, because deltas of a busy service are large."""
     await state.topic.join("x")
     for number in range(2001):
         state.set(str(number), number)
-    await wires.until("x", 2)
+    await server.until("x", 2)
     state.set("a", 1)
-    await wires.until("x", 3)
+    await server.until("x", 3)
     await state.topic.join("before", since=FIRST)
-    assert [event for event, _ in wires.to("before")] == ["snapshot"]
+    assert [event for event, _ in server.to("before")] == ["snapshot"]
     await state.topic.join("after", since=FIRST + 1)
-    assert [data["items"] for _, data in wires.to("after")] == [[{"a": 1}]]
+    assert [data["items"] for _, data in server.to("after")] == [[{"a": 1}]]
 
 
-async def test_a_slow_client_loses_items_and_is_told_how_many(lossy: State, wires: Wires) -> None:
+async def test_a_slow_client_of_a_lossy_topic_loses_items_and_learns_how_many(lossy: State, server: StubServer) -> None:
     await lossy.topic.join("slow")
     await lossy.topic.join("quick")
-    wires.waiting["slow"] = 1000
+    server.queued["slow"] = 1000
     for value in range(3):
         lossy.set("a", value)
-        await wires.until("quick", 2 + value)
-    assert len(wires.to("slow")) == 1
-    wires.waiting["slow"] = 0
+        await server.until("quick", 2 + value)
+    assert len(server.to("slow")) == 1
+    server.queued["slow"] = 0
     lossy.set("a", 9)
-    _, (event, delta) = await wires.until("slow", 2)
+    _, (event, delta) = await server.until("slow", 2)
     assert (event, delta["items"], delta["dropped"]) == ("delta", [{"a": 9}], 3)
     lossy.set("a", 10)
-    assert (await wires.until("slow", 3))[2][1]["dropped"] == 0
+    assert (await server.until("slow", 3))[2][1]["dropped"] == 0
 
 
-async def test_what_must_not_be_lost_comes_as_a_snapshot_once_the_client_has_caught_up(
-    state: State, wires: Wires
+async def test_a_slow_client_of_a_lossless_topic_gets_a_snapshot_once_it_has_caught_up(
+    state: State, server: StubServer
 ) -> None:
     await state.topic.join("slow")
     await state.topic.join("quick")
-    wires.waiting["slow"] = 1000
+    server.queued["slow"] = 1000
     state.set("a", 1)
-    await wires.until("quick", 2)
-    wires.waiting["slow"] = 0
-    _, (event, snapshot) = await wires.until("slow", 2)
+    await server.until("quick", 2)
+    server.queued["slow"] = 0
+    _, (event, snapshot) = await server.until("slow", 2)
     assert (event, snapshot["data"], snapshot["seq"]) == ("snapshot", {"a": 1}, FIRST + 1)
     state.set("a", 2)
-    assert (await wires.until("slow", 3))[2][0] == "delta"
+    assert (await server.until("slow", 3))[2][0] == "delta"

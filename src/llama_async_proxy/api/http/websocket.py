@@ -2,16 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Final, TypeAlias
-
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-FrameWriter: TypeAlias = Callable[[bytes], bool]
-"""Writes a frame at once, or not at all where the client is slow; whether it did."""
-
-WRITE_FRAME: Final = "llama_async_proxy.write_frame"
-"""Key of the FrameWriter in the ASGI scope's extensions."""
+from llama_async_proxy.api.socketio.frames import WRITE_FRAME
 
 _MOST_UNSENT = 16 * 1024
 """Bytes that may still wait for the network."""
@@ -30,14 +23,3 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             return False
         self.transport.write(frame)
         return True
-
-
-def text_frame(text: str) -> bytes:
-    """A whole text message from a server, RFC 6455: final, unmasked."""
-    payload = text.encode()
-    length = len(payload)
-    if length < 126:
-        return b"\x81%c%b" % (length, payload)
-    if length < 1 << 16:
-        return b"\x81\x7e%b%b" % (length.to_bytes(2, "big"), payload)
-    return b"\x81\x7f%b%b" % (length.to_bytes(8, "big"), payload)

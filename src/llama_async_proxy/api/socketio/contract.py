@@ -1,6 +1,6 @@
-"""What a dialect of Socket.IO consists of, as data: what may be asked, what is sent unasked, and the error codes.
+"""Tables of a Socket.IO dialect: the requests of clients, the events of the server, and the error codes.
 
-The doors answer by these tables, docs/events.md and the TypeScript types are made from them.
+Requests are answered by these tables; docs/events.md and the TypeScript types are generated from them.
 """
 
 from __future__ import annotations
@@ -23,84 +23,91 @@ INVALID_REQUEST = "INVALID_REQUEST"
 
 
 class Nothing(msgspec.Struct):
-    """A request without fields; what is there is ignored."""
+    """Payload of a request without fields; fields that a client sends are ignored."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[Payload, Input, Output]):
-    """Something a client may ask for: how its payload reads, which operation it is, how the answer is written."""
+    """A request that is answered by an operation."""
 
     event: str
     payload: type[Payload]
     read: Callable[[Payload], Input]
+    """Makes the operation's input. May raise InvalidInput."""
     operation: Operation[Input, Output]
     render: Callable[[Output], msgspec.Struct]
+    """Makes the answer's data of the operation's output."""
     failure: str | None = None
-    """The error code of what goes wrong in the operation; None: the error's own."""
+    """Error code for every error of the operation; None: the error's own code."""
     not_found: str | None = None
-    """The code for an unknown id where it is not `failure`."""
+    """Error code for an unknown id, where it differs from `failure`."""
     invalid: str | None = None
-    """The code for values that the operation refuses, where it is not `failure`."""
+    """Error code for values that the operation refuses, where it differs from `failure`."""
     broadcasts: tuple[str, ...] = ()
-    """What every client hears when it succeeds."""
+    """Events that every client receives when the request succeeds."""
     answers_as: str = ""
-    """The event whose result this one answers on, if not its own."""
-    spelling: Mapping[str, str] = field(default_factory=dict)
-    """What the operation calls a field -> what the client did."""
-    about: str = ""
-    """One sentence for the reader of the docs, where the operation's name is not enough."""
+    """Event whose result carries the answer; empty: `event`."""
+    field_aliases: Mapping[str, str] = field(default_factory=dict)
+    """Field names of the operation -> field names of the payload, for error messages."""
+    description: str = ""
+    """One sentence for docs/events.md, where the operation's name is not enough."""
 
     @property
     def answer(self) -> type[msgspec.Struct]:
+        """Type of the answer's data."""
         found: type[msgspec.Struct] = get_type_hints(self.render)["return"]
         return found
 
     async def run(self, context: Context, request: Input) -> msgspec.Struct:
-        return self.render(await self.operation(context, request))
+        """Answer of one request. Raises ServiceError as the operation does."""
+        return self.render(await self.operation.run(context, request))
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionCall:
-    """Something a client may ask of its own connection; the dialect answers it itself."""
+    """A request about the client's own connection; the namespace answers it without an operation."""
 
     event: str
     payload: type[Any]
     answer: type[msgspec.Struct]
-    about: str
+    description: str
     broadcasts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ServerEvent:
-    """Something clients are sent without having asked."""
+    """An event that clients receive without a request."""
 
     event: str
     data: type[msgspec.Struct]
-    about: str
+    description: str
 
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """All of one namespace."""
+    """Everything one namespace understands and says."""
 
     title: str
     namespace: str
     path: str
+    """Engine.IO path by which the dialect's documentation connects; both paths serve every namespace."""
     calls: tuple[Call[Any, Any, Any] | ConnectionCall, ...]
-    emissions: tuple[ServerEvent, ...]
+    events: tuple[ServerEvent, ...]
     codes: Mapping[str, str]
-    """Error code -> what it means."""
+    """Error codes and their meanings."""
     unexpected: str
-    """The code of what is nobody's fault but ours."""
+    """Error code for a fault of the service."""
     overloaded: str
+    """Error code for a client with too many requests running."""
     not_found: str
+    """Error code for an unknown id where the call names none."""
     by_event: Mapping[str, Call[Any, Any, Any] | ConnectionCall] = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "by_event", {call.event: call for call in self.calls})
 
     def code(self, call: Call[Any, Any, Any], error: ServiceError) -> str:
-        """The error code for what an operation raised."""
+        """Error code for an error that `call`'s operation raised."""
         own = error.socket_code if error.socket_code in self.codes else None
         if isinstance(error, NotFound):
             return own or call.not_found or call.failure or self.not_found
@@ -111,6 +118,6 @@ class Dialect:
         return own or call.failure or self.unexpected
 
 
-def nothing(request: Callable[[], Input]) -> Callable[[Nothing], Input]:
-    """How a request without fields reads."""
+def no_fields(request: Callable[[], Input]) -> Callable[[Nothing], Input]:
+    """`read` of a call whose request has no fields: it builds the operation's input without arguments."""
     return lambda _: request()

@@ -1,9 +1,7 @@
-"""Answering a socket client's request, whatever its dialect: bounds, decoding, the operation, what went wrong."""
+"""Answering the requests of a dialect: limits, decoding, the operation, error codes."""
 
 from __future__ import annotations
 
-import logging
-import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -11,13 +9,12 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from llama_async_proxy.api.boundary import explanation, report
 from llama_async_proxy.api.decode import decode
 from llama_async_proxy.api.socketio.contract import INVALID_REQUEST, Call, ConnectionCall, Dialect
 from llama_async_proxy.api.socketio.emitter import TOO_LARGE
 from llama_async_proxy.errors import InvalidInput, ServiceError
 from llama_async_proxy.operations.context import Context
-
-logger = logging.getLogger(__name__)
 
 MOST_RUNNING = 64
 """Requests of one client that may run at a time. A page asks for a dozen things at once, a program for one or two."""
@@ -25,35 +22,42 @@ _NAME_SHOWN = 100
 """Characters of an unknown event's name that are repeated to its sender."""
 
 
-class Success(Struct, frozen=True):
+class CallSuccess(Struct, frozen=True):
+    """The answer's data."""
+
     data: object
     """JSON values."""
 
 
-class Failure(Struct, frozen=True):
+class CallFailure(Struct, frozen=True):
+    """The error of a request that was not carried out, or not to its end."""
+
     code: str
     message: str
     details: str | None = None
 
 
-Local = Callable[[str, ConnectionCall, Any], Awaitable[msgspec.Struct]]
-"""(client, call, payload) -> answer; what the dialect does itself. Raises InvalidInput."""
+AnswerConnectionCall = Callable[[str, ConnectionCall, Any], Awaitable[msgspec.Struct]]
+"""(client, call, payload) -> answer; the dialect's own part. Raises InvalidInput."""
 
 
-class Calls:
-    """The requests of one dialect. Never raises for what a client sent or an operation did."""
+class Dispatcher:
+    """Runs the requests of one dialect. Never raises for what a client sent or an operation did."""
 
-    def __init__(self, dialect: Dialect, context: Callable[[], Context], local: Local) -> None:
+    def __init__(
+        self, dialect: Dialect, context: Callable[[], Context], answer_connection_call: AnswerConnectionCall
+    ) -> None:
         self._dialect = dialect
         self._context = context
-        self._local = local
+        self._answer_connection_call = answer_connection_call
         self._running: Counter[str] = Counter()
+        """Running requests by client."""
 
-    async def run(self, client: str, event: object, payload: object) -> Success | Failure:
-        """`payload` is parsed JSON, without an envelope; None stands for no fields."""
+    async def run(self, client: str, event: object, payload: object) -> CallSuccess | CallFailure:
+        """Answer one request. `payload` is parsed JSON without an envelope; None stands for no fields."""
         if self._running[client] >= MOST_RUNNING:
             message = f"{MOST_RUNNING} requests of yours are running; wait for one of them to be answered."
-            return Failure(self._dialect.overloaded, message)
+            return CallFailure(self._dialect.overloaded, message)
         self._running[client] += 1
         try:
             return await self._run(client, event, payload)
@@ -62,38 +66,44 @@ class Calls:
             if not self._running[client]:
                 del self._running[client]
 
-    async def _run(self, client: str, event: object, payload: object) -> Success | Failure:
-        call = self._dialect.by_event.get(event) if isinstance(event, str) else None
+    async def _run(self, client: str, event: object, payload: object) -> CallSuccess | CallFailure:
         try:
-            if call is None:
-                raise InvalidInput("event", f"{str(event)[:_NAME_SHOWN]!r} is not an event of this API")
+            call = self._call(event)
             request = decode(as_object(payload), call.payload)
             if isinstance(call, Call):
                 request = call.read(request)
         except InvalidInput as error:
-            return Failure(INVALID_REQUEST, error.message)
+            return CallFailure(INVALID_REQUEST, error.message)
         try:
             if isinstance(call, ConnectionCall):
-                return _success(await self._local(client, call, request))
+                return _success(await self._answer_connection_call(client, call, request))
             return _success(await call.run(self._context(), request))
         except ServiceError as error:
-            if isinstance(call, ConnectionCall):
-                return Failure(INVALID_REQUEST, error.message)
-            shown = _respelled(error, call.spelling)
-            return Failure(self._dialect.code(call, error), shown.message, shown.details)
-        except Exception:  # the door's boundary: whatever it was, the caller gets an answer and the log the trace
-            trace_id = uuid.uuid4().hex[:12]
-            logger.exception("%s failed unexpectedly, trace %s", call.event, trace_id)
+            return self._refusal(call, error)
+        except Exception:  # the boundary for faults of the service
             code = call.failure if isinstance(call, Call) and call.failure else self._dialect.unexpected
-            return Failure(code, f"Something failed that should not have; see trace {trace_id} in the service's log.")
+            return CallFailure(code, explanation(report(call.event)))
+
+    def _call(self, event: object) -> Call[Any, Any, Any] | ConnectionCall:
+        """The dialect's row for an event. Raises InvalidInput for an unknown one."""
+        call = self._dialect.by_event.get(event) if isinstance(event, str) else None
+        if call is None:
+            raise InvalidInput("event", f"{str(event)[:_NAME_SHOWN]!r} is not an event of this API")
+        return call
+
+    def _refusal(self, call: Call[Any, Any, Any] | ConnectionCall, error: ServiceError) -> CallFailure:
+        if isinstance(call, ConnectionCall):
+            return CallFailure(INVALID_REQUEST, error.message)
+        shown = _with_alias(error, call.field_aliases)
+        return CallFailure(self._dialect.code(call, error), shown.message, shown.details)
 
 
-def _success(answer: msgspec.Struct) -> Success:
-    return Success(msgspec.to_builtins(answer))
+def _success(answer: msgspec.Struct) -> CallSuccess:
+    return CallSuccess(msgspec.to_builtins(answer))
 
 
 def as_object(payload: object, field: str = "payload") -> Mapping[str, object]:
-    """A request's fields. Raises InvalidInput."""
+    """A request's fields. Raises InvalidInput for anything but an object, or when it was too large."""
     if payload is TOO_LARGE:
         raise InvalidInput("payload", "must not be larger than 1 MB")
     if payload is None:
@@ -104,7 +114,7 @@ def as_object(payload: object, field: str = "payload") -> Mapping[str, object]:
 
 
 def json_type(value: object) -> str:
-    """What a value is called in JSON, with its article."""
+    """Name of a value's type in JSON, with its article."""
     names = {
         bool: "a boolean",
         int: "a number",
@@ -116,9 +126,9 @@ def json_type(value: object) -> str:
     return names.get(type(value), "binary data")
 
 
-def _respelled(error: ServiceError, spelling: Mapping[str, str]) -> ServiceError:
-    """The same error, with its field named as the client did."""
-    if not isinstance(error, InvalidInput) or error.field not in spelling:
+def _with_alias(error: ServiceError, aliases: Mapping[str, str]) -> ServiceError:
+    """The same error, naming its field as the client did."""
+    if not isinstance(error, InvalidInput) or error.field not in aliases:
         return error
     problem = error.message.removeprefix(f"{error.field}: ")
-    return InvalidInput(spelling[error.field], problem, details=error.details)
+    return InvalidInput(aliases[error.field], problem, details=error.details)

@@ -1,4 +1,4 @@
-"""What a namespace may do with its clients."""
+"""Sending to the clients of one namespace."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ class Mark(Enum):
 
 
 TOO_LARGE: Final = Mark.TOO_LARGE
-"""Stands for a payload that was larger than a packet may be."""
+"""Stands in for a payload that exceeded the size limit of a packet."""
 
 
-class Server(Protocol):
-    """The part of the Socket.IO server that is used here."""
+class Transmitter(Protocol):
+    """The part of the Socket.IO server that an emitter needs."""
 
     async def emit(self, event: str, data: object, *, to: str | None, namespace: str) -> None: ...
+    def emit_volatile(self, event: str, data: object, clients: Collection[str], namespace: str) -> None: ...
     def backlog(self, client: str) -> int: ...
-    def show(self, event: str, data: object, clients: Collection[str], namespace: str) -> None: ...
 
 
 class Emitter:
-    """One namespace of the server, to send by."""
+    """Sends events to clients of one namespace. `data` is JSON values."""
 
-    def __init__(self, server: Server, namespace: str) -> None:
+    def __init__(self, server: Transmitter, namespace: str) -> None:
         self._server = server
         self._namespace = namespace
 
     async def send(self, client: str, event: str, data: object) -> None:
-        """To one client; nothing happens when it has left."""
+        """Send to one client; nothing happens when it has left."""
         await self._server.emit(event, data, to=client, namespace=self._namespace)
 
     async def broadcast(self, event: str, data: object) -> None:
-        """To every client of the namespace."""
+        """Send to every client of the namespace."""
         await self._server.emit(event, data, to=None, namespace=self._namespace)
 
-    def show(self, event: str, data: object, clients: Collection[str]) -> None:
-        """To those clients that keep up; the others have no use for an old value once there is a new one.
+    def emit_volatile(self, event: str, data: object, clients: Collection[str]) -> None:
+        """Send to those of `clients` that keep up; slow clients miss it. It may overtake queued events.
 
-        It may overtake what waits to be sent.
+        This suits values that the next one replaces, such as samples.
         """
-        self._server.show(event, data, clients, self._namespace)
+        self._server.emit_volatile(event, data, clients, self._namespace)
 
     def backlog(self, client: str) -> int:
-        """How many packets wait for the client, which has no other way to say that it is slow."""
+        """Number of packets queued for the client; a client that reads slowly has many."""
         return self._server.backlog(client)

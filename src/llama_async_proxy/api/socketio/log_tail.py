@@ -1,4 +1,4 @@
-"""Log lines as they are written, for socket clients: never more than they can read."""
+"""Log lines for socket clients as they are written, at a rate that people can read."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from llama_async_proxy.records.logs import LogLevel, LogLine
 PER_SECOND = 50
 
 
-async def follow_log(bus: EventBus, now_ms: Callable[[], int], show: Callable[[LogLine], None]) -> None:
-    """Pass every line to `show` until cancelled, at most PER_SECOND.
+async def follow_log(bus: EventBus, now_ms: Callable[[], int], send: Callable[[LogLine], None]) -> None:
+    """Pass each new line to `send`, at most PER_SECOND, until cancelled.
 
-    In a flood the newest lines are passed on, after one that counts those left out.
+    A flood is cut to its newest lines; a line before them counts those left out.
     """
-    pace = RateLimiter(PER_SECOND)
-    told = 0
+    limiter = RateLimiter(PER_SECOND)
+    reported = 0
     with bus.subscribe(LogWritten, limit=PER_SECOND) as lines:
         async for event in lines:
-            await pace.turn()
-            if dropped := lines.dropped - told:
-                told = lines.dropped
-                show(_notice(dropped, now_ms()))
-                await pace.turn()
+            await limiter.turn()
+            if dropped := lines.dropped - reported:
+                reported = lines.dropped
+                send(_notice(dropped, now_ms()))
+                await limiter.turn()
             if isinstance(event, LogWritten):
-                show(event.line)
+                send(event.line)
 
 
 def _notice(dropped: int, now_ms: int) -> LogLine:

@@ -1,4 +1,4 @@
-"""Changes of a model's status as clients know it, each told once."""
+"""A model's status as Socket.IO clients know it, and its changes without repetitions."""
 
 from __future__ import annotations
 
@@ -16,25 +16,27 @@ _SHOWN = {
 
 
 def shown_status(runtime: ModelRuntime) -> str:
-    """loaded, loading, unloaded or error."""
+    """One of loaded, loading, unloaded and error."""
     return _SHOWN[runtime.status]
 
 
 class DeduplicatedStatus:
-    """Remembers what was told: several of our own states are one for the clients, and who publishes a change knows
-    only its own part of what was before.
+    """Remembers each model's last announced status, because several of our states are one for the clients.
+
+    `ModelRuntimeChanged.previous` cannot tell: its publishers know only their own part of the state before.
     """
 
     def __init__(self) -> None:
-        self._told: dict[int, str] = {}
+        self._announced: dict[int, str] = {}
 
     def new_status(self, runtime: ModelRuntime) -> str | None:
-        """The status to tell; None when it is the one told last."""
+        """The status to announce; None when it was announced last."""
         status = shown_status(runtime)
-        if status == self._told.get(runtime.model_id, "unloaded"):
+        if status == self._announced.get(runtime.model_id, "unloaded"):
             return None
-        self._told[runtime.model_id] = status
+        self._announced[runtime.model_id] = status
         return status
 
     def forget(self, model_id: int) -> None:
-        self._told.pop(model_id, None)
+        """Drop a deleted model."""
+        self._announced.pop(model_id, None)

@@ -1,85 +1,79 @@
-"""The one Socket.IO server behind both Engine.IO paths, and what its namespaces have in common."""
+"""The Socket.IO server behind both Engine.IO paths. Namespaces are attached to it by app.py."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
 from urllib.parse import parse_qs
 
 import socketio
 from engineio import packet as engine_packet
 from engineio.payload import Payload
 from socketio import packet
+from starlette.types import Scope
 
-from llama_async_proxy.api.http.access import accepts_origin
-from llama_async_proxy.api.http.websocket import WRITE_FRAME, FrameWriter, text_frame
-from llama_async_proxy.api.socketio.ack.dialect import ACK
-from llama_async_proxy.api.socketio.ack.namespace import AckNamespace
 from llama_async_proxy.api.socketio.emitter import TOO_LARGE, Emitter
-from llama_async_proxy.api.socketio.v1.dialect import V1
-from llama_async_proxy.api.socketio.v1.namespace import V1Namespace
-from llama_async_proxy.api.ui.namespace import UiNamespace
+from llama_async_proxy.api.socketio.frames import WRITE_FRAME, FrameWriter, text_frame
+from llama_async_proxy.api.socketio.namespace import Namespace
+from llama_async_proxy.monitor.connections import ConnectionMeter
 from llama_async_proxy.operations.context import Context
 
 logger = logging.getLogger(__name__)
 
 PAYLOAD_LIMIT = 1_000_000
-"""Characters of one packet; what is larger is answered, not read."""
+"""Characters of one packet; a larger one is answered with an error, not read."""
 _TRANSPORT_LIMIT = 8_000_000
-"""Above it the transport closes without a word, so it is far above our own limit."""
+"""Characters above which the transport closes without an answer, hence far above PAYLOAD_LIMIT."""
 _PACKETS_PER_POLL = 5000
-"""A polling client sends all that has piled up in one request; the library's 16 would cut off a busy one."""
+"""Packets in one request of a polling client, which sends everything that has piled up at once.
+
+python-engineio 4 allows 16 (`Payload.max_decode_packets`) and drops the rest.
+"""
 _MOST_QUEUED = 10_000
-"""Packets waiting for a client that does not read; then it is disconnected. A first scan announces thousands."""
+"""Packets queued for a client that does not read; then it is disconnected. A first scan announces thousands."""
 _SLOW = 4
-"""Packets waiting for a client that make it too slow for a sample."""
+"""Packets queued for a client from which on it misses volatile events."""
 _PING_INTERVAL_S = 25
 _PING_TIMEOUT_S = 20
 
 
-class Namespace(Protocol):
-    """One dialect."""
+class SocketIoServer:
+    """All namespaces behind one server. `context` is called when a client is there, so it may be built later."""
 
-    def connected(self, client: str) -> None: ...
-    def disconnected(self, client: str) -> None: ...
-
-    async def answer(self, client: str, event: object, payload: object, *, acknowledged: bool) -> object:
-        """React to an event. What is returned is the acknowledgement, if the client asked for one. Never raises."""
-
-    async def run(self) -> None:
-        """Send what nobody asked for, until cancelled."""
-
-
-class Sockets:
-    """Built before the services are, used after: `context` is asked when a client is there."""
-
-    def __init__(self, context: Callable[[], Context]) -> None:
-        self.server = _Server(context)
-        self._v1 = V1Namespace(context, Emitter(self.server, V1.namespace))
-        self._namespaces: Mapping[str, Namespace] = {
-            V1.namespace: self._v1,
-            ACK.namespace: AckNamespace(context, Emitter(self.server, ACK.namespace)),
-            "/ui": UiNamespace(context, Emitter(self.server, "/ui")),
-        }
-        for name, namespace in self._namespaces.items():
-            self.server.attach(name, namespace)
+    def __init__(
+        self,
+        context: Callable[[], Context],
+        namespaces: Sequence[type[Namespace]],
+        *,
+        meter: ConnectionMeter,
+        accepts_origin: Callable[[Scope], bool],
+    ) -> None:
+        """`accepts_origin` tells whether a connection may come from the site that its headers name."""
+        self.server = _AsyncServer(meter, accepts_origin)
+        self._namespaces = [attached(context, Emitter(self.server, attached.name)) for attached in namespaces]
+        for namespace in self._namespaces:
+            self.server.attach(namespace)
 
     async def run(self) -> None:
-        """Feed the clients until cancelled."""
+        """Send events to the clients until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            for namespace in self._namespaces.values():
+            for namespace in self._namespaces:
                 tasks.create_task(namespace.run())
 
     async def close(self) -> None:
-        """Close every connection at the transport: a client told so by its namespace would not come back by itself."""
-        await self._v1.farewell()
+        """Close every connection at the transport, so that clients connect again by themselves.
+
+        After a DISCONNECT packet of its namespace, socket.io-client 4 stays away (`socket.active` is false).
+        """
+        for namespace in self._namespaces:
+            await namespace.announce_shutdown()
         await self.server.close_transports()
 
 
 class _BoundedPacket(packet.Packet):  # type: ignore[misc]
-    """A packet whose payload, when it is too large, is replaced by a mark, so that its sender can be told."""
+    """A packet that replaces a payload over PAYLOAD_LIMIT with TOO_LARGE, so that its sender gets an answer."""
 
     data: Any
 
@@ -91,7 +85,10 @@ class _BoundedPacket(packet.Packet):  # type: ignore[misc]
 
 
 class _Manager(socketio.AsyncManager):  # type: ignore[misc]
-    """Clients are in two rooms, everybody's and their own; the library looks through those of all clients."""
+    """Leaves rooms faster: each client is in two, the namespace's and its own.
+
+    python-socketio 5 (`base_manager.py: basic_disconnect`) searches the rooms of all clients at each disconnect.
+    """
 
     def basic_disconnect(self, sid: str, namespace: str, **_: object) -> None:
         for room in (None, sid):
@@ -102,16 +99,16 @@ class _Manager(socketio.AsyncManager):  # type: ignore[misc]
                 clients.remove(sid)
 
 
-class _Server(socketio.AsyncServer):  # type: ignore[misc]
-    """AsyncServer that hands every event to its namespace together with whether an answer was asked for.
+class _AsyncServer(socketio.AsyncServer):  # type: ignore[misc]
+    """AsyncServer that passes every event to its namespace, and says whether the client asked for an acknowledgement.
 
-    python-socketio tells handlers neither that nor about events without a handler, hence the overridden internals;
-    the range of versions in pyproject.toml and the tests hold them in place.
+    python-socketio 5 tells handlers neither that nor about events without a handler, hence the overridden internals.
+    The version range in pyproject.toml and the tests hold them in place.
     """
 
-    def __init__(self, context: Callable[[], Context]) -> None:
+    def __init__(self, meter: ConnectionMeter, accepts_origin: Callable[[Scope], bool]) -> None:
         quiet = logging.getLogger(f"{__name__}.library")
-        quiet.setLevel(logging.WARNING)  # below, the libraries log every packet
+        quiet.setLevel(logging.WARNING)  # below that level the libraries log every packet
         super().__init__(
             async_mode="asgi",
             client_manager=_Manager(),
@@ -121,41 +118,45 @@ class _Server(socketio.AsyncServer):  # type: ignore[misc]
             ping_interval=_PING_INTERVAL_S,
             ping_timeout=_PING_TIMEOUT_S,
             max_http_buffer_size=_TRANSPORT_LIMIT,
-            cors_allowed_origins=lambda _, environ: accepts_origin(
-                environ["asgi.scope"], context().configuration.settings
-            ),
+            cors_allowed_origins=lambda _, environ: accepts_origin(environ["asgi.scope"]),
             cors_credentials=False,
         )
         Payload.max_decode_packets = _PACKETS_PER_POLL
-        self._live = context
+        self._meter = meter
         self._attached: dict[str, Namespace] = {}
         self._answering: set[asyncio.Task[Any]] = set()
+        """Tasks that handle requests."""
         self._turns = asyncio.Lock()
         self._transports: dict[str, Any] = {}
-        """The Engine.IO session of each client."""
+        """Engine.IO session of each client."""
         self._writers: dict[str, FrameWriter] = {}
-        """Of clients on a websocket, by Engine.IO session."""
+        """Frame writers of the clients on a websocket, by Engine.IO session."""
 
-    def attach(self, name: str, namespace: Namespace) -> None:
+    def attach(self, namespace: Namespace) -> None:
+        """Serve a namespace."""
+
         async def connected(client: str, _environ: object, _auth: object = None) -> None:
-            self._transports[client] = self.eio.sockets.get(self.manager.eio_sid_from_sid(client, name))
+            self._transports[client] = self.eio.sockets.get(self.manager.eio_sid_from_sid(client, namespace.name))
             namespace.connected(client)
 
         async def disconnected(client: str, _reason: object = None) -> None:
             self._transports.pop(client, None)
             namespace.disconnected(client)
 
-        self._attached[name] = namespace
-        self.on("connect", connected, namespace=name)
-        self.on("disconnect", disconnected, namespace=name)
+        self._attached[namespace.name] = namespace
+        self.on("connect", connected, namespace=namespace.name)
+        self.on("disconnect", disconnected, namespace=namespace.name)
 
     def backlog(self, client: str) -> int:
-        """Packets waiting to be taken by the client's transport."""
+        """Number of packets queued for the client's transport."""
         transport = self._transports.get(client)
         return transport.queue.qsize() if transport else 0
 
-    def show(self, event: str, data: object, clients: Collection[str], namespace: str) -> None:
-        """One frame for all, written at once: the library would make a task, a queue entry and a frame for each."""
+    def emit_volatile(self, event: str, data: object, clients: Collection[str], namespace: str) -> None:
+        """Send an event to those of `clients` that keep up: one frame, made once and written at once.
+
+        The library's `emit` would make a task, a queue entry and a frame for each client.
+        """
         shown = self.packet_class(packet.EVENT, namespace=namespace, data=[event, data])
         message = engine_packet.Packet(engine_packet.MESSAGE, data=shown.encode())
         frame = text_frame(message.encode())
@@ -168,15 +169,16 @@ class _Server(socketio.AsyncServer):  # type: ignore[misc]
                 transport.queue.put_nowait(message)
             else:
                 writer(frame)
-        self._live().connections.message(len(clients))
+        self._meter.message(len(clients))
 
     async def close_transports(self) -> None:
+        """Close all Engine.IO sessions and cancel the requests that still run."""
         for transport in tuple(self.eio.sockets.values()):
             await _close(transport)
         for task in self._answering:
             task.cancel()
         await asyncio.gather(*self._answering, return_exceptions=True)
-        if self.eio.service_task_handle:  # the library stops its own task only once, and only when it runs
+        if self.eio.service_task_handle:  # the library can stop its own task only once, and only while it runs
             await self.shutdown()
 
     # --- overridden ---------------------------------------------------------------------------------------------------
@@ -194,9 +196,9 @@ class _Server(socketio.AsyncServer):  # type: ignore[misc]
         assert task is not None  # noqa: S101 - for the type checker: the library calls this in a task of its own
         self._answering.add(task)
         try:
-            self._live().connections.message()
+            self._meter.message()
             payload = data[1] if len(data) > 1 else None
-            # The first acknowledgement a client asks for has the id 0.
+            # 0 is an id, too: it is a client's first.
             acknowledged = id is not None
             reply = await self._attached[namespace].answer(sid, data[0], payload, acknowledged=acknowledged)
             if acknowledged:
@@ -209,12 +211,12 @@ class _Server(socketio.AsyncServer):  # type: ignore[misc]
         try:
             await super()._handle_eio_message(eio_sid, data)
         except Exception as exc:
-            logger.warning("A Socket.IO client sent what is no packet and is disconnected: %r", exc)
+            logger.warning("A Socket.IO client sent a malformed packet and is disconnected: %r", exc)
             if transport := self.eio.sockets.get(eio_sid):
                 await _close(transport)
 
     async def handle_request(self, scope: Any, receive: Any, send: Any) -> Any:
-        """A session that moves to a websocket says which one it is."""
+        """Serve an ASGI connection. A polling session that moves to a websocket names itself in the query."""
         if scope["type"] == "websocket":
             await self._turn()
             for eio_sid in parse_qs(scope["query_string"].decode("latin-1")).get("sid", ()):
@@ -222,7 +224,7 @@ class _Server(socketio.AsyncServer):  # type: ignore[misc]
         return await super().handle_request(scope, receive, send)
 
     async def _turn(self) -> None:
-        """One client comes or goes in a round of the event loop: when thousands do, others are still served between."""
+        """Let one client come or go in each round of the event loop, so that thousands do not hold up the others."""
         async with self._turns:
             await asyncio.sleep(0)
 
@@ -232,33 +234,34 @@ class _Server(socketio.AsyncServer):  # type: ignore[misc]
             self._writers[eio_sid] = writer
 
     async def _handle_eio_connect(self, eio_sid: str, environ: dict[str, Any]) -> Any:
-        self._live().connections.connected(eio_sid)
+        self._meter.connected(eio_sid)
         self._remember_writer(eio_sid, environ["asgi.scope"])
         return await super()._handle_eio_connect(eio_sid, environ)
 
     async def _handle_eio_disconnect(self, eio_sid: str, reason: str) -> None:
-        self._live().connections.disconnected(eio_sid)
+        self._meter.disconnected(eio_sid)
         self._writers.pop(eio_sid, None)
         transport = self.eio.sockets.get(eio_sid)
         if transport and reason == self.reason.CLIENT_DISCONNECT:
-            transport.queue.put_nowait(None)  # else a polling client that says goodbye is left waiting for 45 s
+            # Without it, the open poll of a client that disconnects is answered at its next ping, up to 45 s later.
+            transport.queue.put_nowait(None)
         await self._turn()
         await super()._handle_eio_disconnect(eio_sid, reason)
 
     async def _send_packet(self, eio_sid: str, pkt: Any) -> None:
-        self._live().connections.message()
+        self._meter.message()
         await super()._send_packet(eio_sid, pkt)
 
     async def _send_eio_packet(self, eio_sid: str, eio_pkt: Any) -> None:
-        self._live().connections.message()
+        self._meter.message()
         transport = self.eio.sockets.get(eio_sid)
         if transport and transport.queue.qsize() >= _MOST_QUEUED and not transport.closing:
-            logger.warning("A Socket.IO client reads nothing and is disconnected: %d messages wait", _MOST_QUEUED)
+            logger.warning("A Socket.IO client does not read and is disconnected: %d packets wait", _MOST_QUEUED)
             await _close(transport)
         await super()._send_eio_packet(eio_sid, eio_pkt)
 
 
 async def _close(transport: Any) -> None:
     await transport.close(wait=False)
-    # The library would leave its websocket writer waiting for another packet; this is what ends it.
+    # python-engineio's websocket writer waits for another packet after the close; None ends it.
     transport.queue.put_nowait(None)

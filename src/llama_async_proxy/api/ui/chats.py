@@ -1,7 +1,7 @@
-"""The chats' part of the web UI's feed: `chats`, and `chat:ID` with the tokens of an answer as they come.
+"""Topics of the web UI about chats: `chats`, and `chat:ID` with the text of an answer as it comes.
 
-What is stored a page asks for by the operations chats.list and chats.get after it has joined; a snapshot holds only
-what is not stored yet.
+A snapshot holds only what is not stored yet. A page reads the rest by the operations chats.list and chats.get after it
+has joined.
 """
 
 from __future__ import annotations
@@ -9,14 +9,13 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Protocol
 
 import msgspec
 
-from llama_async_proxy.api.ui import schema as wire
-from llama_async_proxy.api.ui.topic import Topic
-from llama_async_proxy.chats.answer import Position, RunningAnswer
-from llama_async_proxy.chats.answers import Answers
+from llama_async_proxy.api.ui import schema
+from llama_async_proxy.api.ui.topic import Delivery, Snapshot, Topic
 from llama_async_proxy.events import (
     AnswerFailed,
     BranchChosen,
@@ -26,6 +25,13 @@ from llama_async_proxy.events import (
     MessageChanged,
     MessageDeleted,
     MessageDelta,
+)
+from llama_async_proxy.operations.context import Context
+from llama_async_proxy.operations.running_answers import (
+    GetRunningAnswer,
+    ListRunningAnswers,
+    get_running_answer,
+    list_running_answers,
 )
 from llama_async_proxy.records.chats import MessageStatus
 
@@ -38,28 +44,31 @@ CHAT_EVENTS = (
     AnswerFailed,
     BranchChosen,
 )
-_LIST_S = 0.1
-_TOKENS_S = 0.03
-"""Two frames of a screen."""
+_LIST = Delivery(interval_s=0.1, lossy=False)
+_TEXT = Delivery(interval_s=0.03, lossy=False)
+"""Twice the time that a screen of 60 Hz shows one frame."""
 _NAME = re.compile(r"chat:([1-9]\d{0,18})")
 
 
 class MakeTopic(Protocol):
-    def __call__(self, name: str, snapshot: Callable[[], object], interval_s: float, *, lossy: bool) -> Topic: ...
+    def __call__(self, name: str, snapshot: Snapshot, delivery: Delivery) -> Topic: ...
 
 
 class ChatTopics:
-    def __init__(self, answers: Callable[[], Answers], make: MakeTopic) -> None:
-        self._answers = answers
-        self._make = make
-        self._list = make("chats", lambda: {"answering": list(answers().conversations)}, _LIST_S, lossy=False)
+    """The list of conversations, and one topic for each conversation that a client reads."""
+
+    def __init__(self, context: Callable[[], Context], make_topic: MakeTopic) -> None:
+        self._context = context
+        self._make_topic = make_topic
+        self._list = make_topic("chats", self._answering_now, _LIST)
         self._open: dict[int, Topic] = {}
-        """Conversations that somebody reads."""
+        """Topics of the conversations that clients read."""
         self._sending: dict[int, asyncio.Task[None]] = {}
+        """Running topics among `_open`."""
         self._opened = asyncio.Event()
 
     def find(self, name: str) -> Topic | None:
-        """The topic of that name; one of a conversation begins with its first reader."""
+        """The topic of that name, or None; the topic of a conversation is made for its first reader."""
         if name == self._list.name:
             return self._list
         match = _NAME.fullmatch(name)
@@ -67,9 +76,7 @@ class ChatTopics:
             return None
         conversation_id = int(match[1])
         if conversation_id not in self._open:
-            self._open[conversation_id] = self._make(
-                name, lambda: self._answer_now(conversation_id), _TOKENS_S, lossy=False
-            )
+            self._open[conversation_id] = self._make_topic(name, partial(self._answer_now, conversation_id), _TEXT)
             self._opened.set()
         return self._open[conversation_id]
 
@@ -77,7 +84,7 @@ class ChatTopics:
         return iter((self._list, *self._open.values()))
 
     def close_unread(self) -> None:
-        """Give up the topics that nobody reads any more."""
+        """Drop the topics of conversations without a reader."""
         for conversation_id in [key for key, topic in self._open.items() if not topic.is_watched]:
             del self._open[conversation_id]
             if conversation_id in self._sending:
@@ -85,7 +92,7 @@ class ChatTopics:
 
     async def run(self) -> None:
         """Send deltas until cancelled."""
-        self._sending.clear()  # of an earlier run that a fault ended
+        self._sending.clear()  # its tasks belong to an earlier run, which a fault ended
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._list.run())
             while True:
@@ -95,30 +102,31 @@ class ChatTopics:
                 await self._opened.wait()
 
     def publish(self, event: Event) -> None:
+        """Pass an event of a type in CHAT_EVENTS on to the topics."""
         match event:
             case ConversationChanged(conversation):
-                upsert = wire.ChatUpsert(wire.ui_conversation(conversation))
+                upsert = schema.ChatUpsert(schema.ui_conversation(conversation))
                 self._publish(conversation.id, upsert, key="conversation", listed=True)
             case ConversationDeleted(conversation_id):
-                self._publish(conversation_id, wire.ChatRemove(conversation_id), key="conversation", listed=True)
+                self._publish(conversation_id, schema.ChatRemove(conversation_id), key="conversation", listed=True)
             case MessageChanged(message):
-                item = wire.MessageUpsert(wire.ui_message(message))
+                item = schema.MessageUpsert(schema.ui_message(message))
                 self._publish(message.conversation_id, item, key=f"{message.id} {message.status}")
                 if message.model is not None:
                     self._publish_answering(message.conversation_id, message.status is MessageStatus.GENERATING)
             case MessageDelta():
-                grown = wire.MessageGrow(
+                grown = schema.MessageGrow(
                     event.message_id, event.content, event.reasoning, event.content_at, event.reasoning_at
                 )
                 key = f"{event.message_id} {event.content_at} {event.reasoning_at}"
                 self._publish(event.conversation_id, grown, key=key)
             case MessageDeleted(conversation_id, message_id):
-                self._publish(conversation_id, wire.MessageRemove(message_id), key=f"{message_id} removed")
+                self._publish(conversation_id, schema.MessageRemove(message_id), key=f"{message_id} removed")
                 self._publish_answering(conversation_id, False)
             case AnswerFailed(conversation_id, error):
-                self._publish(conversation_id, wire.Failure(error.rest_code, error.message), key="failure")
+                self._publish(conversation_id, schema.Failure(error.rest_code, error.message), key="failure")
             case BranchChosen(conversation_id):
-                self._publish(conversation_id, wire.Branches(), key="branches")
+                self._publish(conversation_id, schema.Branches(), key="branches")
 
     def _publish(self, conversation_id: int, item: msgspec.Struct, *, key: str, listed: bool = False) -> None:
         plain = msgspec.to_builtins(item)
@@ -129,18 +137,14 @@ class ChatTopics:
             topic.publish(plain, key=key)
 
     def _publish_answering(self, conversation_id: int, is_answering: bool) -> None:
-        item = wire.Answering(conversation_id, is_answering)
+        item = schema.Answering(conversation_id, is_answering)
         self._list.publish(msgspec.to_builtins(item), key=f"{conversation_id} answering")
 
-    def _answer_now(self, conversation_id: int) -> object:
-        answer = self._answers().running(conversation_id)
-        return {"answer": None if answer is None else _growing(answer)}
+    async def _answering_now(self) -> object:
+        running = await list_running_answers(self._context(), ListRunningAnswers())
+        return {"answering": list(running.conversation_ids)}
 
-
-def _growing(answer: RunningAnswer) -> object:
-    if answer.turn is None:
-        return None
-    grown = answer.delta_since(Position())
-    message = wire.ui_message(answer.turn.answer)
-    message.content, message.reasoning = grown.content, grown.reasoning or None
-    return msgspec.to_builtins(message)
+    async def _answer_now(self, conversation_id: int) -> object:
+        running = await get_running_answer(self._context(), GetRunningAnswer(conversation_id))
+        message = running.message
+        return {"answer": None if message is None else msgspec.to_builtins(schema.ui_message(message))}

@@ -1,4 +1,4 @@
-"""What travels on the namespace of the web UI; the same types as in frontend/src/lib/protocol.ts.
+"""Records on the namespace of the web UI; the same types as in frontend/src/lib/protocol.ts.
 
 Sizes are bytes, times milliseconds since the epoch unless the name says otherwise; null always means "not known".
 """
@@ -171,7 +171,7 @@ class ChatRemove(Struct):
 
 
 class Answering(Struct, rename="camel"):
-    """Whether an answer is being generated in a conversation."""
+    """An answer has begun or ended in a conversation."""
 
     id: int
     is_answering: bool
@@ -184,7 +184,7 @@ class MessageUpsert(Struct):
 
 
 class MessageGrow(Struct, rename="camel"):
-    """More of a message; `...At` are the lengths, in characters, that it had before."""
+    """Text that a message gained; `...At` are the lengths, in characters, that it had before."""
 
     id: int
     content: str
@@ -200,7 +200,7 @@ class MessageRemove(Struct):
 
 
 class Failure(Struct):
-    """Why there is no whole answer."""
+    """The reason why an answer is incomplete or missing."""
 
     code: str
     message: str
@@ -208,7 +208,7 @@ class Failure(Struct):
 
 
 class Branches(Struct):
-    """Another branch is active: ask for the messages again."""
+    """Another branch is active: read the messages again."""
 
     kind: Literal["branches"] = "branches"
 

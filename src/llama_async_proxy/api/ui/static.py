@@ -1,4 +1,4 @@
-"""The web UI's files, held in memory: hashed assets for ever, pages always fresh, a missing asset a plain 404."""
+"""The web UI's files, held in memory. Hashed assets are cached for ever; a missing asset is a 404."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 PAGES = frozenset({"/", "/dashboard", "/models", "/chat", "/chat/:id"})
-"""Paths the UI's own router knows, `:id` for a number; the same table as in frontend/src/lib/routes.ts."""
+"""Paths of the UI's pages, with `:id` for a number; the same table as in frontend/src/lib/routes.ts."""
 _PAGE = re.compile("|".join(page.replace(":id", r"[1-9]\d{0,18}") for page in PAGES))
 
 _SECURITY = {
@@ -24,7 +24,7 @@ _SECURITY = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
-# The prefix ends up in HTML and in every URL the browser builds, so only what needs no escaping is accepted.
+# The prefix becomes part of HTML and of every URL the browser builds, so only characters without escapes are accepted.
 _PREFIX = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*){1,8}/?")
 _BASE = b'<base href="/"'
 _INLINE_SCRIPT = re.compile(rb"<script>(.*?)</script>", re.DOTALL)
@@ -50,8 +50,8 @@ class _File(Struct, frozen=True):
 def static_app(web_dir: Path, base_path: str = "/") -> ASGIApp:
     """An ASGI application serving the built UI in `web_dir`, or a page on how to get it when there is none.
 
-    `base_path` is where browsers find the service ("/", "/llm/"); a proxy that strips it may say so per request with
-    X-Forwarded-Prefix instead. All files are read here, once. Raises ValueError for a base path that is none.
+    `base_path` is where browsers find the service ("/", "/llm/"). A proxy that strips a prefix may name it in each
+    request with X-Forwarded-Prefix instead. All files are read here, once. Raises ValueError for a malformed base path.
     """
     if base_path != "/" and not _PREFIX.fullmatch(base_path):
         raise ValueError(f"base path must look like / or /some/path/, not {base_path!r}")
@@ -66,7 +66,7 @@ def is_page(path: str) -> bool:
 
 
 def is_navigation(headers: Headers) -> bool:
-    """True when a browser wants a page to show, not a program data: for addresses that offer both."""
+    """True when a browser asks for a page to show: some addresses offer both a page and data."""
     mode = headers.get("sec-fetch-mode")
     return mode == "navigate" if mode else "text/html" in headers.get("accept", "")
 
@@ -94,7 +94,7 @@ class _Site:
             return _file_response(file, headers)
         if _PAGE.fullmatch(path):
             return self._page(headers, 200)
-        # An old page may ask for an asset of the version before; HTML in its place would only confuse it.
+        # An open page may ask for an asset of an earlier version; the index in its place would break it.
         if is_navigation(headers) and "." not in path.rpartition("/")[2] and not path.startswith("/assets/"):
             return self._page(headers, 404)
         return JSONResponse({"error": "Not found", "path": path}, 404, headers={"Cache-Control": "no-store"})
@@ -128,7 +128,7 @@ def _file_response(file: _File, headers: Headers) -> Response:
 
 
 def _read(web_dir: Path) -> dict[str, _File]:
-    """Every file by its URL path. Dot files and .gz twins are no pages of their own."""
+    """Files by URL path. Hidden files are left out; a .gz file belongs to the file it was made of."""
     paths = [path for path in sorted(web_dir.rglob("*")) if path.is_file() and not path.name.startswith(".")]
     return {f"/{p.relative_to(web_dir).as_posix()}": _read_file(p, web_dir) for p in paths if p.suffix != ".gz"}
 
@@ -140,7 +140,7 @@ def _read_file(path: Path, web_dir: Path) -> _File:
     return _File(
         body=body,
         gzipped=twin.read_bytes() if twin.is_file() else None,
-        # The platform's table may say anything for .js; with nosniff a wrong answer breaks the page.
+        # The platform's table may have any type for .js, and with nosniff a wrong type breaks the page.
         media_type=_TYPES.get(path.suffix) or mimetypes.guess_type(path.name)[0] or "application/octet-stream",
         etag=_etag(body),
         cache="public, max-age=31536000, immutable" if hashed else "no-cache",
@@ -151,7 +151,7 @@ _TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml",
 
 
 def _content_security_policy(index: bytes) -> str:
-    """Scripts from our own files and the inline ones of `index` by hash; 'self' covers our websocket too."""
+    """Allows scripts of our own files, and inline scripts of `index` by hash; 'self' includes our websocket."""
     digests = (hashlib.sha256(script).digest() for script in _INLINE_SCRIPT.findall(index))
     hashes = "".join(f" 'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
     return (
@@ -166,7 +166,7 @@ def _base_href(forwarded: str | None, configured: str) -> str:
 
 
 def _etag(body: bytes) -> str:
-    # Weak, because the gzipped form of the same content shares it.
+    # The tag is weak, because the gzipped form of the same content shares it.
     return f'W/"{hashlib.sha256(body).hexdigest()[:24]}"'
 
 

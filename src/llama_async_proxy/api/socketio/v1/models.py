@@ -1,6 +1,6 @@
-"""What travels in the `data` of Socket.IO v1: inputs as clients spell them, outputs as they read them.
+"""Models over Socket.IO v1: requests `models:*` and the events about models.
 
-Percentages are rounded to a tenth, sizes are bytes, times milliseconds since the epoch; null means "not known".
+Sizes are bytes, times milliseconds since the epoch.
 """
 
 from __future__ import annotations
@@ -10,44 +10,41 @@ from typing import Annotated, Any
 from msgspec import Meta, Struct
 from msgspec.structs import astuple
 
+from llama_async_proxy.api.socketio.contract import Call, Nothing, ServerEvent, no_fields
 from llama_async_proxy.api.socketio.model_status import shown_status
 from llama_async_proxy.engines.custom_command import has_command
 from llama_async_proxy.errors import InvalidInput
-from llama_async_proxy.operations.config import ConfigUpdated, ConfigView, UpdateConfig
-from llama_async_proxy.operations.configuration import as_tree
-from llama_async_proxy.operations.engine import EngineView
-from llama_async_proxy.operations.metrics import GetSamples, Metrics, Samples
+from llama_async_proxy.operations import models as model_operations
 from llama_async_proxy.operations.model_scanner import ScanReport
 from llama_async_proxy.operations.models import (
+    CleanUpModels,
     CleanUpReport,
     CreateModels,
     DeletedModel,
     DeleteModel,
     GetModel,
+    ListModels,
     LoadModel,
     ModelList,
     ModelRef,
     ModelView,
     NewModel,
+    ScanModels,
     UnloadModel,
     UpdateModel,
 )
-from llama_async_proxy.records.engine import EngineStatus
-from llama_async_proxy.records.machine import GpuSample, Sample
 from llama_async_proxy.records.models import ModelKind, Variant
 from llama_async_proxy.records.options import OptionValue
-from llama_async_proxy.settings import BY_NAME
 
 ContextSize = Annotated[int, Meta(ge=0, le=1 << 31)]
-Limit = Annotated[int, Meta(ge=1, le=2000)]
-Milliseconds = Annotated[int, Meta(ge=0, le=1 << 53)]
+"""Context window in tokens."""
 
 
-# --- models: inputs ---------------------------------------------------------------------------------------------------
+# --- requests ---------------------------------------------------------------------------------------------------------
 
 
 class ById(Struct):
-    modelId: int  # noqa: N815 - names here are the clients'
+    modelId: int  # noqa: N815 - field names are the clients'
 
 
 class ByName(Struct):
@@ -56,7 +53,7 @@ class ByName(Struct):
 
     @property
     def ref(self) -> ModelRef:
-        """Raises InvalidInput when neither was given."""
+        """Model that is meant. Raises InvalidInput when both fields are absent."""
         found = self.modelName if self.modelId is None else self.modelId
         if found is None:
             raise InvalidInput("modelName", "is required (or modelId)")
@@ -112,6 +109,10 @@ class Favorite(Struct):
     favorite: bool
 
 
+_CREATION_ALIASES = {"models[0].path": "model.model_path", "name": "model.name"}
+_UPDATE_ALIASES = {"name": "updates.name", "aliases": "updates.aliases", "variants": "updates.variants"}
+
+
 def get_model(payload: ById) -> GetModel:
     return GetModel(payload.modelId)
 
@@ -120,24 +121,17 @@ def create_models(payload: Creation) -> CreateModels:
     new = payload.model
     if new.model_path is None and not has_command(new.params):
         raise InvalidInput("model.model_path", "is required, unless params.command says how to serve the model")
-    return CreateModels(
-        (
-            NewModel(
-                path=new.model_path,
-                name=new.name,
-                description=new.description,
-                version=new.version,
-                family=new.type,
-                quantization=new.quantization,
-                context_size=new.ctx_size,
-                options=new.params,
-            ),
-        )
+    model = NewModel(
+        path=new.model_path,
+        name=new.name,
+        description=new.description,
+        version=new.version,
+        family=new.type,
+        quantization=new.quantization,
+        context_size=new.ctx_size,
+        options=new.params,
     )
-
-
-CREATION_FIELDS = {"models[0].path": "model.model_path", "name": "model.name"}
-"""What the operation calls a field, and what its caller did."""
+    return CreateModels((model,))
 
 
 def update_model(payload: Update) -> UpdateModel:
@@ -159,9 +153,6 @@ def update_model(payload: Update) -> UpdateModel:
     )
 
 
-UPDATE_FIELDS = {"name": "updates.name", "aliases": "updates.aliases", "variants": "updates.variants"}
-
-
 def set_favorite(payload: Favorite) -> UpdateModel:
     return UpdateModel(payload.modelId, is_favorite=payload.favorite)
 
@@ -178,7 +169,7 @@ def unload_model(payload: ByName) -> UnloadModel:
     return UnloadModel(payload.ref)
 
 
-# --- models: outputs --------------------------------------------------------------------------------------------------
+# --- answers and events -----------------------------------------------------------------------------------------------
 
 
 class V1Model(Struct):
@@ -297,177 +288,51 @@ def clean_up(report: CleanUpReport) -> CleanUp:
     return CleanUp(len(report.deleted))
 
 
-# --- metrics ----------------------------------------------------------------------------------------------------------
+# --- the table --------------------------------------------------------------------------------------------------------
 
+CREATED = ServerEvent("models:created", OneModel, "A model was registered.")
+UPDATED = ServerEvent("models:updated", OneModel, "A model's record changed.")
+DELETED = ServerEvent("models:deleted", DeletionNotice, "A model's record was deleted.")
+STATUS = ServerEvent("models:status", ModelState, "A model is loading, loaded, unloaded or failed.")
+SCANNED = ServerEvent("models:scanned", ScanCounts, "A scan has ended.")
+SCAN_PROGRESS = ServerEvent("models:scan-progress", ScanProgress, "Progress of a running scan, twice a second at most.")
 
-class History(Struct):
-    limit: Limit = 100
-    start: Milliseconds | None = None
-    end: Milliseconds | None = None
+EVENTS = (CREATED, UPDATED, DELETED, STATUS, SCANNED, SCAN_PROGRESS)
 
-
-class Usage(Struct):
-    usage: float
-
-
-class Used(Struct):
-    used: float
-
-
-class V1Gpu(Struct):
-    name: str
-    usage: float | None
-    memoryUsed: int | None  # noqa: N815
-    memoryTotal: int | None  # noqa: N815
-    vendor: str
-
-
-class Gpus(Struct):
-    usage: float | None
-    memoryUsed: int | None  # noqa: N815
-    memoryTotal: int | None  # noqa: N815
-    list: tuple[V1Gpu, ...]
-
-
-class V1Metrics(Struct):
-    cpu: Usage
-    memory: Used
-    swap: Used
-    disk: Used
-    gpu: Gpus
-    uptime: float
-    timestamp: int
-
-
-class CurrentMetrics(Struct):
-    metrics: V1Metrics
-
-
-class MetricsHistory(Struct):
-    history: list[V1Metrics]
-
-
-def get_samples(payload: History) -> GetSamples:
-    return GetSamples(payload.limit, payload.start, payload.end)
-
-
-def current_metrics(metrics: Metrics) -> CurrentMetrics:
-    return CurrentMetrics(v1_metrics(metrics.sample))
-
-
-def metrics_history(samples: Samples) -> MetricsHistory:
-    return MetricsHistory([v1_metrics(sample) for sample in samples.samples])
-
-
-def v1_metrics(sample: Sample) -> V1Metrics:
-    return V1Metrics(
-        cpu=Usage(_tenth(sample.cpu_percent)),
-        memory=Used(_tenth(sample.memory_percent)),
-        swap=Used(_tenth(sample.swap_percent)),
-        disk=Used(_tenth(sample.disk_percent)),
-        gpu=_gpus(sample.gpus),
-        uptime=_tenth(sample.uptime_s),
-        timestamp=sample.timestamp_ms,
-    )
-
-
-def _gpus(gpus: tuple[GpuSample, ...]) -> Gpus:
-    """Mean use and sums of memory over the GPUs that tell."""
-    usage = [gpu.usage_percent for gpu in gpus if gpu.usage_percent is not None]
-    used = [gpu.memory_used_bytes for gpu in gpus if gpu.memory_used_bytes is not None]
-    total = [gpu.memory_total_bytes for gpu in gpus if gpu.memory_total_bytes is not None]
-    return Gpus(
-        usage=_tenth(sum(usage) / len(usage)) if usage else None,
-        memoryUsed=sum(used) if used else None,
-        memoryTotal=sum(total) if total else None,
-        list=tuple(
-            V1Gpu(gpu.name, gpu.usage_percent, gpu.memory_used_bytes, gpu.memory_total_bytes, gpu.vendor)
-            for gpu in gpus
-        ),
-    )
-
-
-def _tenth(value: float) -> float:
-    return round(value, 1)
-
-
-# --- configuration ----------------------------------------------------------------------------------------------------
-
-
-class Changes(Struct):
-    config: dict[str, Any]
-
-
-class Configuration(Struct):
-    config: dict[str, object]
-
-
-class ConfigurationUpdate(Configuration):
-    restartRequired: bool  # noqa: N815
-    overridden: list[str]
-    warnings: list[str]
-
-
-_SPELLINGS = {"models_dir": "baseModelsPath", "log_level": "logLevel"}
-"""Settings that clients of this dialect know by another name than the file's. All others: the file's."""
-
-
-def update_config(payload: Changes) -> UpdateConfig:
-    return UpdateConfig(payload.config)
-
-
-def configuration(view: ConfigView) -> Configuration:
-    return Configuration(as_tree(view.settings, _SPELLINGS))
-
-
-def configuration_update(updated: ConfigUpdated) -> ConfigurationUpdate:
-    change = updated.change
-    return ConfigurationUpdate(
-        config=as_tree(updated.settings, _SPELLINGS),
-        restartRequired=change.restart_required,
-        overridden=[_SPELLINGS.get(name, BY_NAME[name].file_key) for name in change.overridden],
-        warnings=list(change.warnings),
-    )
-
-
-# --- the engine -------------------------------------------------------------------------------------------------------
-
-
-class V1Engine(Struct, omit_defaults=True):
-    status: str
-    port: int | None = None
-    url: str | None = None
-    mode: str | None = None
-    preset: str | None = None
-    error: str | None = None
-
-
-class V1EngineStarted(Struct):
-    success: bool
-    port: int
-    url: str
-    mode: str
-
-
-class EngineNotice(Struct):
-    type: str
-    data: V1Engine
-
-
-class RouterStopped(Struct):
-    reason: str
-
-
-_MODE = "router"
-"""All models together answer at one address, as llama-server's router does."""
-
-
-def engine(view: EngineView) -> V1Engine:
-    state = view.state
-    if state.status is EngineStatus.RUNNING:
-        return V1Engine(state.status, view.port, view.url, _MODE, view.preset)
-    return V1Engine(state.status, error=state.error)
-
-
-def engine_started(view: EngineView) -> V1EngineStarted:
-    return V1EngineStarted(True, view.port, view.url, _MODE)
+CALLS: tuple[Call[Any, Any, Any], ...] = (
+    Call("models:list", Nothing, no_fields(ListModels), model_operations.list_models, all_models, "LIST_MODELS_FAILED"),
+    Call("models:get", ById, get_model, model_operations.get_model, one_model, "GET_MODEL_FAILED"),
+    Call(
+        "models:create", Creation, create_models, model_operations.create_models, created_model,
+        "CREATE_MODEL_FAILED", field_aliases=_CREATION_ALIASES, broadcasts=("models:created",),
+    ),
+    Call(
+        "models:update", Update, update_model, model_operations.update_model, one_model,
+        "UPDATE_MODEL_FAILED", not_found="NOT_FOUND", field_aliases=_UPDATE_ALIASES, broadcasts=("models:updated",),
+    ),
+    Call(
+        "models:delete", ById, delete_model, model_operations.delete_model, deletion,
+        "DELETE_MODEL_FAILED", broadcasts=("models:deleted",), description="The file stays.",
+    ),
+    Call(
+        "models:toggle-favorite", Favorite, set_favorite, model_operations.update_model, one_model,
+        not_found="NOT_FOUND", broadcasts=("models:updated",),
+    ),
+    Call(
+        "models:load", LoadByName, load_model, model_operations.load_model, model_state,
+        "LOAD_MODEL_FAILED", broadcasts=("models:status",),
+        description="Answers when the model is ready or has failed.",
+    ),
+    Call(
+        "models:unload", ByName, unload_model, model_operations.unload_model, model_state,
+        "UNLOAD_MODEL_FAILED", broadcasts=("models:status",), description="Running answers may end first.",
+    ),
+    Call(
+        "models:scan", Nothing, no_fields(ScanModels), model_operations.scan_models, scan_counts,
+        "SCAN_MODELS_FAILED", broadcasts=("models:scanned", "models:scan-progress"),
+    ),
+    Call(
+        "models:cleanup", Nothing, no_fields(CleanUpModels), model_operations.clean_up_models, clean_up,
+        broadcasts=("models:deleted",), description="Deletes the records of models whose file no longer exists.",
+    ),
+)  # fmt: skip
