@@ -17,7 +17,13 @@ PURE = (
     "presets",
     "inference/scheduling/policy.py",
     "inference/scheduling/queue.py",
+    "inference/relay.py",
+    "inference/requests/error_formats.py",
     "inference/requests/names.py",
+    "inference/requests/routes.py",
+    "inference/requests/variants.py",
+    "inference/streaming/aggregator.py",
+    "inference/streaming/prompt_progress.py",
     "inference/streaming/sse.py",
     "inference/streaming/usage.py",
 )

@@ -33,7 +33,6 @@ EXEMPT = {
     "frontend/pages/dashboard",
     "frontend/shell",
     "gguf",
-    "inference",
     "monitor",
     "operations",
     "presets",

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from llama_async_proxy.inference.proxy import CLIENT_GONE
+from llama_async_proxy.inference.request_log import CLIENT_GONE
 from llama_async_proxy.inference.streaming import prompt_progress
 from llama_async_proxy.records.runtime import Endpoint
 from support.asgi import RawClient
@@ -311,7 +311,7 @@ PROMPTS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("fast_path", [False, True], ids=["asgi", "splice"])
+@pytest.mark.parametrize("fast_path", [False, True], ids=["slow path", "fast path"])
 @pytest.mark.parametrize("path", SAID)
 async def test_an_answer_is_the_same_though_the_engine_streamed_it(
     chat_server: LlamaServer, path: str, fast_path: bool
@@ -326,7 +326,7 @@ async def test_an_answer_is_the_same_though_the_engine_streamed_it(
                 assert comparable(await site.http.post(path, json=body)) == direct, changes
 
 
-@pytest.mark.parametrize("fast_path", [False, True], ids=["asgi", "splice"])
+@pytest.mark.parametrize("fast_path", [False, True], ids=["slow path", "fast path"])
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/completion", "/infill", "/v1/responses"])
 async def test_a_stream_is_the_same_though_the_engine_told_its_progress(
     chat_server: LlamaServer, path: str, fast_path: bool, monkeypatch: pytest.MonkeyPatch
@@ -358,7 +358,7 @@ async def until_busy(server: LlamaServer, slots: int, limit_s: float = 15.0) -> 
             await asyncio.sleep(0.02)
 
 
-@pytest.mark.parametrize("fast_path", [False, True], ids=["asgi", "splice"])
+@pytest.mark.parametrize("fast_path", [False, True], ids=["slow path", "fast path"])
 @pytest.mark.parametrize(
     ("path", "body"),
     [
@@ -387,7 +387,7 @@ async def test_a_client_that_leaves_frees_the_slot(
         await until_busy(slow_server, 0)
 
 
-@pytest.mark.parametrize("fast_path", [False, True], ids=["asgi", "splice"])
+@pytest.mark.parametrize("fast_path", [False, True], ids=["slow path", "fast path"])
 async def test_a_client_that_leaves_during_a_long_prompt_frees_the_slot(
     llama_server: Path, model_files: Path, fast_path: bool
 ) -> None:

@@ -1,4 +1,4 @@
-"""The inference door as the service builds it, on the real uvicorn, over processes that run already."""
+"""The inference app as the service builds it, on the real uvicorn, over processes that run already."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ class UpstreamSite(Site):
     """Model "tiny" runs on `upstream`, "other" on a second one."""
 
     default_fast_path = False
-    """Whether the switch is in front of the ASGI route, where a test does not say."""
+    """True puts the fast path in front of the slow path, for tests that do not choose."""
 
     def __init__(self, *, fast_path: bool | None = None, **settings: Any) -> None:
         models = (make_model(1, "tiny", name="Tiny", aliases=("gpt-4o",)), make_model(2, "other"))

@@ -10,13 +10,11 @@ import msgspec
 from llama_async_proxy.errors import Cancelled, ContextExceeded, ServiceError, UpstreamFailed
 from llama_async_proxy.inference.cancellation import CancelScope
 from llama_async_proxy.inference.in_flight import InFlightRequests
-from llama_async_proxy.inference.proxy import CLIENT_GONE
-from llama_async_proxy.inference.request_log import RequestLogEntry
+from llama_async_proxy.inference.request_log import CLIENT_GONE, RequestLogEntry
 from llama_async_proxy.inference.requests.names import Names, choose
 from llama_async_proxy.inference.requests.routes import InferenceRoute
 from llama_async_proxy.inference.requests.variants import with_defaults
 from llama_async_proxy.inference.scheduling.scheduler import ModelScheduler
-from llama_async_proxy.inference.streaming import sse
 from llama_async_proxy.inference.upstream.client import UpstreamClient, UpstreamRequest, UpstreamResponse
 from llama_async_proxy.records.chats import Completion, CompletionRequest
 from llama_async_proxy.records.models import Model
@@ -114,7 +112,7 @@ class Completer:
 
 
 async def _read(response: UpstreamResponse, grow: Grow, entry: RequestLogEntry) -> None:
-    if response.status != 200 or not sse.is_event_stream(response.headers):
+    if not response.head.is_stream:
         raise await _refusal(response)
     events = EventReader()
     while not response.ended:

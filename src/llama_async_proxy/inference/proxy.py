@@ -1,7 +1,8 @@
-"""One inference request from its parsed head and body to the last byte of its answer, whatever server it came through.
+"""Slow path of an inference request: from its parsed head and body to the last byte of its response, whatever server it
+came through.
 
-Bytes pass verbatim in both directions; only headers that belong to one connection, to us or to the engine's own CORS
-are dropped. A client that leaves cancels everything below it, down to the engine's socket.
+`Relay` decides what is written, as it does on the fast path. A client that leaves cancels everything below it, down to
+the engine's socket.
 """
 
 from __future__ import annotations
@@ -12,18 +13,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Protocol
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from llama_async_proxy.errors import InvalidInput, ServiceError
 from llama_async_proxy.inference.cancellation import CancelScope, ended
 from llama_async_proxy.inference.in_flight import InFlightRequests
 from llama_async_proxy.inference.request_log import RequestLogEntry, key_id, request_id
+from llama_async_proxy.inference.requests.forwarding import InferenceRequest, to_upstream_request
 from llama_async_proxy.inference.requests.names import Names, choose, choose_unnamed
 from llama_async_proxy.inference.requests.priority import priority_of
 from llama_async_proxy.inference.requests.routes import (
-    Headers,
-    InferenceRoute,
     RoutingParameters,
     check_kind,
     forbids_loading,
@@ -33,32 +32,10 @@ from llama_async_proxy.inference.requests.variants import with_defaults
 from llama_async_proxy.inference.response_writer import KeepAliveComments, Reply, ResponseWriter
 from llama_async_proxy.inference.scheduling.leases import Lease
 from llama_async_proxy.inference.scheduling.scheduler import ModelScheduler
-from llama_async_proxy.inference.streaming.aggregator import CannotAggregate, begin_aggregation
-from llama_async_proxy.inference.streaming.prompt_progress import PromptProgressFilter, with_progress
-from llama_async_proxy.inference.upstream.client import UpstreamClient, UpstreamRequest
-from llama_async_proxy.inference.upstream.response_headers import HOP_BY_HOP, Header
+from llama_async_proxy.inference.upstream.client import UpstreamClient
 from llama_async_proxy.records.models import Model
 
-CLIENT_GONE = 499
-"""The status recorded for a client that left, as nginx writes it; nobody receives it."""
 logger = logging.getLogger(__name__)
-_NOT_FOR_THE_ENGINE = HOP_BY_HOP | {
-    *(b"host", b"content-length", b"expect"),  # written anew for the engine's connection
-    *(b"authorization", b"proxy-authorization", b"x-api-key", b"cookie"),  # secrets meant for us
-    *(b"origin", b"referer"),  # the engine would answer any origin with its consent
-    b"accept-encoding",  # a compressed stream could neither be counted nor end with an error event
-    b"x-conversation-id",  # with it the engine would go on when the client has left
-}
-
-
-class InferenceRequest(Struct, frozen=True):
-    route: InferenceRoute
-    method: str
-    query: bytes
-    headers: Headers
-    body: bytes
-    client: str
-    """Address of the peer, for the record."""
 
 
 class ModelRegistry(Protocol):
@@ -76,13 +53,12 @@ class ModelRegistry(Protocol):
 
 
 class ClientGone(Exception):
-    """The client closed its connection before its answer was complete."""
-
-    def __init__(self) -> None:
-        super().__init__("the client closed its connection")
+    """The client closed its connection before its response was complete."""
 
 
 class Proxy:
+    """Slow path of inference requests: waits for models to load, and for engines and clients."""
+
     def __init__(
         self,
         *,
@@ -108,63 +84,61 @@ class Proxy:
     async def handle(self, request: InferenceRequest, reply: Reply, gone: Callable[[], Awaitable[None]]) -> None:
         """Answer `request`. `gone` returns when the client has closed its connection.
 
-        Raises nothing for what clients and engines do. An answer that broke off and can carry no error is left without
-        its last byte: the caller closes the connection then, which is how HTTP says so.
+        Failures of clients and engines raise nothing. A response that broke off and cannot carry an error is left
+        without its last byte: the caller must close the connection then.
         """
-        entry = _entry(request)
-        writer = ResponseWriter(reply, request.route.api_format, entry)
+        writer = ResponseWriter(request.route, _log_entry(request), reply)
         try:
-            await self._serve(request, writer, entry, gone)
-        except ClientGone as error:
-            entry.status, entry.error = CLIENT_GONE, str(error)
+            await self._serve(request, writer, gone)
+        except ClientGone:
+            writer.client_left()
         except ServiceError as error:
-            await writer.fail(error)
+            await _fail(writer, error)
         except asyncio.CancelledError:
+            entry = writer.entry
             entry.status, entry.error = entry.status or 503, "the service stopped"
             raise
-        except Exception:  # a fault of ours: the client gets an answer, the log the trace
+        except Exception:  # a fault of the service: the client gets an answer, the log the trace
+            entry = writer.entry
             logger.exception("Inference request %s to %s failed", entry.id, request.route.path)
-            await writer.fail(ServiceError(f"Internal error; the service's log has it under {entry.id}."))
+            await _fail(writer, ServiceError(f"Internal error; the service's log has it under {entry.id}."))
         finally:
-            self._in_flight.end(entry)
+            self._in_flight.end(writer.entry)
 
     async def refuse(self, request: InferenceRequest, reply: Reply, error: ServiceError) -> None:
         """Answer with `error`; the body of `request` need not have been read."""
-        entry = _entry(request)
+        writer = ResponseWriter(request.route, _log_entry(request), reply)
         try:
-            await ResponseWriter(reply, request.route.api_format, entry).fail(error)
+            await _fail(writer, error)
         finally:
-            self._in_flight.end(entry)
+            self._in_flight.end(writer.entry)
 
     async def _serve(
-        self,
-        request: InferenceRequest,
-        writer: ResponseWriter,
-        entry: RequestLogEntry,
-        gone: Callable[[], Awaitable[None]],
+        self, request: InferenceRequest, writer: ResponseWriter, gone: Callable[[], Awaitable[None]]
     ) -> None:
-        asked = routing_parameters(request.route, request.query, request.headers, request.body)
-        entry.model = asked.model or ""
+        asked = _parameters(request)
+        writer.entry.model = asked.model or ""
         model = await self._chosen(request, asked.model)
-        entry.resolved(model)
+        writer.entry.resolved(model)
         check_kind(request.route, model)
         if not self._scheduler.is_ready(model) and forbids_loading(request.method, request.query, request.headers):
             raise InvalidInput("model", f"{model.slug!r} is not loaded, and this request may not load it")
         if variant := self._names.index.variant(asked.model):
             request = replace(request, body=with_defaults(variant, request.route, request.body))
-            asked = routing_parameters(request.route, request.query, request.headers, request.body)
+            asked = _parameters(request)
+        writer.prepare(asked, model)
 
         async def client_gone() -> Exception:
             await gone()
             return ClientGone()
 
         async with CancelScope(client_gone) as scope:
-            self._in_flight.add(entry, scope.cancel)
+            self._in_flight.add(writer.entry, scope.cancel)
             claim = self._scheduler.lease(model, scope.cancel, priority_of(request.headers))
             async with self._leased(model, claim, writer if asked.stream else None) as lease:
-                entry.leased(lease)
-                await self._exchange(request, asked, lease, writer)
-                # Not later: some servers report a finished exchange as a gone client.
+                writer.entry.leased(lease)
+                await self._exchange(request, lease, writer)
+                # Here and not later: some servers report a finished exchange as a client that has left.
                 scope.shield()
 
     async def _chosen(self, request: InferenceRequest, name: str | None) -> Model:
@@ -178,40 +152,22 @@ class Proxy:
         default = self._registry.default_model(request.route.default_kind(request.body))
         return choose_unnamed(self._names.index, request.route.kind, default, loaded=self._scheduler.loaded())
 
-    async def _exchange(
-        self, request: InferenceRequest, asked: RoutingParameters, lease: Lease, writer: ResponseWriter
-    ) -> None:
-        aggregates = asked.aggregates and not lease.model.has_command
-        if aggregates and await self._reassembled(request, lease, writer):
-            return
-        progress_filter = None
-        if asked.filters_progress and not lease.model.has_command:
-            progress_filter, request = PromptProgressFilter(), replace(request, body=with_progress(request.body))
-        async with self._client.request(lease.endpoint, to_upstream_request(request)) as response:
-            await writer.relay(response, progress_filter)
-
-    async def _reassembled(self, request: InferenceRequest, lease: Lease, writer: ResponseWriter) -> bool:
-        """Answer from a stream. False when that cannot be done; nothing has left then."""
-        upstream = to_upstream_request(request)
-        aggregator = begin_aggregation(request.route.path)
-        streaming = replace(upstream, body=aggregator.as_stream(upstream.body))
-        async with self._client.request(lease.endpoint, streaming) as response:
-            try:
-                await writer.reassemble(response, aggregator)
-            except CannotAggregate:
-                return False
-        return True
+    async def _exchange(self, request: InferenceRequest, lease: Lease, writer: ResponseWriter) -> None:
+        while not writer.has_ended:
+            sent = replace(request, body=writer.request_body(request.body))
+            async with self._client.request(lease.endpoint, to_upstream_request(sent)) as response:
+                await writer.relay(response)
 
     @asynccontextmanager
     async def _leased(
         self, model: Model, claim: AbstractAsyncContextManager[Lease], waiting: ResponseWriter | None
     ) -> AsyncIterator[Lease]:
-        """A lease on `model`; a client `waiting` for a stream is kept company until it is granted."""
+        """A lease on `model`; a client that is `waiting` for a stream gets comments until the lease is granted."""
         if waiting is None or self._scheduler.is_ready(model):
             async with claim as lease:
                 yield lease
             return
-        comments = asyncio.create_task(waiting.send_keep_alive_comments(self._keep_alive))
+        comments = asyncio.create_task(waiting.keep_alive(self._keep_alive))
         try:
             async with claim as lease:
                 await ended(comments)
@@ -220,22 +176,14 @@ class Proxy:
             await ended(comments)
 
 
-def _entry(request: InferenceRequest) -> RequestLogEntry:
+def _log_entry(request: InferenceRequest) -> RequestLogEntry:
     return RequestLogEntry(request.client, request.route.path, request_id(request.headers), key_id(request.headers))
 
 
-def to_upstream_request(request: InferenceRequest) -> UpstreamRequest:
-    """The request as the engine gets it: without what concerns only us and our client."""
-    target = request.route.path.encode()
-    return UpstreamRequest(
-        request.method,
-        target + b"?" + request.query if request.query else target,
-        forwarded_headers(request.headers),
-        request.body,
-    )
+def _parameters(request: InferenceRequest) -> RoutingParameters:
+    return routing_parameters(request.route, request.query, request.headers, request.body)
 
 
-def forwarded_headers(headers: Headers) -> list[Header]:
-    """A client's headers without those that are not for the engine, nor those its Connection header names."""
-    named = {token.strip().lower() for name, value in headers if name == b"connection" for token in value.split(b",")}
-    return [(name, value) for name, value in headers if name not in _NOT_FOR_THE_ENGINE and name not in named]
+async def _fail(writer: ResponseWriter, error: ServiceError) -> None:
+    writer.fail(error)
+    await writer.flush()

@@ -13,6 +13,8 @@ from llama_async_proxy.inference.streaming.usage import UsageCapture, usage_from
 from llama_async_proxy.records.models import Model
 from llama_async_proxy.records.requests import RequestRecord
 
+CLIENT_GONE = 499
+"""Status recorded for a client that closed its connection, as nginx records it. No client receives it."""
 _TWO_EVENTS = 400
 """Bytes. Less than this counts as one event without being searched."""
 _ID = re.compile(rb"[!-~]{1,128}")
@@ -118,6 +120,10 @@ class RequestLogEntry:
             usage = self._usage = UsageCapture()
         self.events += 1 if len(chunk) < _TWO_EVENTS else chunk.count(b"\n\n") or 1
         usage.feed(chunk)
+
+    def client_left(self) -> None:
+        """Note that the client closed its connection before the response was complete."""
+        self.status, self.error = CLIENT_GONE, "the client closed its connection"
 
     def end(self) -> None:
         """Stop the clock of the request."""

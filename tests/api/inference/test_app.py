@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from llama_async_proxy.api.inference.app import InferenceApp
 from llama_async_proxy.errors import LoadFailed, NotFound
-from llama_async_proxy.inference.proxy import CLIENT_GONE
+from llama_async_proxy.inference.request_log import CLIENT_GONE
 from llama_async_proxy.inference.response_writer import KeepAliveComments
 from llama_async_proxy.records.models import Variant
 from llama_async_proxy.records.requests import RequestPhase
@@ -37,9 +37,9 @@ from support.upstream import (
 LOOP_FACTORIES = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 
 
-@pytest.fixture(params=[False, True], ids=["asgi", "splice"], autouse=True)
+@pytest.fixture(params=[False, True], ids=["slow path", "fast path"], autouse=True)
 def fast_path(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Every test runs with the ASGI route alone and with the switch in front of it."""
+    """Every test runs on the slow path alone, and with the fast path in front of it."""
     chosen: bool = request.param
     monkeypatch.setattr(UpstreamSite, "default_fast_path", chosen)
     return chosen
@@ -54,7 +54,7 @@ async def cold_site() -> AsyncIterator[UpstreamSite]:
 
 @pytest.fixture
 async def site(cold_site: UpstreamSite) -> UpstreamSite:
-    """ "tiny" is ready, without which the switch would leave everything to the ASGI route."""
+    """ "tiny" is ready; otherwise every request would take the slow path."""
     await cold_site.scheduler.load(cold_site.models[0])
     return cold_site
 
@@ -362,29 +362,86 @@ async def test_an_engine_that_dies_mid_stream_ends_it_with_an_error_event(site: 
     assert record.completion_tokens is None
 
 
-async def test_an_error_event_does_not_continue_a_broken_off_one(site: UpstreamSite) -> None:
+async def test_the_beginning_of_an_event_never_reaches_the_client(site: UpstreamSite) -> None:
     site.upstream.behaviour = breaks_off_after(token("a"), b'data: {"cho')
     response = await site.stream()
-    *events, error, end = response.content.split(b"\n\n")
-    assert set(events[1:]) <= {b'data: {"cho'}, "the long way has sent it already"
+    first, error, end = response.content.split(b"\n\n")
+    assert first + b"\n\n" == token("a")
     assert error.startswith(b"data: {")
     assert b'"upstream_error"' in error
     assert end == b""
 
 
 @pytest.mark.parametrize(("path", "name"), [("/v1/messages", "error"), ("/v1/responses", "error")])
-async def test_the_error_event_is_in_the_routes_own_dialect(site: UpstreamSite, path: str, name: str) -> None:
+async def test_the_error_event_is_in_the_format_of_its_route(site: UpstreamSite, path: str, name: str) -> None:
     site.upstream.behaviour = breaks_off_after(b"event: message_start\ndata: {}\n\n")
     lines = (await site.stream(path)).text.split("\n\n")[1].split("\n")
     assert lines[0] == f"event: {name}"
     assert json.loads(lines[1].removeprefix("data: "))["type"] == "error"
 
 
+@pytest.fixture
+def custom_site(site: UpstreamSite) -> UpstreamSite:
+    """Another program than llama-server serves "tiny"; its chunks may end anywhere."""
+    site.models = (replace(site.models[0], options={"command": "serve"}), *site.models[1:])
+    return site
+
+
+def parts_of(*events: bytes) -> tuple[bytes, ...]:
+    joined = b"".join(events)
+    return tuple(joined[i : i + 7] for i in range(0, len(joined), 7))
+
+
+async def test_a_stream_of_other_chunks_than_events_passes_whole(custom_site: UpstreamSite) -> None:
+    custom_site.upstream.behaviour = streams(*parts_of(token("a"), *LAST_EVENTS))
+    assert (await custom_site.stream()).content == b"".join((token("a"), *LAST_EVENTS))
+    assert (await custom_site.record()).completion_tokens == 3
+
+
+async def test_a_stream_of_other_chunks_that_breaks_off_ends_between_events(custom_site: UpstreamSite) -> None:
+    custom_site.upstream.behaviour = breaks_off_after(*parts_of(token("a"), token("b"))[:-1])
+    first, error, end = (await custom_site.stream()).content.split(b"\n\n")
+    assert first + b"\n\n" == token("a")
+    assert b'"upstream_error"' in error
+    assert end == b""
+
+
 PROGRESS = b'data: {"choices":[],"prompt_progress":{"total":9}}\n\n'
+CHAT_END = event(
+    {
+        "choices": [],
+        "created": 1,
+        "id": "c",
+        "model": "tiny",
+        "system_fingerprint": "b1",
+        "usage": {"completion_tokens": 2},
+        "timings": {},
+    }
+)
+
+
+async def test_a_json_response_is_aggregated_from_the_engines_stream(site: UpstreamSite) -> None:
+    site.upstream.behaviour = streams(PROGRESS, token("a"), token("b"), CHAT_END)
+    response = await site.http.post(CHAT, json={"model": "tiny"})
+    assert response.headers["content-type"] == "application/json; charset=utf-8"
+    assert response.json()["choices"][0]["message"] == {"role": "assistant", "content": "ab"}
+    assert site.upstream.requests[0].json["stream"] is True
+    assert not (await site.record()).streamed
+
+
+async def test_a_stream_that_cannot_be_aggregated_is_replaced_by_a_plain_request(site: UpstreamSite) -> None:
+    async def streams_nonsense(exchange: Exchange) -> None:
+        await (streams(event("no")) if exchange.json.get("stream") else answers({"plain": True}))(exchange)
+
+    site.upstream.behaviour = streams_nonsense
+    assert (await site.http.post(CHAT, json={"model": "tiny"})).json() == {"plain": True}
+    assert [bool(request.json.get("stream")) for request in site.upstream.requests] == [True, False]
+
+
 LONG = [{"role": "user", "content": "x" * 3000}]
 
 
-async def test_the_progress_of_a_long_prompt_is_for_us_only(site: UpstreamSite) -> None:
+async def test_progress_events_that_only_the_service_asked_for_are_filtered_out(site: UpstreamSite) -> None:
     site.upstream.behaviour = streams(PROGRESS, PROGRESS, token("a"), *LAST_EVENTS)
     response = await site.stream(messages=LONG)
     assert response.content == b"".join((token("a"), *LAST_EVENTS))

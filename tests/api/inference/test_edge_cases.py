@@ -1,4 +1,4 @@
-"""HTTP/1.1 at its edges, byte by byte: the same on the ASGI route and with the switch in front of it."""
+"""HTTP/1.1 at its edges, byte by byte: the same on the slow path and on the fast path."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from llama_async_proxy.api.http import protocol
 from llama_async_proxy.api.http.protocol import FastPathParts, http_protocol
 from llama_async_proxy.api.http.server import Server, listen
 from llama_async_proxy.api.inference import app
-from llama_async_proxy.inference.proxy import CLIENT_GONE
+from llama_async_proxy.inference.request_log import CLIENT_GONE
 from support.asgi import RawClient
 from support.site import CHAT, STREAM, UpstreamSite
 from support.upstream import LAST_EVENTS, Exchange, answers, make_settings, never_answers, says, streams, token
@@ -45,9 +45,9 @@ def chunked(body: bytes, *, size: int = 7) -> bytes:
     return head + b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in chunks) + b"0\r\n\r\n"
 
 
-@pytest.fixture(params=["asgi", "splice"])
+@pytest.fixture(params=["slow path", "fast path"])
 def fast_path(request: pytest.FixtureRequest) -> bool:
-    return bool(request.param == "splice")
+    return bool(request.param == "fast path")
 
 
 @asynccontextmanager
@@ -66,8 +66,8 @@ async def site(fast_path: bool) -> AsyncIterator[UpstreamSite]:
 
 
 @pytest.fixture
-async def switched() -> AsyncIterator[UpstreamSite]:
-    """For what only the switch does."""
+async def fast_site() -> AsyncIterator[UpstreamSite]:
+    """A site with the fast path, for what only the HTTP protocol does."""
     async with warm(True) as running:
         yield running
 
@@ -115,7 +115,7 @@ async def test_a_request_pipelined_during_a_stream_waits_for_its_end(site: Upstr
         assert (await client.until(ANSWER)).startswith(b"HTTP/1.1 200 OK")
 
 
-async def test_a_post_and_a_get_of_another_door_in_one_packet_both_get_their_answer(site: UpstreamSite) -> None:
+async def test_a_post_and_a_get_for_another_app_in_one_packet_both_get_their_answer(site: UpstreamSite) -> None:
     async with RawClient.connected(site.port) as client:
         client.writer.write(post() + HEALTH + post() + HEALTH)
         for _ in range(2):
@@ -162,27 +162,27 @@ async def test_a_chunked_request_arrives_whole(site: UpstreamSite) -> None:
     assert site.upstream.requests[0].body == BODY
 
 
-async def test_connection_close_is_heeded_and_said(site: UpstreamSite) -> None:
+async def test_connection_close_is_honoured_and_sent(site: UpstreamSite) -> None:
     received = await exchange(site, post(BODY, "connection: close"))
     assert received.endswith(b"connection: close\r\n\r\n" + ANSWER)
 
 
-async def test_a_client_of_the_10_protocol_gets_a_body_that_ends_with_the_connection(switched: UpstreamSite) -> None:
-    switched.upstream.behaviour = streams(token("a"), *LAST_EVENTS)
-    head, _, body = (await exchange(switched, post(STREAM_BODY, version="1.0"))).partition(b"\r\n\r\n")
+async def test_a_client_of_the_10_protocol_gets_a_body_that_ends_with_the_connection(fast_site: UpstreamSite) -> None:
+    fast_site.upstream.behaviour = streams(token("a"), *LAST_EVENTS)
+    head, _, body = (await exchange(fast_site, post(STREAM_BODY, version="1.0"))).partition(b"\r\n\r\n")
     assert b"chunked" not in head
     assert body == token("a") + b"".join(LAST_EVENTS)
-    switched.upstream.behaviour = answers({"ok": True})
-    assert (await exchange(switched, post(version="1.0"))).endswith(b"\r\n\r\n" + ANSWER)
+    fast_site.upstream.behaviour = answers({"ok": True})
+    assert (await exchange(fast_site, post(version="1.0"))).endswith(b"\r\n\r\n" + ANSWER)
 
 
-async def test_an_offer_to_upgrade_is_declined_and_the_body_kept(switched: UpstreamSite) -> None:
+async def test_an_offer_to_upgrade_is_declined_and_the_body_kept(fast_site: UpstreamSite) -> None:
     offer = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA")
-    async with RawClient.connected(switched.port) as client:
+    async with RawClient.connected(fast_site.port) as client:
         for _ in range(2):
             client.writer.write(post(BODY, *offer))
             assert (await client.until(ANSWER)).startswith(b"HTTP/1.1 200")
-    assert switched.upstream.requests[0].body == BODY
+    assert fast_site.upstream.requests[0].body == BODY
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ async def test_an_offer_to_upgrade_is_declined_and_the_body_kept(switched: Upstr
         b"POST /completion HTTP/1.1\r\nhost: x\r\nx: a\x00b\r\ncontent-length: 2\r\n\r\n{}",
     ],
 )
-async def test_what_could_be_read_in_two_ways_is_a_400(site: UpstreamSite, data: bytes) -> None:
+async def test_ambiguous_http_is_a_400(site: UpstreamSite, data: bytes) -> None:
     assert (await exchange(site, data)).startswith(b"HTTP/1.1 400 ")
     assert not site.upstream.requests
 
@@ -207,47 +207,47 @@ async def test_what_could_be_read_in_two_ways_is_a_400(site: UpstreamSite, data:
 
 
 @pytest.mark.parametrize("path", [CHAT, "/health"])
-async def test_a_head_over_the_limits_is_a_431(switched: UpstreamSite, path: str) -> None:
+async def test_a_head_over_the_limits_is_a_431(fast_site: UpstreamSite, path: str) -> None:
     many = post(BODY, *(f"x-{n}: 1" for n in range(protocol.MAX_HEADERS + 1)), path=path)
     endless = post(BODY, "x: " + "y" * protocol.MAX_HEAD, path=path)[: protocol.MAX_HEAD + 1]
     for data in (many, endless):
-        assert (await exchange(switched, data)).startswith(b"HTTP/1.1 431 ")
-    assert not switched.upstream.requests
+        assert (await exchange(fast_site, data)).startswith(b"HTTP/1.1 431 ")
+    assert not fast_site.upstream.requests
 
 
-async def test_too_many_headers_behind_another_request_are_refused_too(switched: UpstreamSite) -> None:
-    received = await exchange(switched, HEALTH + post(BODY, *(f"x-{n}: 1" for n in range(protocol.MAX_HEADERS + 1))))
+async def test_too_many_headers_behind_another_request_are_refused_too(fast_site: UpstreamSite) -> None:
+    received = await exchange(fast_site, HEALTH + post(BODY, *(f"x-{n}: 1" for n in range(protocol.MAX_HEADERS + 1))))
     assert received.endswith(HEALTHY)
     assert b"\r\nconnection: close\r\n" in received
-    assert not switched.upstream.requests
+    assert not fast_site.upstream.requests
 
 
 @pytest.mark.parametrize(("size", "end"), [(100_000, None), (1_000_000, None), (1_000_000, -100)])
 async def test_a_head_over_the_limit_behind_another_request_is_refused_too(
-    switched: UpstreamSite, size: int, end: int | None
+    fast_site: UpstreamSite, size: int, end: int | None
 ) -> None:
     with contextlib.suppress(ConnectionError):  # it closes with some of it unread
-        await exchange(switched, HEALTH + post(BODY, "x: " + "y" * size)[:end])
-    assert not switched.upstream.requests
+        await exchange(fast_site, HEALTH + post(BODY, "x: " + "y" * size)[:end])
+    assert not fast_site.upstream.requests
 
 
-async def test_a_head_over_the_limit_does_not_break_into_the_answer_before_it(switched: UpstreamSite) -> None:
+async def test_a_head_over_the_limit_does_not_break_into_the_answer_before_it(fast_site: UpstreamSite) -> None:
     may_end = asyncio.Semaphore(0)
-    switched.upstream.behaviour = streams(token("a"), token("b"), before_each=lambda n: ends_when(may_end, n))
-    async with RawClient.connected(switched.port) as client:
+    fast_site.upstream.behaviour = streams(token("a"), token("b"), before_each=lambda n: ends_when(may_end, n))
+    async with RawClient.connected(fast_site.port) as client:
         client.writer.write(chunked(STREAM_BODY) + b"POST /")
         await client.until(token("a"))
         client.writer.write(b"x" * (protocol.MAX_HEAD + 1))
         may_end.release()
         assert token("b") in await client.until(b"\r\n0\r\n\r\n")
         await client.rest()
-    assert len(switched.upstream.requests) == 1
+    assert len(fast_site.upstream.requests) == 1
 
 
-async def test_garbage_behind_a_request_does_not_break_into_its_answer(switched: UpstreamSite) -> None:
+async def test_garbage_behind_a_request_does_not_break_into_its_answer(fast_site: UpstreamSite) -> None:
     may_end = asyncio.Semaphore(0)
-    switched.upstream.behaviour = streams(token("a"), token("b"), before_each=lambda n: ends_when(may_end, n))
-    async with RawClient.connected(switched.port) as client:
+    fast_site.upstream.behaviour = streams(token("a"), token("b"), before_each=lambda n: ends_when(may_end, n))
+    async with RawClient.connected(fast_site.port) as client:
         client.writer.write(chunked(STREAM_BODY) + b"\x00\x01\r\n\r\n")
         assert b"HTTP/1.1 400 " not in await client.until(token("a"))
         may_end.release()
@@ -256,10 +256,10 @@ async def test_garbage_behind_a_request_does_not_break_into_its_answer(switched:
 
 
 async def test_garbage_in_a_second_body_ends_the_connection_but_writes_nothing_into_the_first_answer(
-    switched: UpstreamSite,
+    fast_site: UpstreamSite,
 ) -> None:
-    switched.upstream.behaviour = streams(token("a"), *[token("b")] * 1000, before_each=lambda _: asyncio.sleep(0.01))
-    async with RawClient.connected(switched.port) as client:
+    fast_site.upstream.behaviour = streams(token("a"), *[token("b")] * 1000, before_each=lambda _: asyncio.sleep(0.01))
+    async with RawClient.connected(fast_site.port) as client:
         client.writer.write(chunked(STREAM_BODY) + chunked(STREAM_BODY).replace(b"\r\n0\r\n", b"\r\nZZ\r\n"))
         received = await client.rest()
     assert b"HTTP/1.1 400 " not in received
@@ -267,9 +267,9 @@ async def test_garbage_in_a_second_body_ends_the_connection_but_writes_nothing_i
 
 
 @pytest.mark.parametrize("begun", [b"2;x=", b"0\r\nx: "], ids=["chunk extension", "trailer"])
-async def test_what_stands_between_and_after_chunks_is_limited(switched: UpstreamSite, begun: bytes) -> None:
+async def test_what_stands_between_and_after_chunks_is_limited(fast_site: UpstreamSite, begun: bytes) -> None:
     head = b"POST /completion HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n"
-    async with RawClient.connected(switched.port) as client:
+    async with RawClient.connected(fast_site.port) as client:
         client.writer.write(head + begun)
         answer = asyncio.create_task(client.rest())
         with contextlib.suppress(ConnectionError):  # it closes with some of it unread
@@ -278,7 +278,7 @@ async def test_what_stands_between_and_after_chunks_is_limited(switched: Upstrea
                 await client.writer.drain()
                 await asyncio.sleep(0.001)
             assert (await answer).startswith(b"HTTP/1.1 431 ")
-    assert not switched.upstream.requests
+    assert not fast_site.upstream.requests
 
 
 async def test_a_body_over_the_limit_is_refused_by_its_length_alone(fast_path: bool) -> None:
@@ -289,18 +289,18 @@ async def test_a_body_over_the_limit_is_refused_by_its_length_alone(fast_path: b
 
 @pytest.mark.parametrize("begun", [b"", b"\r\n", b"POST /comp", b"\r\nPOST /comp"])
 async def test_a_head_that_does_not_come_closes_the_connection(
-    switched: UpstreamSite, monkeypatch: pytest.MonkeyPatch, begun: bytes
+    fast_site: UpstreamSite, monkeypatch: pytest.MonkeyPatch, begun: bytes
 ) -> None:
     monkeypatch.setattr(protocol, "HEAD_S", 0.1)
-    received = await exchange(switched, begun)
+    received = await exchange(fast_site, begun)
     assert received.startswith(b"HTTP/1.1 408 ") or not (begun.strip() or received)
 
 
 async def test_a_head_that_drips_gets_no_more_time_for_it(
-    switched: UpstreamSite, monkeypatch: pytest.MonkeyPatch
+    fast_site: UpstreamSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(protocol, "HEAD_S", 0.2)
-    async with RawClient.connected(switched.port) as client:
+    async with RawClient.connected(fast_site.port) as client:
         answer = asyncio.create_task(client.until(b"in time"))
         while not answer.done():
             client.writer.write(b"P")
@@ -309,10 +309,10 @@ async def test_a_head_that_drips_gets_no_more_time_for_it(
 
 
 async def test_a_head_that_drips_behind_another_request_gets_no_more_time_either(
-    switched: UpstreamSite, monkeypatch: pytest.MonkeyPatch
+    fast_site: UpstreamSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(protocol, "HEAD_S", 0.2)
-    async with RawClient.connected(switched.port) as client:
+    async with RawClient.connected(fast_site.port) as client:
         client.writer.write(HEALTH + b"POST /")
         await client.until(HEALTHY)
         rest = asyncio.create_task(client.rest())
@@ -325,11 +325,11 @@ async def test_a_head_that_drips_behind_another_request_gets_no_more_time_either
 
 
 async def test_a_head_that_does_not_come_does_not_break_into_the_answer_before_it(
-    switched: UpstreamSite, monkeypatch: pytest.MonkeyPatch
+    fast_site: UpstreamSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(protocol, "HEAD_S", 0.05)
-    switched.upstream.behaviour = streams(*[token("a")] * 10, before_each=lambda _: asyncio.sleep(0.02))
-    async with RawClient.connected(switched.port) as client:
+    fast_site.upstream.behaviour = streams(*[token("a")] * 10, before_each=lambda _: asyncio.sleep(0.02))
+    async with RawClient.connected(fast_site.port) as client:
         client.writer.write(chunked(STREAM_BODY) + b"POST /comp")
         assert (await client.until(b"\r\n0\r\n\r\n")).count(token("a")) == 10
         assert b"HTTP/1.1 200 " not in await client.rest()
@@ -343,9 +343,9 @@ async def test_a_body_that_stops_coming_is_a_408(site: UpstreamSite, monkeypatch
         assert (await client.until(b"\r\n\r\n")).startswith(b"HTTP/1.1 408 ")
 
 
-@pytest.mark.parametrize(("request_", "answer"), [(post(), ANSWER), (HEALTH, HEALTHY)], ids=["short way", "long way"])
+@pytest.mark.parametrize(("request_", "answer"), [(post(), ANSWER), (HEALTH, HEALTHY)], ids=["fast path", "slow path"])
 async def test_an_idle_connection_is_closed_although_blank_lines_come(request_: bytes, answer: bytes) -> None:
-    async with warm(True, keep_alive_s=1) as switched, RawClient.connected(switched.port) as client:
+    async with warm(True, keep_alive_s=1) as fast_site, RawClient.connected(fast_site.port) as client:
         client.writer.write(request_)
         await client.until(answer)
         client.writer.write(b"\r\n")
@@ -406,7 +406,7 @@ async def test_an_engine_that_speaks_no_http_is_a_502(site: UpstreamSite) -> Non
     assert (response.status_code, response.json()["error"]["type"]) == (502, "upstream_error")
 
 
-async def test_a_kept_engine_connection_that_died_is_replaced_once(site: UpstreamSite) -> None:
+async def test_a_request_on_an_idle_connection_that_died_is_sent_once_more(site: UpstreamSite) -> None:
     async def dies_when_asked_again(exchange: Exchange) -> None:
         await (exchange.die() if exchange.connection == 0 else answers({"second": True})(exchange))
 
@@ -416,25 +416,25 @@ async def test_a_kept_engine_connection_that_died_is_replaced_once(site: Upstrea
     assert [request.connection for request in site.upstream.requests] == [0, 0, 1]
 
 
-async def test_engine_connections_are_kept_between_answers(site: UpstreamSite) -> None:
+async def test_engine_connections_are_reused_between_responses(site: UpstreamSite) -> None:
     for _ in range(20):
         await site.http.post("/completion", content=BODY)
     assert site.upstream.connections == 1
 
 
-async def test_after_a_stream_began_a_connection_is_ready_for_the_next(switched: UpstreamSite) -> None:
+async def test_a_connection_is_opened_ahead_while_a_stream_uses_another(fast_site: UpstreamSite) -> None:
     """The engine closes each after its stream."""
     may_end = asyncio.Semaphore(0)
-    switched.upstream.behaviour = streams(token("a"), token("b"), before_each=lambda n: ends_when(may_end, n))
-    async with RawClient.connected(switched.port) as client:
+    fast_site.upstream.behaviour = streams(token("a"), token("b"), before_each=lambda n: ends_when(may_end, n))
+    async with RawClient.connected(fast_site.port) as client:
         await client.post(CHAT, json.dumps(STREAM).encode())
         await client.until(b'"a"')
-        await switched.upstream.until(lambda u: u.connections == 2)
+        await fast_site.upstream.until(lambda u: u.connections == 2)
         may_end.release()
         await client.until(b"\r\n0\r\n\r\n")
     may_end.release()
-    await switched.stream()
-    assert [request.connection for request in switched.upstream.requests] == [0, 1]
+    await fast_site.stream()
+    assert [request.connection for request in fast_site.upstream.requests] == [0, 1]
 
 
 async def ends_when(may_end: asyncio.Semaphore, event: int) -> None:
@@ -442,15 +442,15 @@ async def ends_when(may_end: asyncio.Semaphore, event: int) -> None:
         await may_end.acquire()
 
 
-async def test_a_ready_connection_that_died_is_replaced(switched: UpstreamSite) -> None:
+async def test_a_connection_opened_ahead_that_died_is_replaced(fast_site: UpstreamSite) -> None:
     async def dies_unless_first_or_third(exchange: Exchange) -> None:
         await (exchange.die() if exchange.connection == 1 else streams(token("a"))(exchange))
 
-    switched.upstream.behaviour = dies_unless_first_or_third
-    await switched.stream()
-    await switched.upstream.until(lambda u: u.connections == 2)
-    assert token("a") in (await switched.stream()).content
-    assert [request.connection for request in switched.upstream.requests] == [0, 1, 2]
+    fast_site.upstream.behaviour = dies_unless_first_or_third
+    await fast_site.stream()
+    await fast_site.upstream.until(lambda u: u.connections == 2)
+    assert token("a") in (await fast_site.stream()).content
+    assert [request.connection for request in fast_site.upstream.requests] == [0, 1, 2]
 
 
 async def test_a_full_backlog_ends_with_the_connect_limit() -> None:
@@ -496,15 +496,15 @@ async def test_a_client_that_closes_half_counts_as_gone(site: UpstreamSite) -> N
     assert site.scheduler.in_flight(1) == 0
 
 
-async def test_a_stream_cut_in_the_middle_of_a_chunk_ends_with_an_error_event(switched: UpstreamSite) -> None:
+async def test_a_stream_cut_in_the_middle_of_a_chunk_ends_with_an_error_event(fast_site: UpstreamSite) -> None:
     async def cut(exchange: Exchange) -> None:
         await exchange.send(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
         await exchange.send(b"9\r\ndata: 1\n\n\r\n100\r\ndata: {")
         await asyncio.sleep(0.02)
         await exchange.die()
 
-    switched.upstream.behaviour = cut
-    async with RawClient.connected(switched.port) as client:
+    fast_site.upstream.behaviour = cut
+    async with RawClient.connected(fast_site.port) as client:
         client.writer.write(post(STREAM_BODY))
         received = await client.until(b"\r\n0\r\n\r\n")
     body = received.partition(b"\r\n\r\n")[2]
@@ -514,11 +514,10 @@ async def test_a_stream_cut_in_the_middle_of_a_chunk_ends_with_an_error_event(sw
     assert event.startswith(b'data: {"error"')
     assert event.endswith(b"\n\n")
     assert len(event) == int(size, 16)
-    assert (await switched.record()).error == "The model's process broke off its answer."
+    assert (await fast_site.record()).error == "The model's process broke off its answer."
 
 
-async def test_a_stream_of_other_chunks_than_events_is_cut_where_it_broke_off(switched: UpstreamSite) -> None:
-    """Nothing is held back for long: what has left in the middle of a chunk cannot be followed by an error."""
+async def test_an_event_in_many_parts_is_held_back_and_replaced_by_the_error(fast_site: UpstreamSite) -> None:
 
     async def cut(exchange: Exchange) -> None:
         await exchange.send(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n")
@@ -528,43 +527,47 @@ async def test_a_stream_of_other_chunks_than_events_is_cut_where_it_broke_off(sw
         await asyncio.sleep(0.02)
         await exchange.die()
 
-    switched.upstream.behaviour = cut
-    received = await exchange(switched, post(STREAM_BODY))
-    assert received.endswith(b"100\r\ndata: {ab")
-    assert (await switched.record()).error == "The model's process broke off its answer."
+    fast_site.upstream.behaviour = cut
+    async with RawClient.connected(fast_site.port) as client:
+        client.writer.write(post(STREAM_BODY))
+        received = await client.until(b"\r\n0\r\n\r\n")
+    [event, end] = received.partition(b"\r\n\r\n")[2].partition(b"\r\n")[2].split(b"\n\n")
+    assert event.startswith(b'data: {"error"')
+    assert end == b"\r\n0\r\n\r\n"
+    assert (await fast_site.record()).error == "The model's process broke off its answer."
 
 
-async def test_requests_are_metered_on_the_short_way(switched: UpstreamSite) -> None:
-    await switched.http.post("/completion", content=BODY)
-    switched.upstream.behaviour = Exchange.die
-    await switched.http.post("/completion", content=BODY)
-    counters = switched.meter.snapshot()
+async def test_requests_are_metered_on_the_fast_path(fast_site: UpstreamSite) -> None:
+    await fast_site.http.post("/completion", content=BODY)
+    fast_site.upstream.behaviour = Exchange.die
+    await fast_site.http.post("/completion", content=BODY)
+    counters = fast_site.meter.snapshot()
     assert (counters.total, counters.active, counters.errors) == (2, 0, 1)
 
 
-async def test_only_harmless_requests_take_the_short_way(switched: UpstreamSite) -> None:
+async def test_only_allowed_requests_take_the_fast_path(fast_site: UpstreamSite) -> None:
     for headers in ({"host": "evil.example"}, {"origin": "http://evil.example"}, {"sec-fetch-site": "cross-site"}):
-        await switched.http.post("/completion", content=BODY, headers=headers)
-    await switched.http.post("/completion", json={"model": "nobody"})
-    await switched.http.post("/completion", content=b"{bad")
-    assert switched.meter.snapshot().total == 0
-    own = {"origin": switched.url, "sec-fetch-site": "same-origin"}
-    await switched.http.post("/completion", content=BODY, headers=own)
-    assert switched.meter.snapshot().total == 1
+        await fast_site.http.post("/completion", content=BODY, headers=headers)
+    await fast_site.http.post("/completion", json={"model": "nobody"})
+    await fast_site.http.post("/completion", content=b"{bad")
+    assert fast_site.meter.snapshot().total == 0
+    own = {"origin": fast_site.url, "sec-fetch-site": "same-origin"}
+    await fast_site.http.post("/completion", content=BODY, headers=own)
+    assert fast_site.meter.snapshot().total == 1
 
 
-async def test_who_is_harmless_is_asked_anew_when_settings_or_headers_change(switched: UpstreamSite) -> None:
+async def test_access_is_checked_again_when_settings_or_headers_change(fast_site: UpstreamSite) -> None:
     friend = {"host": "friend.example"}
-    switched.settings = make_settings(allowed_hosts=("friend.example",))
+    fast_site.settings = make_settings(allowed_hosts=("friend.example",))
     for headers, counted in ((friend, 1), (friend, 2), ({"host": "evil.example"}, 2)):
-        await switched.http.post("/completion", content=BODY, headers=headers)
-        assert switched.meter.snapshot().total == counted
-    switched.settings = make_settings()
-    await switched.http.post("/completion", content=BODY, headers=friend)
-    assert switched.meter.snapshot().total == 2
+        await fast_site.http.post("/completion", content=BODY, headers=headers)
+        assert fast_site.meter.snapshot().total == counted
+    fast_site.settings = make_settings()
+    await fast_site.http.post("/completion", content=BODY, headers=friend)
+    assert fast_site.meter.snapshot().total == 2
 
 
-async def test_what_uvicorn_promises_the_switch(switched: UpstreamSite) -> None:
+async def test_uvicorn_has_the_attributes_that_the_protocol_uses(fast_site: UpstreamSite) -> None:
     """The attributes used of it are no public interface: a new uvicorn must be looked at when this fails."""
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
@@ -593,14 +596,14 @@ async def test_what_uvicorn_promises_the_switch(switched: UpstreamSite) -> None:
     own = {"cycle", "scope", "pipeline", "client", "server", "scheme", "server_state", "timeout_keep_alive", "headers"}
     assert own <= set(HttpToolsProtocol.__init__.__code__.co_names)
     assert {"url", "headers", "scope"} <= set(HttpToolsProtocol.on_message_begin.__code__.co_names)
-    assert json.loads((await switched.http.get("/health")).content) == {"status": "ok"}
+    assert json.loads((await fast_site.http.get("/health")).content) == {"status": "ok"}
 
 
 # --- uvicorn's bookkeeping --------------------------------------------------------------------------------------------
 
 
 class OneServer:
-    """The service's own server, with its switch, in front of an application that accepts websockets."""
+    """The service's own server, with its HTTP protocol, in front of an application that accepts websockets."""
 
     def __init__(self, site: UpstreamSite) -> None:
         self.listeners = listen("127.0.0.1", 0)
@@ -631,8 +634,8 @@ async def _accepts(_: Scope, receive: Receive, send: Send) -> None:
         pass
 
 
-async def test_a_hundred_websockets_come_and_go_and_leave_nothing(switched: UpstreamSite) -> None:
-    async with OneServer(switched) as served, aiohttp.ClientSession() as http:
+async def test_a_hundred_websockets_come_and_go_and_leave_nothing(fast_site: UpstreamSite) -> None:
+    async with OneServer(fast_site) as served, aiohttp.ClientSession() as http:
         for _ in range(10):
             sockets = [await http.ws_connect(f"http://127.0.0.1:{served.port}/") for _ in range(10)]
             for opened in sockets:
@@ -642,10 +645,10 @@ async def test_a_hundred_websockets_come_and_go_and_leave_nothing(switched: Upst
                 await asyncio.sleep(0.01)
 
 
-async def test_the_server_stops_with_a_stream_and_a_websocket_open(switched: UpstreamSite) -> None:
-    switched.upstream.behaviour = streams(*[token("a")] * 10_000, before_each=lambda _: asyncio.sleep(0.01))
+async def test_the_server_stops_with_a_stream_and_a_websocket_open(fast_site: UpstreamSite) -> None:
+    fast_site.upstream.behaviour = streams(*[token("a")] * 10_000, before_each=lambda _: asyncio.sleep(0.01))
     async with aiohttp.ClientSession() as http, AsyncExitStack() as stack:
-        async with OneServer(switched) as served:
+        async with OneServer(fast_site) as served:
             await http.ws_connect(f"http://127.0.0.1:{served.port}/")
             client = await stack.enter_async_context(RawClient.connected(served.port))
             client.writer.write(post(STREAM_BODY))

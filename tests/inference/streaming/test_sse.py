@@ -14,14 +14,6 @@ def test_event_streams_are_told_by_their_type(value: bytes, expected: bool) -> N
     assert not sse.is_event_stream([])
 
 
-@pytest.mark.parametrize(
-    ("last", "needed"),
-    [(b"", b""), (b"data: 1\n\n", b""), (b"data: 1\r\n\r\n", b""), (b'data: {"cho', b"\n\n"), (b"data: 1\n", b"\n\n")],
-)
-def test_a_broken_off_event_is_ended_before_the_next(last: bytes, needed: bytes) -> None:
-    assert sse.closing(last) == needed
-
-
 def test_the_loading_comment_is_a_comment() -> None:
     assert sse.COMMENT_LOADING.startswith(b":")
     assert sse.COMMENT_LOADING.endswith(b"\n\n")

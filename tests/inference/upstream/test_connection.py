@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from llama_async_proxy.errors import ServiceError
-from llama_async_proxy.inference.upstream.connection import UpstreamConnection, last_chunks
+from llama_async_proxy.inference.upstream.connection import UpstreamConnection
 from llama_async_proxy.inference.upstream.connection_pool import ConnectionPool
 from llama_async_proxy.inference.upstream.response_headers import ResponseHead
 from support.upstream import Upstream, answers, make_settings, never_answers, says
@@ -138,7 +138,3 @@ async def test_a_kept_channel_expires_without_a_word(pool: ConnectionPool, upstr
     upstream.behaviour = answers({"second": True})
     assert await Asker(pool, upstream).until_end() == "answer"
     assert upstream.connections == 2
-
-
-def test_the_last_chunk_says_its_size() -> None:
-    assert last_chunks(b"x" * 26) == b"1a\r\n" + b"x" * 26 + b"\r\n0\r\n\r\n"

@@ -52,7 +52,7 @@ async def test_both_ways_of_a_request_share_them() -> None:
         async def in_chunks() -> AsyncIterator[bytes]:
             yield whole
 
-        for content in (whole, in_chunks(), whole):  # a chunked body takes the long way
+        for content in (whole, in_chunks(), whole):  # a chunked body is not cached
             assert (await site.http.post("/completion", content=content)).json() == {"ok": True}
         assert site.upstream.requests[1].body == whole
         assert site.upstream.connections == 1

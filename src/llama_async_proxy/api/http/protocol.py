@@ -25,7 +25,8 @@ from uvicorn.server import ServerState
 from llama_async_proxy.api.http.access import judge
 from llama_async_proxy.api.http.request_headers import CachedRequestHead, RequestHeadCache, parse
 from llama_async_proxy.errors import ServiceError
-from llama_async_proxy.inference.fast_path import FastPath, ProxiedExchange, RequestHead
+from llama_async_proxy.inference.fast_path import FastPath, ProxiedExchange
+from llama_async_proxy.inference.requests.forwarding import RequestHead
 from llama_async_proxy.inference.upstream.response_headers import Header
 from llama_async_proxy.monitor.requests import RequestMeter, RequestToken
 from llama_async_proxy.settings import Settings
@@ -125,7 +126,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
         if self._exchange is not None:
-            self._exchange.client_gone()
+            self._exchange.client_left()
         super().connection_lost(exc)
         self.parser = None  # type: ignore[assignment]  # it holds this protocol, which nothing else would take apart
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from llama_async_proxy.inference.fast_path import RequestHead
 from llama_async_proxy.inference.requests import routes
+from llama_async_proxy.inference.requests.forwarding import RequestHead
 from llama_async_proxy.inference.upstream.response_headers import Header
 from llama_async_proxy.settings import Settings
 

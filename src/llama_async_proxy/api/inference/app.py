@@ -15,9 +15,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llama_async_proxy.api.boundary import AsgiBoundary
 from llama_async_proxy.errors import NotFound, RequestTimeout, ServiceError, TooLarge
-from llama_async_proxy.inference.proxy import InferenceRequest, Proxy
+from llama_async_proxy.inference.proxy import Proxy
 from llama_async_proxy.inference.requests import model_list, routes
 from llama_async_proxy.inference.requests.error_formats import ApiFormat, error_body
+from llama_async_proxy.inference.requests.forwarding import InferenceRequest
 from llama_async_proxy.inference.requests.names import Names, choose
 from llama_async_proxy.inference.upstream.response_headers import Header
 from llama_async_proxy.records.runtime import ModelRuntime

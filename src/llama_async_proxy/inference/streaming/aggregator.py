@@ -119,9 +119,10 @@ class StreamAggregator(ABC):
     def feed(self, data: bytes) -> None:
         """Take the next bytes of the stream. Raises CannotAggregate, as early as possible."""
         if not self.is_generating:
-            if _PROGRESS in data or data.startswith(b":"):
+            is_before = _PROGRESS in data or data.startswith(b":")
+            if is_before and not (self._first_event and self._first_event in data):
                 return self._keep(data)
-            if not data.startswith(self._first_event):
+            if self._first_event not in data:
                 raise CannotAggregate
             self.is_generating = True
         return self._keep(data)

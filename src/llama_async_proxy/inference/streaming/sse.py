@@ -11,9 +11,3 @@ COMMENT_LOADING = b": loading\n\n"
 
 def is_event_stream(headers: Iterable[tuple[bytes, bytes]]) -> bool:
     return any(name == b"content-type" and value.startswith(CONTENT_TYPE) for name, value in headers)
-
-
-def closing(last_bytes: bytes) -> bytes:
-    """The bytes that end an event which broke off after `last_bytes`, so that the next one stands alone; empty if
-    `last_bytes` ended an event."""
-    return b"" if not last_bytes or last_bytes.endswith((b"\n\n", b"\r\n\r\n")) else b"\n\n"

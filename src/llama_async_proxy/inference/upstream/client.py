@@ -58,9 +58,9 @@ class UpstreamResponse:
     """One response, as it comes in. One task reads it."""
 
     def __init__(self, pool: ConnectionPool, endpoint: Endpoint, request: UpstreamRequest) -> None:
-        self.status = 0
-        self.headers: Sequence[Header] = ()
-        """Header names are in lower case, in the order received."""
+        self.head: ResponseHead
+        """Head of the response, once `begin` has returned."""
+        self._has_head = False
         self._pool = pool
         self._endpoint = endpoint
         self._request = request
@@ -73,6 +73,15 @@ class UpstreamResponse:
         self._waiter: asyncio.Future[None] | None = None
 
     # --- for the reader ---------------------------------------------------------------------------
+
+    @property
+    def status(self) -> int:
+        return self.head.status
+
+    @property
+    def headers(self) -> Sequence[Header]:
+        """Headers with names in lower case, in the order received."""
+        return self.head.headers
 
     @property
     def ended(self) -> bool:
@@ -106,7 +115,7 @@ class UpstreamResponse:
         """Send the request and wait for the head of the response. Raises as `read`, and UpstreamFailed when the engine
         cannot be reached."""
         self._when_ready(self._pool.take(self._endpoint))
-        while not self.status:
+        while not self._has_head:
             await self._more()
 
     def close(self) -> None:
@@ -147,7 +156,8 @@ class UpstreamResponse:
         self._buffered += len(chunk)
 
     def on_head(self, head: ResponseHead, raw: bytes) -> None:
-        self.status, self.headers = head.status, head.headers
+        self.head = head
+        self._has_head = True
         if self._request.method == "HEAD":
             self._chunks.clear()
             self._is_whole = True
@@ -168,7 +178,7 @@ class UpstreamResponse:
         self._wake()
 
     def on_disconnect(self, connection: UpstreamConnection, error: ServiceError) -> None:
-        if connection.reused and not connection.has_answered:
+        if connection.was_stale:
             self._when_ready(self._pool.connect(self._endpoint))
         else:
             self.on_failure(error)

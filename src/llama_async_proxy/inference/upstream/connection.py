@@ -30,8 +30,6 @@ second less, so that its close rarely crosses our next request."""
 _MAX_HEAD = 256 * 1024
 _NOT_HTTP = (httptools.HttpParserError, httptools.HttpParserUpgrade)
 _HEAD_OF_CHUNKS = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
-_LAST_CHUNK = b"0\r\n\r\n"
-_END_BYTES = 8
 
 
 class ResponseListener(Protocol):
@@ -82,12 +80,12 @@ class UpstreamConnection(asyncio.Protocol):
         "_connecting",
         "_idle_s",
         "_is_paused",
-        "_last",
         "_last_received_s",
         "_limit_s",
         "_listener",
         "_loop",
         "_owner",
+        "_partial_head",
         "_reader",
         "_stays_open",
         "_transport",
@@ -122,8 +120,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._idle_s = 0.0
         self._is_paused = False
         self._stays_open = False
-        self._last = b""
-        """Last bytes that came in; all of the head while it is incomplete."""
+        self._partial_head = b""
+        """Bytes of a head that is incomplete."""
 
     # --- for the user of the connection ------------------------------------------------------------
 
@@ -156,7 +154,7 @@ class UpstreamConnection(asyncio.Protocol):
         listener uses `raw` bytes; otherwise they only cost the connection."""
         self._reader = None
         self._wants_chunks, self._wants_raw = chunks, raw
-        self._last = b""
+        self._partial_head = b""
         self.has_answered = self._stays_open = False
         self._idle_s = settings.idle_timeout_s
         self._last_received_s = self._loop.time()
@@ -203,16 +201,13 @@ class UpstreamConnection(asyncio.Protocol):
         return (self.is_open or self._connecting is not None) and self._loop.time() < self.deadline_s
 
     @property
+    def was_stale(self) -> bool:
+        """True if the engine had closed the idle connection before this request: sending it once more is safe."""
+        return self.reused and not self.has_answered
+
+    @property
     def is_reusable(self) -> bool:
         return self.is_open and self._stays_open
-
-    def closing(self, event: bytes) -> bytes | None:
-        """The bytes that end the body with `event`, or None when no chunk can follow what came in. The connection
-        cannot be used afterwards."""
-        reader = self._reader
-        if reader is None or not self._last.endswith(b"\r\n") or not reader.can_end_here():
-            return None
-        return last_chunks(sse.closing(self._last.removesuffix(b"\r\n")) + event)
 
     def expire(self) -> None:
         """Give up: the deadline has passed."""
@@ -257,7 +252,6 @@ class UpstreamConnection(asyncio.Protocol):
         except _NOT_HTTP as error:
             self._on_bad_http(reader, listener, error)
         if self._listener is listener:
-            self._last = data[-_END_BYTES:]
             listener.on_body(data)
             if reader.is_complete:
                 self._finish(listener, stays_open=reader.stays_open)
@@ -288,12 +282,12 @@ class UpstreamConnection(asyncio.Protocol):
             self._on_bad_http(reader, listener, error)
         if self._listener is not listener:
             return
-        data = self._last + data
+        data = self._partial_head + data
         if reader.head is not None:
             if not is_known:
                 self._owner.head_cache.store_stream(data, reader.head)
             body = _after_head(data)
-            self._last = body[-_END_BYTES:] or b"\r\n"
+            self._partial_head = b""
             listener.on_head(reader.head, body)
             if reader.is_complete and self._listener is listener:
                 if reader.stays_open and not self._wants_chunks:
@@ -302,7 +296,7 @@ class UpstreamConnection(asyncio.Protocol):
         elif len(data) > _MAX_HEAD:
             listener.on_failure(UpstreamFailed(f"The model's process sent a head of more than {_MAX_HEAD} bytes."))
         else:
-            self._last = data
+            self._partial_head = data
 
     def _on_bad_http(self, reader: _ResponseReader, listener: ResponseListener, error: Exception) -> None:
         if self._wants_raw or not reader.is_complete:
@@ -373,16 +367,6 @@ class _ResponseReader:
         """Release the parser; nothing can be fed afterwards."""
         del self.feed, self._parser
 
-    def can_end_here(self) -> bool:
-        """True if a last chunk would end the body here. Nothing can be fed afterwards."""
-        if self.head is None or not self.head.is_chunked or self.is_complete:
-            return False
-        try:
-            self._parser.feed_data(_LAST_CHUNK)
-        except httptools.HttpParserError:
-            return False
-        return self.is_complete
-
     # --- httptools --------------------------------------------------------------------------------
 
     def on_message_begin(self) -> None:
@@ -406,7 +390,7 @@ class _ResponseReader:
             b"".join(b"%b: %b\r\n" % header for header in for_client(headers) if header[0] != b"content-length"),
             int(length) if length is not None else None,
             is_chunked=b"transfer-encoding" in named,
-            is_stream=sse.is_event_stream(headers),
+            is_stream=status == 200 and sse.is_event_stream(headers),
         )
 
     def on_message_complete(self) -> None:
@@ -424,11 +408,6 @@ class _ChunkReader(_ResponseReader):
     def __init__(self, listener: ResponseListener) -> None:
         self.on_body = listener.on_chunk
         super().__init__()
-
-
-def last_chunks(data: bytes) -> bytes:
-    """`data` as the rest of a chunked body: one chunk, then the last chunk."""
-    return b"%x\r\n%b\r\n%b" % (len(data), data, _LAST_CHUNK)
 
 
 def _after_head(data: bytes) -> bytes:
