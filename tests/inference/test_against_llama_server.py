@@ -1,4 +1,4 @@
-"""The same request straight to a real llama-server and through the door: the answers differ in ids and times only."""
+"""The same request straight to llama-server and through the service: responses differ in ids and times only."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ POSTS: list[tuple[str, dict[str, Any], int]] = [
 
 
 @pytest.mark.parametrize(("path", "body", "status"), POSTS, ids=[f"{p}-{n}" for n, (p, _, _) in enumerate(POSTS)])
-async def test_a_chat_models_answer_is_the_same(
+async def test_a_chat_response_equals_the_engines(
     chat_server: LlamaServer, path: str, body: dict[str, Any], status: int
 ) -> None:
     async with site_of(chat=chat_server) as site:
@@ -172,31 +172,33 @@ async def test_a_chat_models_answer_is_the_same(
         ("GET", "/metrics"),
     ],
 )
-async def test_a_chat_models_inspection_is_the_same(chat_server: LlamaServer, method: str, path: str) -> None:
+async def test_inspecting_a_chat_model_gives_the_engines_response(
+    chat_server: LlamaServer, method: str, path: str
+) -> None:
     async with site_of(chat=chat_server) as site:
         assert (await both(chat_server, site, method, path, params={"model": "chat"})).status_code == 200
 
 
-async def test_adapters_are_set_the_same_way(chat_server: LlamaServer) -> None:
+async def test_adapters_are_set_as_by_the_engine(chat_server: LlamaServer) -> None:
     async with site_of(chat=chat_server) as site:
         assert (await both(chat_server, site, "POST", "/lora-adapters?model=chat", json=[])).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/v1/embeddings", "/embeddings", "/embedding"])
-async def test_embeddings_are_the_same(embedding_server: LlamaServer, path: str) -> None:
+async def test_embeddings_equal_the_engines(embedding_server: LlamaServer, path: str) -> None:
     async with site_of(embed=embedding_server) as site:
         body = {"model": "embed", "input": ["the quick brown fox", "a dog"], "content": "a dog"}
         assert (await both(embedding_server, site, "POST", path, json=body)).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/v1/rerank", "/rerank", "/v1/reranking", "/reranking"])
-async def test_ranks_are_the_same(rerank_server: LlamaServer, path: str) -> None:
+async def test_ranks_equal_the_engines(rerank_server: LlamaServer, path: str) -> None:
     async with site_of(rerank=rerank_server) as site:
         body = {"model": "rerank", "query": "a fox", "documents": ["the quick brown fox", "a boat"]}
         assert (await both(rerank_server, site, "POST", path, json=body)).status_code == 200
 
 
-async def test_many_requests_over_kept_connections_all_succeed(chat_server: LlamaServer) -> None:
+async def test_many_requests_over_reused_connections_all_succeed(chat_server: LlamaServer) -> None:
     """llama-server closes a connection after 100 requests without saying so in the hundredth."""
     async with site_of(chat=chat_server) as site:
         for _ in range(30):
@@ -313,7 +315,7 @@ PROMPTS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("fast_path", [False, True], ids=["slow path", "fast path"])
 @pytest.mark.parametrize("path", SAID)
-async def test_an_answer_is_the_same_though_the_engine_streamed_it(
+async def test_an_aggregated_response_equals_the_engines_own(
     chat_server: LlamaServer, path: str, fast_path: bool
 ) -> None:
     async with site_of(fast_path=fast_path, chat=chat_server) as site:
@@ -328,7 +330,7 @@ async def test_an_answer_is_the_same_though_the_engine_streamed_it(
 
 @pytest.mark.parametrize("fast_path", [False, True], ids=["slow path", "fast path"])
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/completions", "/completion", "/infill", "/v1/responses"])
-async def test_a_stream_is_the_same_though_the_engine_told_its_progress(
+async def test_a_stream_with_filtered_progress_equals_the_engines_own(
     chat_server: LlamaServer, path: str, fast_path: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(prompt_progress, "LONG_PROMPT_BYTES", 0)
@@ -342,7 +344,7 @@ async def test_a_stream_is_the_same_though_the_engine_told_its_progress(
                 assert comparable(await site.http.post(path, json=body)) == direct, changes
 
 
-async def test_an_answer_whose_first_character_takes_several_tokens_is_asked_for_plainly(
+async def test_a_response_whose_first_character_takes_several_tokens_is_not_aggregated(
     chat_server: LlamaServer,
 ) -> None:
     """llama-server's stream of messages has no beginning then."""

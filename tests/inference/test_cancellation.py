@@ -40,7 +40,7 @@ async def test_the_first_reason_counts() -> None:
         await work()
 
 
-async def test_a_disarmed_block_is_not_interrupted() -> None:
+async def test_a_shielded_block_is_not_cancelled() -> None:
     async with CancelScope(forever) as scope:
         scope.shield()
         scope.cancel(Reason("late"))
@@ -79,7 +79,7 @@ async def test_a_cancellation_beside_a_reason_wins() -> None:
         await task
 
 
-async def test_ended_waits_for_the_end() -> None:
+async def test_ended_waits_for_the_task() -> None:
     cleaned = False
 
     async def slow_to_end() -> None:

@@ -129,7 +129,7 @@ async def test_a_variant_brings_its_defaults(desk: Desk) -> None:
     assert desk.records[0].model == "tiny"
 
 
-async def test_pieces_come_as_they_are_sent_and_the_request_is_recorded(desk: Desk) -> None:
+async def test_text_comes_as_it_is_sent_and_the_request_is_recorded(desk: Desk) -> None:
     role = b'data: {"choices":[{"delta":{"role":"assistant","content":null}}]}\n\n'
     desk.upstream.behaviour = streams(role, delta(b"Hm", b"reasoning_content"), delta(b"Hi") + delta(b" you"), END)
     completion = await desk.ask()
@@ -165,7 +165,7 @@ async def test_stopping_closes_the_connection_to_the_engine(desk: Desk) -> None:
     assert desk.completer.is_idle("tiny")
 
 
-async def test_it_is_seen_among_the_running_requests_and_cancelling_it_there_stops_it(desk: Desk) -> None:
+async def test_a_completion_is_listed_in_flight_and_can_be_cancelled_there(desk: Desk) -> None:
     desk.engine.gate.clear()
     asking = asyncio.create_task(desk.ask())
     await asyncio.sleep(0)
@@ -196,14 +196,14 @@ FAULTS: list[tuple[Any, str]] = [
 
 
 @pytest.mark.parametrize(("behaviour", "message"), FAULTS, ids=[message for _, message in FAULTS])
-async def test_what_the_engine_does_wrong_is_an_error_with_a_record(desk: Desk, behaviour: Any, message: str) -> None:
+async def test_a_failing_engine_is_an_error_with_a_record(desk: Desk, behaviour: Any, message: str) -> None:
     desk.upstream.behaviour = behaviour
     with pytest.raises(UpstreamFailed, match=message):
         await desk.ask()
     assert (desk.records[0].status, message in (desk.records[0].error or "")) == (502, True)
 
 
-async def test_a_prompt_that_is_too_long_says_by_how_much(desk: Desk) -> None:
+async def test_the_error_of_a_long_prompt_has_its_length_and_the_limit(desk: Desk) -> None:
     error = {"code": 400, "message": "too long", "type": "exceed_context_size_error", "n_prompt_tokens": 9, "n_ctx": 4}
     desk.upstream.behaviour = answers({"error": error}, status=b"400 Bad Request")
     with pytest.raises(ContextExceeded, match="400: too long") as caught:
@@ -220,7 +220,7 @@ async def test_an_unknown_model_and_a_failed_load_are_errors(desk: Desk) -> None
     assert [record.status for record in desk.records] == [404, 503]
 
 
-async def test_the_end_of_the_service_breaks_it_off(desk: Desk) -> None:
+async def test_the_end_of_the_service_ends_the_completion(desk: Desk) -> None:
     async def linger(_: Exchange) -> None:
         await asyncio.Event().wait()
 
@@ -235,7 +235,7 @@ async def test_the_end_of_the_service_breaks_it_off(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 1000])
-def test_events_are_the_same_however_they_are_cut(size: int) -> None:
+def test_events_are_the_same_however_the_stream_is_divided(size: int) -> None:
     reader, stream = EventReader(), b": comment\n\ndata: {}\r\n\r\nevent: x\ndata: \xf0\x9f\xa6\x99\n\ndata: [DONE]\n\n"
     cut = (stream[at : at + size] for at in range(0, len(stream), size))
     assert [data for chunk in cut for data in reader.feed(chunk)] == [b"{}", b"\xf0\x9f\xa6\x99", b"[DONE]"]

@@ -9,7 +9,7 @@ from llama_async_proxy.inference.scheduling.leases import Lease
 from support.upstream import event, make_model
 
 
-def test_a_request_that_never_got_far_leaves_what_is_known() -> None:
+def test_a_request_that_failed_early_is_recorded_with_the_known_facts() -> None:
     entry = RequestLogEntry("127.0.0.1", "/completion")
     entry.status, entry.error = 404, "Model 'x' not found."
     record = entry.record()
@@ -51,14 +51,14 @@ def test_a_stream_without_timings_is_measured_from_its_first_token(monkeypatch: 
 @pytest.mark.parametrize(
     "header", [(b"authorization", b"Bearer sk-secret"), (b"x-api-key", b"sk-secret"), (b"authorization", b"sk-secret")]
 )
-def test_a_key_is_told_from_others_and_not_told(header: tuple[bytes, bytes]) -> None:
+def test_a_key_is_identified_without_being_revealed(header: tuple[bytes, bytes]) -> None:
     key = key_id([(b"host", b"a"), header])
     assert key == hashlib.sha256(b"sk-secret").hexdigest()[:8]
     assert RequestLogEntry("", "/", key=key).record().key == key
     assert key_id([(b"authorization", b"Bearer other")]) != key
 
 
-def test_who_has_no_key_has_none() -> None:
+def test_a_request_without_a_key_has_no_key_id() -> None:
     assert key_id([(b"host", b"a"), (b"authorization", b"")]) is None
 
 

@@ -1,4 +1,4 @@
-"""The door on the real uvicorn, in front of an engine of small servers; once on asyncio's loop, once on uvloop."""
+"""The inference app on the real uvicorn, in front of an engine of small servers; on asyncio's loop and on uvloop."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ async def test_each_token_leaves_when_it_arrives(site: UpstreamSite) -> None:
         assert await client.until(b"0\r\n\r\n") == b"0\r\n\r\n"
 
 
-async def test_the_request_reaches_the_engine_verbatim_but_for_what_is_ours(site: UpstreamSite) -> None:
+async def test_the_request_reaches_the_engine_verbatim_without_headers_for_the_service(site: UpstreamSite) -> None:
     body = b'{ "model":"GPT-4o",  "stream": true, "messages":[] }'
     headers = {
         "authorization": "Bearer secret",
@@ -195,7 +195,7 @@ async def test_many_requests_at_once_each_get_their_own_answer(site: UpstreamSit
 # --- requests in flight -------------------------------------------------------------------------------------------
 
 
-async def test_a_client_may_name_its_request(site: UpstreamSite) -> None:
+async def test_a_client_may_choose_the_id_of_its_request(site: UpstreamSite) -> None:
     response = await site.http.post("/tokenize", json={"model": "tiny"}, headers={"x-request-id": "mine/1"})
     assert response.headers["x-request-id"] == "mine/1" == (await site.record()).id
     assert site.upstream.requests[0].header("x-request-id") == "mine/1"
@@ -215,7 +215,7 @@ async def test_clients_are_told_apart_by_their_keys(site: UpstreamSite) -> None:
     assert all(request.header("authorization") is None for request in site.upstream.requests)
 
 
-async def test_a_name_unfit_for_a_log_is_replaced(site: UpstreamSite) -> None:
+async def test_an_id_unfit_for_a_log_is_replaced(site: UpstreamSite) -> None:
     response = await site.http.post("/tokenize", json={"model": "tiny"}, headers={"x-request-id": "x" * 129})
     assert response.headers["x-request-id"] == (await site.record()).id != "x" * 129
 
@@ -237,7 +237,7 @@ async def test_a_cancelled_stream_ends_with_an_error_event_and_frees_its_slot(si
     assert not site.in_flight.all()
 
 
-async def test_a_cancelled_answer_is_an_error_that_nobody_tries_again(site: UpstreamSite) -> None:
+async def test_a_cancelled_request_gets_an_error_that_clients_do_not_retry(site: UpstreamSite) -> None:
     site.upstream.behaviour = never_answers
     request = asyncio.create_task(site.http.post(CHAT, json={"model": "tiny"}, headers={"x-request-id": "r1"}))
     await site.upstream.until(lambda u: len(u.requests) == 1)
@@ -295,7 +295,7 @@ async def test_a_client_that_leaves_the_queue_starts_no_load() -> None:
         assert ("load", 2) not in site.engine.calls
 
 
-async def test_a_client_that_leaves_while_sending_its_body_asks_nothing(site: UpstreamSite) -> None:
+async def test_a_client_that_leaves_while_sending_its_body_reaches_no_engine(site: UpstreamSite) -> None:
     async with RawClient.connected(site.port) as client:
         client.writer.write(b"POST /completion HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
         await client.writer.drain()
@@ -303,7 +303,7 @@ async def test_a_client_that_leaves_while_sending_its_body_asks_nothing(site: Up
     assert len(site.upstream.requests) == 1
 
 
-async def test_a_slow_client_holds_its_engine_back_and_nobody_else(site: UpstreamSite) -> None:
+async def test_a_slow_client_slows_only_its_own_stream(site: UpstreamSite) -> None:
     sent = 0
     data = token("x" * 60_000)
 
@@ -331,7 +331,7 @@ async def test_a_slow_client_holds_its_engine_back_and_nobody_else(site: Upstrea
         assert (await site.stream(fast=True)).content.startswith(token("quick"))
 
 
-async def test_nothing_is_left_of_requests_however_they_end(site: UpstreamSite) -> None:
+async def test_requests_leave_no_task_or_connection_however_they_end(site: UpstreamSite) -> None:
     tasks_before = len(asyncio.all_tasks())
     endless = streams(*[token("a")] * 10_000, before_each=lambda _: asyncio.sleep(0.01))
     for behaviour in (answers({}), streams(token("a")), endless, breaks_off_after(token("a")), Exchange.die):
@@ -450,7 +450,7 @@ async def test_progress_events_that_only_the_service_asked_for_are_filtered_out(
     assert (await site.record()).streamed
 
 
-async def test_what_fails_before_the_first_token_of_a_long_prompt_has_its_status(site: UpstreamSite) -> None:
+async def test_an_error_before_the_first_token_of_a_long_prompt_has_its_status(site: UpstreamSite) -> None:
     site.upstream.behaviour = breaks_off_after(PROGRESS, PROGRESS)
     response = await site.stream(messages=LONG)
     assert (response.status_code, response.json()["error"]["type"]) == (502, "upstream_error")
@@ -476,7 +476,7 @@ async def test_an_answer_with_a_length_that_breaks_off_closes_the_connection(sit
     assert (await site.record()).error == "The model's process broke off its answer."
 
 
-async def test_silence_ends_with_the_phases_limit() -> None:
+async def test_a_silent_engine_is_a_timeout() -> None:
     async with UpstreamSite(first_token_timeout_s=0.05, idle_timeout_s=0.05).running() as site:
         site.upstream.behaviour = never_answers
         response = await site.http.post("/completion", json={"model": "tiny"})
@@ -485,7 +485,7 @@ async def test_silence_ends_with_the_phases_limit() -> None:
         assert b"timeout_error" in (await site.stream()).content
 
 
-async def test_a_model_that_does_not_come_up_says_why(cold_site: UpstreamSite) -> None:
+async def test_a_failed_load_is_an_error_with_its_reason(cold_site: UpstreamSite) -> None:
     cold_site.engine.failure = LoadFailed("The model needs 20 GiB; 8 GiB are free.", exit_code=1)
     response = await cold_site.stream()
     assert response.status_code == 503
@@ -513,7 +513,7 @@ async def test_a_stopping_service_ends_streams_with_an_error_event(site: Upstrea
     await site.upstream.until(lambda u: u.cancelled == 1)
 
 
-async def test_a_fault_of_ours_is_a_500_that_the_log_explains(
+async def test_an_unexpected_exception_is_a_500_with_a_trace_id(
     site: UpstreamSite, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(*_: object) -> tuple[Any, ...]:
@@ -565,7 +565,7 @@ async def test_a_load_that_fails_late_is_an_error_event() -> None:
         assert (await site.record()).error == "out of memory"
 
 
-async def test_an_engines_refusal_after_that_is_an_error_event_too() -> None:
+async def test_an_engines_error_after_an_early_start_is_an_error_event() -> None:
     async with UpstreamSite().running(IMPATIENT) as site:
         body = b'{"error":{"code":400,"message":"too long","type":"exceed_context_size_error"}}'
         site.upstream.behaviour = answers(body, b"400 Bad Request")
@@ -578,7 +578,7 @@ async def test_an_engines_refusal_after_that_is_an_error_event_too() -> None:
         assert (await site.record()).error == "too long"
 
 
-async def test_a_quick_load_is_not_seen_at_all() -> None:
+async def test_a_quick_load_writes_no_comment() -> None:
     async with UpstreamSite().running(KeepAliveComments(hold_s=5.0)) as site:
         site.upstream.behaviour = streams(token("a"), *LAST_EVENTS)
         assert (await site.stream()).content == token("a") + b"".join(LAST_EVENTS)
@@ -606,7 +606,7 @@ async def test_an_unknown_model_is_a_404_that_names_close_ones(site: UpstreamSit
     assert (await site.record()).model == "tinny"
 
 
-async def test_an_unknown_model_is_said_to_anthropic_clients_in_their_words(site: UpstreamSite) -> None:
+async def test_an_unknown_model_has_anthropics_error_format(site: UpstreamSite) -> None:
     response = await site.http.post("/v1/messages", json={"model": "nothing"})
     assert response.status_code == 404
     assert response.json()["type"] == "error"
@@ -623,7 +623,7 @@ async def test_without_a_model_the_only_loaded_one_answers(cold_site: UpstreamSi
     assert "name one of other, tiny" in error_of(await cold_site.http.post("/completion", json={}))["message"]
 
 
-async def test_a_body_that_is_no_json_names_the_body(site: UpstreamSite) -> None:
+async def test_the_error_for_invalid_json_names_the_body(site: UpstreamSite) -> None:
     response = await site.http.post(CHAT, content=b"{bad")
     assert response.status_code == 400
     assert error_of(response)["message"].startswith("body: is not valid JSON")
@@ -644,7 +644,7 @@ async def test_a_body_over_the_limit_is_a_413(chunked: bool) -> None:
 
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/completion"), ("POST", "/v1/images"), ("DELETE", "/v1/models")])
-async def test_routes_that_are_not_there_answer_json(site: UpstreamSite, method: str, path: str) -> None:
+async def test_unknown_routes_answer_with_json(site: UpstreamSite, method: str, path: str) -> None:
     response = await site.http.request(method, path)
     assert response.status_code == 404
     assert error_of(response)["type"] == "not_found_error"
@@ -684,7 +684,7 @@ async def test_health_says_the_service_answers(site: UpstreamSite) -> None:
         ("/", b"", False),
     ],
 )
-def test_the_door_knows_its_own(path: str, query: bytes, expected: bool) -> None:
+def test_the_app_handles_its_routes_only(path: str, query: bytes, expected: bool) -> None:
     assert InferenceApp.handles({"type": "http", "path": path, "query_string": query}) is expected
     assert not InferenceApp.handles({"type": "websocket", "path": path, "query_string": query})
 

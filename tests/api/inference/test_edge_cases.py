@@ -267,7 +267,7 @@ async def test_garbage_in_a_second_body_ends_the_connection_but_writes_nothing_i
 
 
 @pytest.mark.parametrize("begun", [b"2;x=", b"0\r\nx: "], ids=["chunk extension", "trailer"])
-async def test_what_stands_between_and_after_chunks_is_limited(fast_site: UpstreamSite, begun: bytes) -> None:
+async def test_chunk_extensions_and_trailers_are_limited(fast_site: UpstreamSite, begun: bytes) -> None:
     head = b"POST /completion HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n"
     async with RawClient.connected(fast_site.port) as client:
         client.writer.write(head + begun)
@@ -288,7 +288,7 @@ async def test_a_body_over_the_limit_is_refused_by_its_length_alone(fast_path: b
 
 
 @pytest.mark.parametrize("begun", [b"", b"\r\n", b"POST /comp", b"\r\nPOST /comp"])
-async def test_a_head_that_does_not_come_closes_the_connection(
+async def test_a_connection_without_a_head_is_closed_in_time(
     fast_site: UpstreamSite, monkeypatch: pytest.MonkeyPatch, begun: bytes
 ) -> None:
     monkeypatch.setattr(protocol, "HEAD_S", 0.1)
@@ -296,9 +296,7 @@ async def test_a_head_that_does_not_come_closes_the_connection(
     assert received.startswith(b"HTTP/1.1 408 ") or not (begun.strip() or received)
 
 
-async def test_a_head_that_drips_gets_no_more_time_for_it(
-    fast_site: UpstreamSite, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_head_byte_by_byte_has_no_more_time(fast_site: UpstreamSite, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "HEAD_S", 0.2)
     async with RawClient.connected(fast_site.port) as client:
         answer = asyncio.create_task(client.until(b"in time"))
@@ -308,7 +306,7 @@ async def test_a_head_that_drips_gets_no_more_time_for_it(
         assert (await answer).startswith(b"HTTP/1.1 408 ")
 
 
-async def test_a_head_that_drips_behind_another_request_gets_no_more_time_either(
+async def test_a_head_byte_by_byte_behind_another_request_has_no_more_time_either(
     fast_site: UpstreamSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(protocol, "HEAD_S", 0.2)
@@ -324,7 +322,7 @@ async def test_a_head_that_drips_behind_another_request_gets_no_more_time_either
             assert said.startswith(b"HTTP/1.1 408 ") or not said, "nothing if its time ended before that answer"
 
 
-async def test_a_head_that_does_not_come_does_not_break_into_the_answer_before_it(
+async def test_a_late_head_does_not_break_into_the_response_before_it(
     fast_site: UpstreamSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(protocol, "HEAD_S", 0.05)
@@ -355,7 +353,7 @@ async def test_an_idle_connection_is_closed_although_blank_lines_come(request_: 
 # --- answers ----------------------------------------------------------------------------------------------------------
 
 
-async def test_interim_answers_of_the_engine_are_skipped(site: UpstreamSite) -> None:
+async def test_interim_responses_of_the_engine_are_skipped(site: UpstreamSite) -> None:
     site.upstream.behaviour = says(
         b"HTTP/1.1 102 Processing\r\nx: 1\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\n"
         b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
@@ -375,7 +373,7 @@ async def test_an_answer_without_a_body_leaves_the_connection_usable(site: Upstr
             assert await client.until(b"\r\n\r\n") == head
 
 
-async def test_trailers_end_a_stream_as_any_other(site: UpstreamSite) -> None:
+async def test_a_body_with_trailers_ends_like_any_other(site: UpstreamSite) -> None:
     site.upstream.behaviour = says(
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\nx-trailer: 1\r\n\r\n"
     )
@@ -389,7 +387,7 @@ async def test_an_answer_that_ends_with_its_connection_arrives_whole(site: Upstr
     assert (await site.record()).error is None
 
 
-async def test_a_head_in_pieces_is_put_together(site: UpstreamSite) -> None:
+async def test_a_response_head_in_parts_is_joined(site: UpstreamSite) -> None:
     async def slowly(exchange: Exchange) -> None:
         for chunk in (b"HTTP/1.1 2", b"00 OK\r\ncontent-le", b"ngth: 2\r\n\r", b"\n{", b"}"):
             await exchange.send(chunk)
@@ -400,7 +398,7 @@ async def test_a_head_in_pieces_is_put_together(site: UpstreamSite) -> None:
     assert (response.content, dict(response.headers)) == (b"{}", {"content-length": "2", "x-request-id": "r1"})
 
 
-async def test_an_engine_that_speaks_no_http_is_a_502(site: UpstreamSite) -> None:
+async def test_an_engine_without_http_is_a_502(site: UpstreamSite) -> None:
     site.upstream.behaviour = says(b"SSH-2.0-OpenSSH\r\n\r\n")
     response = await site.http.post("/completion", content=BODY)
     assert (response.status_code, response.json()["error"]["type"]) == (502, "upstream_error")

@@ -37,7 +37,7 @@ def test_an_unknown_model_has_openais_code_and_names_close_ones() -> None:
     }
 
 
-def test_other_errors_look_as_llama_server_writes_them() -> None:
+def test_other_errors_have_llama_servers_format() -> None:
     body = json.loads(error_body(ApiFormat.OPENAI, InvalidInput("messages", "is missing")))
     assert body == {"error": {"code": 400, "message": "messages: is missing", "type": "invalid_request_error"}}
 
@@ -54,13 +54,13 @@ def test_other_errors_look_as_llama_server_writes_them() -> None:
         (ServiceError("bug"), "api_error"),
     ],
 )
-def test_anthropic_clients_get_their_own_types(error: ServiceError, kind: str) -> None:
+def test_anthropic_errors_have_anthropics_types(error: ServiceError, kind: str) -> None:
     body = json.loads(error_body(ApiFormat.ANTHROPIC, error))
     assert (body["type"], body["error"]["type"]) == ("error", kind)
     assert body["error"]["message"]
 
 
-def test_an_error_in_a_stream_is_an_event_each_client_raises_on() -> None:
+def test_an_error_event_makes_each_client_raise() -> None:
     gone = UpstreamFailed("The model's process broke off its answer.")
     name, data = parsed(error_event(ApiFormat.OPENAI, gone))
     assert name is None
@@ -72,7 +72,7 @@ def test_an_error_in_a_stream_is_an_event_each_client_raises_on() -> None:
     assert data["error"]["message"] == gone.message
 
 
-def test_an_engines_error_is_relayed_as_it_is_to_openai_clients() -> None:
+def test_openai_clients_get_the_engines_error_unchanged() -> None:
     body = b'{"error":{"code":400,"message":"too long","type":"exceed_context_size_error","n_ctx":512}}'
     event, message = relayed_error_event(ApiFormat.OPENAI, body)
     assert event == b"data: " + body + b"\n\n"
@@ -85,7 +85,7 @@ def test_an_engines_error_is_translated_for_anthropic_clients() -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"Internal Server Error", b'{"error":"text"}', b"\xff"])
-def test_anything_else_an_engine_says_becomes_an_error_of_ours(body: bytes) -> None:
+def test_another_error_body_of_an_engine_becomes_an_error_of_the_service(body: bytes) -> None:
     _, data = parsed(relayed_error_event(ApiFormat.OPENAI, body)[0])
     assert data["error"]["type"] == "upstream_error"
 

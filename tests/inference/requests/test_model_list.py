@@ -13,7 +13,7 @@ from support.upstream import make_model
 MODEL = make_model(3, "tiny", name="Tiny", aliases=("t",), created_at_ms=1_700_000_000_999, quantization="Q8_0")
 
 
-def test_an_entry_serves_openai_and_anthropic_clients_at_once() -> None:
+def test_an_entry_has_the_fields_of_openai_and_anthropic() -> None:
     entry = model_list.entry(MODEL, ModelRuntime(3))
     assert (entry["id"], entry["object"], entry["owned_by"], entry["created"]) == (
         "tiny",
@@ -49,19 +49,19 @@ def test_the_status_has_the_routers_values(status: ModelStatus, value: str) -> N
     assert model_list.entry(MODEL, ModelRuntime(3, status))["status"] == {"value": value}
 
 
-def test_a_failed_model_says_how_it_ended() -> None:
+def test_a_failed_model_has_its_exit_code() -> None:
     entry = model_list.entry(MODEL, ModelRuntime(3, ModelStatus.FAILED, exit_code=-9))
     assert entry["status"] == {"value": "unloaded", "failed": True, "exit_code": -9}
 
 
-def test_what_is_not_known_is_null() -> None:
+def test_unknown_facts_are_null() -> None:
     meta = model_list.entry(MODEL, ModelRuntime(3))["meta"]
     assert isinstance(meta, dict)
     assert meta["n_ctx"] is None
     assert (meta["n_ctx_train"], meta["n_params"], meta["size"], meta["ftype"]) == (2048, 1000, 1000, "Q8_0")
 
 
-def test_a_list_has_the_ends_anthropic_pages_by() -> None:
+def test_the_list_has_anthropics_page_ids() -> None:
     listed = model_list.model_list([(MODEL, ModelRuntime(3)), (make_model(4, "next"), ModelRuntime(4))])
     assert (listed["object"], listed["first_id"], listed["last_id"], listed["has_more"]) == (
         "list",

@@ -58,7 +58,7 @@ def test_a_slug_beats_an_alias_and_an_id() -> None:
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_of_two_equal_names_the_older_model_wins_in_any_order(order: int) -> None:
+def test_the_older_of_two_models_with_one_name_wins_in_any_order(order: int) -> None:
     older, newer = make_model(1, "a", aliases=("same",)), make_model(2, "b", aliases=("same",))
     assert NameIndex.of((older, newer)[::order]).resolve("same") is older
 

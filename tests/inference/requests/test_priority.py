@@ -7,11 +7,11 @@ from llama_async_proxy.inference.requests.priority import priority_of
 
 
 @pytest.mark.parametrize(("value", "priority"), [(b"0", 0), (b"9", 9), (b"-9", -9), (b"+3", 3)])
-def test_a_request_says_how_urgent_it_is(value: bytes, priority: int) -> None:
+def test_the_header_sets_the_priority(value: bytes, priority: int) -> None:
     assert priority_of([(b"host", b"a"), (b"x-priority", value)]) == priority
 
 
-def test_who_says_nothing_is_as_urgent_as_others() -> None:
+def test_a_request_without_the_header_has_priority_0() -> None:
     assert priority_of([(b"host", b"a")]) == 0
 
 

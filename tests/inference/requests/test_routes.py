@@ -55,7 +55,7 @@ def test_other_requests_have_no_route(method: str, path: str) -> None:
     assert find(method, path) is None
 
 
-def test_messages_speak_anthropic_and_the_rest_openai() -> None:
+def test_messages_have_anthropics_format_and_other_routes_openais() -> None:
     anthropic = {route.path for route in ROUTES if route.api_format is ApiFormat.ANTHROPIC}
     assert anthropic == {"/v1/messages", "/v1/messages/count_tokens"}
 
@@ -93,7 +93,7 @@ def test_model_and_stream_are_read_from_the_body(body: bytes, expected: RoutingP
         b'{"stream":null,"prompt":"text","return_tokens":false,"timings_per_token":true}',
     ],
 )
-def test_an_ordinary_generation_is_reassembled(body: bytes) -> None:
+def test_an_ordinary_generation_is_aggregated(body: bytes) -> None:
     assert routing_parameters(CHAT, b"", [], body).aggregates
 
 
@@ -115,17 +115,17 @@ def test_an_ordinary_generation_is_reassembled(body: bytes) -> None:
         b'{"stream_options":{}}',
     ],
 )
-def test_what_a_stream_says_differently_is_not(body: bytes) -> None:
+def test_parameters_whose_results_a_stream_gives_differently_prevent_aggregation(body: bytes) -> None:
     assert not routing_parameters(CHAT, b"", [], body).aggregates
     assert not routing_parameters(InferenceRoute("POST", "/tokenize"), b"", [], b"{}").aggregates
 
 
-def test_a_route_that_does_not_stream_ignores_the_wish() -> None:
+def test_a_route_that_does_not_stream_ignores_the_parameter() -> None:
     assert not routing_parameters(InferenceRoute("POST", "/tokenize"), b"", [], b'{"stream":true}').stream
 
 
 @pytest.mark.parametrize("body", [b"", b"{bad", b"[1]", b'{"model":["a"]}', b'{"model":"a"', b"\xff\xfe"])
-def test_a_body_that_is_no_such_object_is_refused_by_name(body: bytes) -> None:
+def test_the_error_for_another_body_names_the_body(body: bytes) -> None:
     with pytest.raises(InvalidInput) as caught:
         routing_parameters(CHAT, b"", [], body)
     assert caught.value.field == "body"

@@ -24,7 +24,7 @@ def sent(body: dict[str, Any] | str, path: str = "/v1/chat/completions", variant
     return answer
 
 
-def test_what_the_client_left_open_gets_the_defaults() -> None:
+def test_parameters_left_out_get_the_defaults() -> None:
     assert sent({"model": "creative", "messages": HELLO}) == {
         "model": "creative",
         "messages": [{"role": "system", "content": "Be bold."}, *HELLO],
@@ -33,12 +33,12 @@ def test_what_the_client_left_open_gets_the_defaults() -> None:
     }
 
 
-def test_what_the_client_says_stays() -> None:
+def test_the_clients_parameters_stay() -> None:
     own = {"temperature": 0, "chat_template_kwargs": {"x": 1}, "messages": [{"role": "system", "content": "mine"}]}
     assert sent(own) == own
 
 
-def test_a_null_is_left_open() -> None:
+def test_a_null_counts_as_left_out() -> None:
     assert sent({"messages": HELLO, "temperature": None})["temperature"] == 1.2
 
 
@@ -59,7 +59,7 @@ def test_a_limit_of_length_counts_under_each_of_its_names(name: str) -> None:
 
 
 @pytest.mark.parametrize(("path", "key"), [("/v1/messages", "system"), ("/v1/responses", "instructions")])
-def test_the_system_prompt_stands_where_the_dialect_has_it(path: str, key: str) -> None:
+def test_the_system_prompt_is_placed_as_its_api_has_it(path: str, key: str) -> None:
     assert sent({"messages": HELLO}, path)[key] == "Be bold."
     assert sent({"messages": HELLO, key: "mine"}, path)[key] == "mine"
     assert sent({"messages": HELLO}, path)["messages"] == HELLO
@@ -71,7 +71,7 @@ def test_a_developers_message_is_a_system_prompt() -> None:
 
 
 @pytest.mark.parametrize("messages", ["text", 7, None, [1], {}])
-def test_messages_that_are_none_are_left_to_the_engine(messages: Any) -> None:
+def test_invalid_messages_are_left_to_the_engine(messages: Any) -> None:
     assert sent({"messages": messages})["messages"] == messages
 
 
@@ -87,7 +87,7 @@ def test_a_form_and_a_query_pass_unchanged() -> None:
 
 
 @pytest.mark.parametrize("body", [b"[1]", b"{", b'{"\xff": 1}'])
-def test_what_is_no_object_is_refused(body: bytes) -> None:
+def test_a_body_that_is_no_object_is_refused(body: bytes) -> None:
     route = find("POST", "/v1/chat/completions")
     assert route is not None
     with pytest.raises(InvalidInput, match="body: is not a JSON object"):

@@ -52,23 +52,23 @@ WHOLE = (
 ).encode()
 
 
-def test_every_route_that_generates_is_reassembled() -> None:
+def test_every_route_that_generates_has_an_aggregator() -> None:
     assert [type(aggregator.begin_aggregation(path)) for path in PATHS]  # else a KeyError
 
 
 @given(st.lists(st.integers(1, len(STREAM)), max_size=8))
-def test_a_stream_may_be_cut_anywhere(cuts: list[int]) -> None:
+def test_a_stream_may_be_divided_anywhere(cuts: list[int]) -> None:
     edges = [0, *sorted(cuts), len(STREAM)]
     chunks = [STREAM[start:end] for start, end in itertools.pairwise(edges) if end > start]
     assert answered(CHAT, *chunks, b"data: [DONE]\n\n") == AggregatedAnswer(200, WHOLE)
 
 
-def test_a_long_stream_is_read_on_the_way() -> None:
+def test_a_long_stream_is_decoded_as_it_comes() -> None:
     words = [chat(content=f"word {n} ") for n in range(5000)]
     assert message(*words, chat("length"), chat_end(5000))["content"] == "".join(f"word {n} " for n in range(5000))
 
 
-def test_comments_and_progress_are_no_part_of_the_answer() -> None:
+def test_comments_and_progress_are_not_part_of_the_response() -> None:
     parts = aggregator.begin_aggregation(CHAT)
     parts.feed(b":\n\n")
     parts.feed(
@@ -99,7 +99,7 @@ def test_reasoning_and_tool_calls_are_joined() -> None:
     ]
 
 
-def test_an_error_in_the_stream_is_an_answer_with_its_status() -> None:
+def test_an_error_in_the_stream_is_a_response_with_its_status() -> None:
     error = {"code": 503, "message": "no room", "type": "unavailable_error"}
     answer = answered(CHAT, chat(content="a"), b'data: {"error":' + json.dumps(error).encode() + b"}\n\n")
     assert answer.status == 503
@@ -130,17 +130,17 @@ def test_a_stream_that_stops_short_is_a_failure() -> None:
         ("/v1/messages", (event({"type": "content_block_delta", "index": 0}, "content_block_delta"),)),
     ],
 )
-def test_what_the_stream_does_not_tell_is_left_to_the_engine(path: str, chunks: tuple[bytes, ...]) -> None:
+def test_a_response_that_the_stream_does_not_determine_is_not_aggregated(path: str, chunks: tuple[bytes, ...]) -> None:
     with pytest.raises(CannotAggregate):
         answered(path, *chunks)
 
 
-def test_the_first_event_tells_at_once_that_it_is_in_vain() -> None:
+def test_a_wrong_first_event_is_rejected_at_once() -> None:
     with pytest.raises(CannotAggregate):
         aggregator.begin_aggregation("/v1/messages").feed(event({"type": "message_stop"}, "message_stop"))
 
 
-def test_a_character_without_its_end_is_shown_as_the_engine_does() -> None:
+def test_an_incomplete_character_is_replaced_as_by_the_engine() -> None:
     def said(said_tokens: int, tokens: int) -> Any:
         last = {
             "index": 0,
@@ -171,7 +171,7 @@ def test_a_request_becomes_one_for_a_stream(body: bytes) -> None:
 @given(
     st.sampled_from(PATHS), st.lists(st.binary(max_size=60) | st.sampled_from([STREAM, b"data: {}\n\n"]), max_size=5)
 )
-def test_no_stream_crashes_it(path: str, chunks: list[bytes]) -> None:
+def test_no_stream_crashes_the_aggregator(path: str, chunks: list[bytes]) -> None:
     try:
         answer = answered(path, *chunks)
     except (CannotAggregate, UpstreamFailed):

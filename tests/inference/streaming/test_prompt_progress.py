@@ -33,13 +33,13 @@ def shown(*chunks: bytes) -> bytes:
 
 @pytest.mark.parametrize("size", [1, 2, 7, 50, 10_000])
 @pytest.mark.parametrize("framed", [chunk, bare])
-def test_progress_is_taken_out_however_the_stream_is_cut(framed: Callable[[bytes], bytes], size: int) -> None:
+def test_progress_is_removed_however_the_stream_is_divided(framed: Callable[[bytes], bytes], size: int) -> None:
     stream = b"".join(map(framed, (PROGRESS, COMMENT, PROGRESS, TOKEN, TOKEN)))
     chunks = (stream[i : i + size] for i in range(0, len(stream), size))
     assert shown(*chunks) == b"".join(map(framed, (COMMENT, TOKEN, TOKEN)))
 
 
-def test_of_several_events_in_a_chunk_the_others_stay() -> None:
+def test_other_events_of_a_chunk_with_progress_stay() -> None:
     assert shown(chunk(PROGRESS + TOKEN)) == chunk(TOKEN)
     assert shown(chunk(COMMENT + PROGRESS), chunk(TOKEN)) == chunk(COMMENT) + chunk(TOKEN)
 
@@ -55,7 +55,7 @@ def test_responses_begin_once(framed: Callable[[bytes], bytes]) -> None:
     )
 
 
-def test_after_the_first_token_nothing_is_taken_out() -> None:
+def test_nothing_is_removed_after_the_first_token() -> None:
     hidden = PromptProgressFilter()
     chunks = (chunk(PROGRESS), chunk(TOKEN) + chunk(PROGRESS), chunk(PROGRESS))
     assert [(hidden.feed(chunk), hidden.is_over) for chunk in chunks] == [
@@ -77,11 +77,11 @@ def test_after_the_first_token_nothing_is_taken_out() -> None:
     ],
     ids=["half an event in a chunk", "in a string", "no event", "endless", "named", "no events at all"],
 )
-def test_anything_else_is_passed_on(stream: bytes) -> None:
+def test_any_other_stream_passes_unchanged(stream: bytes) -> None:
     assert shown(stream) == stream
 
 
-def test_the_request_is_the_same_but_for_the_question() -> None:
+def test_the_request_gains_only_the_progress_parameter() -> None:
     for body in (b"{}", b'{"a":1}', b'{"a":1 } \n', b'{"return_progress":false,"b":"}"}'):
         assert json.loads(with_progress(body)) == {**json.loads(body), "return_progress": True}
 
@@ -96,7 +96,7 @@ def test_the_request_is_the_same_but_for_the_question() -> None:
         ("no", True),
     ],
 )
-def test_an_answer_to_be_continued_is_known(messages: object, expected: bool) -> None:
+def test_a_chat_that_ends_with_an_assistant_message_is_recognised(messages: object, expected: bool) -> None:
     assert ends_with_assistant_message(json.dumps({"messages": messages}).encode()) is expected
 
 
@@ -106,7 +106,7 @@ def asked(path: str, **body: object) -> RoutingParameters:
     return routing_parameters(route, b"", (), json.dumps({"stream": True, "prompt": "x" * 3000, **body}).encode())
 
 
-def test_only_long_prompts_of_one_stream_are_asked_for_progress() -> None:
+def test_progress_is_asked_for_only_with_long_prompts_of_one_stream() -> None:
     assert asked("/completion").filters_progress
     assert asked("/v1/chat/completions", return_progress=False).filters_progress
     assert not asked("/completion", prompt="short").filters_progress

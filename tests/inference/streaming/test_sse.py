@@ -9,7 +9,7 @@ from llama_async_proxy.inference.streaming import sse
     ("value", "expected"),
     [(b"text/event-stream", True), (b"text/event-stream; charset=utf-8", True), (b"application/json", False)],
 )
-def test_event_streams_are_told_by_their_type(value: bytes, expected: bool) -> None:
+def test_event_streams_are_recognised_by_content_type(value: bytes, expected: bool) -> None:
     assert sse.is_event_stream([(b"date", b"x"), (b"content-type", value)]) is expected
     assert not sse.is_event_stream([])
 

@@ -21,7 +21,7 @@ STREAM = b"".join((*(token(f" {n}") for n in range(500)), *LAST_EVENTS))
 
 
 @pytest.mark.parametrize("size", [64, 250, 4096, 1 << 20])
-def test_a_chat_stream_is_counted_however_it_is_cut(size: int) -> None:
+def test_a_chat_stream_is_counted_however_it_is_divided(size: int) -> None:
     assert captured(*(STREAM[i : i + size] for i in range(0, len(STREAM), size))) == TokenUsage(21, 3, 20, 50.5)
 
 
@@ -51,7 +51,7 @@ def test_responses_count_cached_tokens_as_input() -> None:
     assert captured(json.dumps({"usage": usage}, separators=(",", ":")).encode()) == TokenUsage(21, 2, 20, None)
 
 
-def test_words_of_the_answer_are_never_taken_for_counts() -> None:
+def test_text_of_the_response_is_never_taken_for_counts() -> None:
     text = '"usage":{"prompt_tokens":999},"timings":{"predicted_n":999}'
     assert captured(event({"choices": [{"text": text}]})) == TokenUsage()
 
@@ -65,5 +65,5 @@ def test_a_rate_of_zero_is_unknown() -> None:
         st.binary(max_size=60) | st.sampled_from([b'"usage":{', b'"timings":{"a"', b'{"usage":{"x":1e999']), max_size=8
     )
 )
-def test_no_answer_crashes_the_counting(chunks: list[bytes]) -> None:
+def test_no_response_crashes_the_counting(chunks: list[bytes]) -> None:
     captured(*chunks)

@@ -69,7 +69,7 @@ async def test_a_get_has_no_body(client: UpstreamClient, upstream: Upstream) -> 
     assert upstream.requests[0].header("content-length") is None
 
 
-async def test_headers_of_the_answer_keep_order_and_value(client: UpstreamClient, upstream: Upstream) -> None:
+async def test_response_headers_keep_order_and_value(client: UpstreamClient, upstream: Upstream) -> None:
     upstream.behaviour = says(
         b"HTTP/1.1 201 Created\r\nX-B: 1\r\nX-A:  two words\r\nX-B: 3\r\nContent-Length: 0\r\n\r\n"
     )
@@ -79,7 +79,9 @@ async def test_headers_of_the_answer_keep_order_and_value(client: UpstreamClient
         assert await response.read() == b""
 
 
-async def test_a_kept_connection_that_died_is_replaced_once(client: UpstreamClient, upstream: Upstream) -> None:
+async def test_a_request_on_an_idle_connection_that_died_is_sent_once_more(
+    client: UpstreamClient, upstream: Upstream
+) -> None:
     await fetch(client, upstream)
 
     async def dies_on_the_kept_connection(exchange: Exchange) -> None:
@@ -93,14 +95,16 @@ async def test_a_kept_connection_that_died_is_replaced_once(client: UpstreamClie
     assert [request.connection for request in upstream.requests] == [0, 0, 1]
 
 
-async def test_a_new_connection_that_dies_is_not_tried_again(client: UpstreamClient, upstream: Upstream) -> None:
+async def test_a_request_on_a_new_connection_that_dies_is_not_sent_again(
+    client: UpstreamClient, upstream: Upstream
+) -> None:
     upstream.behaviour = Exchange.die
     with pytest.raises(UpstreamFailed, match="without an answer"):
         await fetch(client, upstream)
     assert len(upstream.requests) == 1
 
 
-async def test_a_kept_connection_that_dies_after_the_first_byte_is_not_tried_again(
+async def test_a_request_is_not_sent_again_after_the_first_byte_of_its_response(
     client: UpstreamClient, upstream: Upstream
 ) -> None:
     await fetch(client, upstream)
@@ -110,7 +114,7 @@ async def test_a_kept_connection_that_dies_after_the_first_byte_is_not_tried_aga
     assert len(upstream.requests) == 2
 
 
-async def test_what_came_before_a_break_is_read_before_the_error(client: UpstreamClient, upstream: Upstream) -> None:
+async def test_bytes_before_a_failure_are_read_before_it_is_raised(client: UpstreamClient, upstream: Upstream) -> None:
     upstream.behaviour = breaks_off_after(token("a"), token("b"))
     received = b""
     async with client.request(upstream.endpoint, POST) as response:
@@ -120,7 +124,7 @@ async def test_what_came_before_a_break_is_read_before_the_error(client: Upstrea
             await response.read()
 
 
-async def test_each_piece_is_read_when_it_arrives(client: UpstreamClient, upstream: Upstream) -> None:
+async def test_each_chunk_is_read_when_it_arrives(client: UpstreamClient, upstream: Upstream) -> None:
     may_go_on = asyncio.Semaphore(0)
     upstream.behaviour = streams(token("a"), token("b"), before_each=lambda _: may_go_on.acquire())
     async with client.request(upstream.endpoint, POST) as response:
@@ -138,7 +142,7 @@ async def test_leaving_early_closes_the_socket(client: UpstreamClient, upstream:
     await upstream.until(lambda u: u.cancelled == 1)
 
 
-async def test_a_cancelled_wait_for_the_answer_closes_the_socket(client: UpstreamClient, upstream: Upstream) -> None:
+async def test_a_cancelled_wait_for_the_response_closes_the_socket(client: UpstreamClient, upstream: Upstream) -> None:
     upstream.behaviour = never_answers
     task = asyncio.create_task(fetch(client, upstream))
     await upstream.until(lambda u: len(u.requests) == 1)
@@ -171,7 +175,7 @@ async def test_a_slow_reader_holds_the_engine_back(client: UpstreamClient, upstr
     assert received == total
 
 
-async def test_each_phase_has_its_own_limit(upstream: Upstream) -> None:
+async def test_connecting_first_byte_and_pauses_have_limits_of_their_own(upstream: Upstream) -> None:
     upstream.behaviour = never_answers
     with asking(first_token_timeout_s=0.05) as client, pytest.raises(DeadlineExceeded, match="does not begin"):
         await fetch(client, upstream)
@@ -184,13 +188,13 @@ async def test_each_phase_has_its_own_limit(upstream: Upstream) -> None:
     await upstream.until(lambda u: u.cancelled == 2)
 
 
-async def test_a_long_answer_outlives_every_limit_while_it_moves(upstream: Upstream) -> None:
+async def test_a_response_may_take_longer_than_every_limit_while_bytes_come(upstream: Upstream) -> None:
     upstream.behaviour = streams(*[token("a")] * 12, before_each=lambda _: asyncio.sleep(0.06))
     with asking(first_token_timeout_s=0.6, idle_timeout_s=0.6) as client:
         assert await fetch(client, upstream) == (200, token("a") * 12)
 
 
-async def test_nobody_listening_is_said_at_once(client: UpstreamClient) -> None:
+async def test_a_closed_port_fails_at_once(client: UpstreamClient) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         endpoint = Endpoint("127.0.0.1", unused.getsockname()[1])
@@ -199,7 +203,7 @@ async def test_nobody_listening_is_said_at_once(client: UpstreamClient) -> None:
                 pass
 
 
-async def test_a_full_backlog_is_the_connect_phase() -> None:
+async def test_a_full_backlog_ends_with_the_connect_timeout() -> None:
     with socket.socket() as deaf, socket.socket() as first, socket.socket() as second:
         deaf.bind(("127.0.0.1", 0))
         deaf.listen(0)
@@ -224,19 +228,23 @@ async def test_a_full_backlog_is_the_connect_phase() -> None:
         ),
     ],
 )
-async def test_framings(client: UpstreamClient, upstream: Upstream, raw: bytes, expected: tuple[int, bytes]) -> None:
+async def test_every_framing_of_a_body_is_read(
+    client: UpstreamClient, upstream: Upstream, raw: bytes, expected: tuple[int, bytes]
+) -> None:
     upstream.behaviour = says(raw)
     async with client.request(upstream.endpoint, POST) as response:
         assert (response.status, b"".join([chunk async for chunk in response])) == expected
         assert not {name for name, _ in response.headers} & {b"link", b"x-t"}
 
 
-async def test_an_answer_may_end_with_its_connection(client: UpstreamClient, upstream: Upstream) -> None:
+async def test_a_response_without_length_may_end_with_its_connection(
+    client: UpstreamClient, upstream: Upstream
+) -> None:
     upstream.behaviour = says(b"HTTP/1.1 200 OK\r\n\r\nall of it", then_close=True)
     assert await fetch(client, upstream) == (200, b"all of it")
 
 
-async def test_an_answer_with_a_length_may_not(client: UpstreamClient, upstream: Upstream) -> None:
+async def test_a_response_with_a_length_must_not_end_early(client: UpstreamClient, upstream: Upstream) -> None:
     upstream.behaviour = says(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nnot all", then_close=True)
     with pytest.raises(UpstreamFailed, match="broke off"):
         await fetch(client, upstream)
@@ -259,13 +267,13 @@ async def test_a_head_request_ends_with_the_head(client: UpstreamClient, upstrea
     ],
     ids=["other protocol", "bad length", "endless head", "bad chunk"],
 )
-async def test_what_is_not_http_is_refused(client: UpstreamClient, upstream: Upstream, raw: bytes) -> None:
+async def test_bytes_that_are_not_http_fail_the_request(client: UpstreamClient, upstream: Upstream, raw: bytes) -> None:
     upstream.behaviour = says(raw)
     with pytest.raises(UpstreamFailed, match="The model's process sent"):
         await fetch(client, upstream)
 
 
-async def test_bytes_nobody_asked_for_never_reach_the_next_request(client: UpstreamClient, upstream: Upstream) -> None:
+async def test_bytes_without_a_request_never_reach_the_next_request(client: UpstreamClient, upstream: Upstream) -> None:
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
     upstream.behaviour = says(answer + b"ok" + answer + b"XX")
     assert await fetch(client, upstream) == (200, b"ok")
@@ -287,7 +295,9 @@ async def test_a_document_is_read_whole(client: UpstreamClient, upstream: Upstre
     assert upstream.requests[0].target == "/metrics"
 
 
-async def test_a_document_that_is_refused_or_late_is_an_error(client: UpstreamClient, upstream: Upstream) -> None:
+async def test_a_document_with_another_status_or_too_late_is_an_error(
+    client: UpstreamClient, upstream: Upstream
+) -> None:
     upstream.behaviour = answers({}, b"501 Not Implemented")
     with pytest.raises(UpstreamFailed, match="/metrics was answered with status 501"):
         await client.get(upstream.endpoint, "/metrics", 5.0)

@@ -17,12 +17,12 @@ CHUNKS = b"2\r\nab\r\n1\r\nc\r\n0\r\n\r\n"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + CHUNKS
 
 
-class Asker:
-    """Asks once, and keeps what it is told."""
+class RecordingListener:
+    """Sends one request, and records the calls."""
 
     def __init__(self, pool: ConnectionPool, upstream: Upstream, *, chunks: bool = False, raw: bool = True) -> None:
-        self.told: list[str] = []
-        self.head_told: ResponseHead | None = None
+        self.calls: list[str] = []
+        self.received_head: ResponseHead | None = None
         self.bytes = self.chunks = b""
         self._wants = {"chunks": chunks, "raw": raw}
         self._pool = pool
@@ -34,7 +34,7 @@ class Asker:
         """Word and reason of the end."""
         async with asyncio.timeout(30):
             await self._ended
-        return self.told[-1]
+        return self.calls[-1]
 
     def on_ready(self, connection: UpstreamConnection) -> None:
         connection.send(REQUEST, SETTINGS, **self._wants)
@@ -44,7 +44,7 @@ class Asker:
         self._end("answer", connection)
 
     def on_head(self, head: ResponseHead, body: bytes) -> None:
-        self.head_told = head
+        self.received_head = head
         self.on_body(body)
 
     def on_body(self, data: bytes) -> None:
@@ -64,7 +64,7 @@ class Asker:
         self._end(f"failed: {error}")
 
     def _end(self, word: str, free: UpstreamConnection | None = None) -> None:
-        self.told.append(word)
+        self.calls.append(word)
         if free is not None:
             self._pool.put_back(free)
         self._ended.set_result(None)
@@ -72,69 +72,69 @@ class Asker:
 
 async def test_bytes_pass_as_they_are(pool: ConnectionPool, upstream: Upstream) -> None:
     upstream.behaviour = says(CHUNKED)
-    asker = Asker(pool, upstream)
-    assert await asker.until_end() == "complete"
-    assert (asker.bytes, asker.chunks) == (CHUNKS, b"")
-    assert asker.head_told is not None
-    assert asker.head_told.is_chunked
+    listener = RecordingListener(pool, upstream)
+    assert await listener.until_end() == "complete"
+    assert (listener.bytes, listener.chunks) == (CHUNKS, b"")
+    assert listener.received_head is not None
+    assert listener.received_head.is_chunked
 
 
-async def test_who_wants_pieces_is_told_them_too(pool: ConnectionPool, upstream: Upstream) -> None:
+async def test_chunks_are_given_without_framing_on_request(pool: ConnectionPool, upstream: Upstream) -> None:
     upstream.behaviour = says(CHUNKED)
-    asker = Asker(pool, upstream, chunks=True)
-    assert await asker.until_end() == "complete"
-    assert (asker.bytes, asker.chunks) == (CHUNKS, b"abc")
+    listener = RecordingListener(pool, upstream, chunks=True)
+    assert await listener.until_end() == "complete"
+    assert (listener.bytes, listener.chunks) == (CHUNKS, b"abc")
 
 
-async def test_a_head_that_is_known_is_not_read_again(pool: ConnectionPool, upstream: Upstream) -> None:
+async def test_a_cached_head_gives_the_whole_answer_at_once(pool: ConnectionPool, upstream: Upstream) -> None:
     for ending in ("complete", "answer", "answer"):
-        asker = Asker(pool, upstream)
-        assert await asker.until_end() == ending
-        assert asker.bytes == b'{"ok": true}'
+        listener = RecordingListener(pool, upstream)
+        assert await listener.until_end() == ending
+        assert listener.bytes == b'{"ok": true}'
     assert upstream.connections == 1
 
 
 @pytest.mark.parametrize("beyond", [WHOLE, b"XX"])
-async def test_bytes_beyond_an_answer_fail_it_for_who_would_pass_them_on(
+async def test_bytes_behind_a_response_make_it_fail_if_raw_bytes_are_used(
     pool: ConnectionPool, upstream: Upstream, beyond: bytes
 ) -> None:
     upstream.behaviour = says(WHOLE + beyond)
-    asker = Asker(pool, upstream, chunks=True)
-    assert (await asker.until_end()).startswith("failed: The model's process sent something")
-    assert asker.head_told is None
-    asker = Asker(pool, upstream, chunks=True, raw=False)
-    assert await asker.until_end() == "complete"
-    assert asker.chunks == b"ok"
+    listener = RecordingListener(pool, upstream, chunks=True)
+    assert (await listener.until_end()).startswith("failed: The model's process sent something")
+    assert listener.received_head is None
+    listener = RecordingListener(pool, upstream, chunks=True, raw=False)
+    assert await listener.until_end() == "complete"
+    assert listener.chunks == b"ok"
     await upstream.until(lambda u: u.open == 0)
 
 
-async def test_closing_tells_who_waits(pool: ConnectionPool, upstream: Upstream) -> None:
+async def test_closing_fails_the_waiting_request(pool: ConnectionPool, upstream: Upstream) -> None:
     upstream.behaviour = never_answers
-    asker = Asker(pool, upstream)
+    listener = RecordingListener(pool, upstream)
     await upstream.until(lambda u: len(u.requests) == 1)
-    asker.connection.close()
-    assert await asker.until_end() == "failed: The model's process closed the connection without an answer."
+    listener.connection.close()
+    assert await listener.until_end() == "failed: The model's process closed the connection without an answer."
     await upstream.until(lambda u: u.open == 0)
 
 
-async def test_a_channel_that_is_not_read_does_not_expire(pool: ConnectionPool, upstream: Upstream) -> None:
+async def test_a_paused_connection_does_not_expire(pool: ConnectionPool, upstream: Upstream) -> None:
     upstream.behaviour = never_answers
-    asker = Asker(pool, upstream)
+    listener = RecordingListener(pool, upstream)
     await upstream.until(lambda u: len(u.requests) == 1)
-    asker.connection.set_paused(True)
-    asker.connection.expire()
-    assert asker.told == []
-    asker.connection.set_paused(False)
-    asker.connection.expire()
-    assert (await asker.until_end()).startswith("failed: The model's process does not begin to answer")
+    listener.connection.set_paused(True)
+    listener.connection.expire()
+    assert listener.calls == []
+    listener.connection.set_paused(False)
+    listener.connection.expire()
+    assert (await listener.until_end()).startswith("failed: The model's process does not begin to answer")
 
 
-async def test_a_kept_channel_expires_without_a_word(pool: ConnectionPool, upstream: Upstream) -> None:
-    asker = Asker(pool, upstream)
-    await asker.until_end()
-    asker.connection.expire()
+async def test_an_idle_connection_expires_silently(pool: ConnectionPool, upstream: Upstream) -> None:
+    listener = RecordingListener(pool, upstream)
+    await listener.until_end()
+    listener.connection.expire()
     await upstream.until(lambda u: u.open == 0)
-    assert asker.told == ["complete"]
+    assert listener.calls == ["complete"]
     upstream.behaviour = answers({"second": True})
-    assert await Asker(pool, upstream).until_end() == "answer"
+    assert await RecordingListener(pool, upstream).until_end() == "answer"
     assert upstream.connections == 2

@@ -30,13 +30,13 @@ async def fetch(pool: ConnectionPool, upstream: Upstream) -> bytes:
         return b"".join([chunk async for chunk in response])
 
 
-async def test_connections_of_whole_answers_are_kept(pool: ConnectionPool, upstream: Upstream) -> None:
+async def test_connections_of_responses_with_a_length_become_idle(pool: ConnectionPool, upstream: Upstream) -> None:
     for _ in range(20):
         await fetch(pool, upstream)
     assert upstream.connections == 1
 
 
-async def test_connections_of_streams_are_not(pool: ConnectionPool, upstream: Upstream) -> None:
+async def test_connections_of_streams_are_closed(pool: ConnectionPool, upstream: Upstream) -> None:
     upstream.behaviour = streams(token("a"), *LAST_EVENTS)
     for _ in range(3):
         await fetch(pool, upstream)
@@ -44,7 +44,7 @@ async def test_connections_of_streams_are_not(pool: ConnectionPool, upstream: Up
     assert upstream.connections == 3
 
 
-async def test_both_ways_of_a_request_share_them() -> None:
+async def test_both_paths_share_the_idle_connections() -> None:
     async with UpstreamSite(fast_path=True).running() as site:
         await site.scheduler.load(site.models[0])
         whole = json.dumps({"model": "tiny", "n": 2}).encode()
@@ -60,7 +60,7 @@ async def test_both_ways_of_a_request_share_them() -> None:
         assert site.upstream.connections == 1
 
 
-async def test_only_heads_that_are_looked_up_are_kept(pool: ConnectionPool, upstream: Upstream) -> None:
+async def test_only_heads_that_can_be_looked_up_are_cached(pool: ConnectionPool, upstream: Upstream) -> None:
     await fetch(pool, upstream)
     assert pool.head_cache.lookup(JSON_HEAD % 2 + b"{}") is None
 
@@ -92,7 +92,7 @@ async def test_idle_connections_are_closed_before_the_engine_would(
     assert upstream.connections == 2
 
 
-async def test_one_that_has_idled_for_too_long_is_not_taken(
+async def test_a_connection_past_its_idle_time_is_not_taken(
     pool: ConnectionPool, upstream: Upstream, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("llama_async_proxy.inference.upstream.connection.KEEP_IDLE_S", 0.0)
@@ -101,7 +101,7 @@ async def test_one_that_has_idled_for_too_long_is_not_taken(
     assert [request.connection for request in upstream.requests] == [0, 1]
 
 
-async def test_a_prepared_connection_is_taken_once(pool: ConnectionPool, upstream: Upstream) -> None:
+async def test_a_connection_opened_ahead_is_taken_once(pool: ConnectionPool, upstream: Upstream) -> None:
     for _ in range(3):
         pool.connect_ahead(upstream.endpoint)
     await upstream.until(lambda u: u.connections == 1)
@@ -111,13 +111,13 @@ async def test_a_prepared_connection_is_taken_once(pool: ConnectionPool, upstrea
     assert [request.connection for request in upstream.requests] == [0, 1]
 
 
-async def test_a_prepared_connection_may_be_taken_while_it_opens(pool: ConnectionPool, upstream: Upstream) -> None:
+async def test_a_connection_opened_ahead_may_be_taken_while_it_opens(pool: ConnectionPool, upstream: Upstream) -> None:
     pool.connect_ahead(upstream.endpoint)
     assert await fetch(pool, upstream) == b'{"ok": true}'
     assert upstream.connections == 1
 
 
-async def test_closing_breaks_off_what_runs(pool: ConnectionPool, upstream: Upstream) -> None:
+async def test_closing_the_pool_fails_running_requests(pool: ConnectionPool, upstream: Upstream) -> None:
     upstream.behaviour = never_answers
     task = asyncio.create_task(fetch(pool, upstream))
     await upstream.until(lambda u: len(u.requests) == 1)

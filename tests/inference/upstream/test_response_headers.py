@@ -26,7 +26,7 @@ def known() -> ResponseHeadCache:
     return heads
 
 
-def test_a_head_is_known_again_with_another_length(known: ResponseHeadCache) -> None:
+def test_a_cached_head_is_found_with_another_content_length(known: ResponseHeadCache) -> None:
     body = b'{"longer":"than the first"}'
     found = known.lookup(answer(body))
     assert found is not None
@@ -49,11 +49,11 @@ def test_a_head_is_known_again_with_another_length(known: ResponseHeadCache) -> 
     ],
     ids=["incomplete", "too much", "no end", "status", "header", "two lengths", "sign", "nothing"],
 )
-def test_everything_else_is_read_anew(known: ResponseHeadCache, data: bytes) -> None:
+def test_any_other_response_is_a_miss(known: ResponseHeadCache, data: bytes) -> None:
     assert known.lookup(data) is None
 
 
-def test_of_errors_and_of_heads_with_two_lengths_nothing_is_learnt() -> None:
+def test_errors_and_heads_with_two_lengths_are_not_cached() -> None:
     heads = ResponseHeadCache()
     refused = answer(head=HEAD.replace(b"200 OK", b"400 Bad Request"))
     heads.store(refused, read_head(400))
@@ -70,7 +70,7 @@ def stream_head(status: int = 200, *, is_stream: bool = True) -> ResponseHead:
     return ResponseHead(status, (), b"", None, is_chunked=True, is_stream=is_stream)
 
 
-def test_the_head_of_a_stream_is_known_again() -> None:
+def test_the_head_of_a_stream_is_cached() -> None:
     heads = ResponseHeadCache()
     head = stream_head()
     heads.store_stream(STREAM + b"5\r\nfirst", head)
@@ -79,7 +79,7 @@ def test_the_head_of_a_stream_is_known_again() -> None:
     assert heads.lookup_stream(STREAM.replace(b"200 OK", b"500 No")) is None
 
 
-def test_no_other_heads_are_taken_for_streams() -> None:
+def test_other_heads_are_not_cached_as_streams() -> None:
     heads = ResponseHeadCache()
     heads.store_stream(STREAM, stream_head(is_stream=False))
     heads.store_stream(STREAM.replace(b"200 OK", b"500 No"), stream_head(500))
@@ -88,7 +88,7 @@ def test_no_other_heads_are_taken_for_streams() -> None:
     assert heads.lookup_stream(STREAM) is heads.lookup_stream(interim + STREAM) is None
 
 
-def test_what_is_known_is_bounded(known: ResponseHeadCache) -> None:
+def test_the_cache_is_bounded(known: ResponseHeadCache) -> None:
     for number in range(200):
         known.store(b"HTTP/1.1 200 OK\r\nServer: %d\r\nContent-Length: 2\r\n\r\n{}" % number, read_head())
     assert known.lookup(answer()) is None
