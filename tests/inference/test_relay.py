@@ -353,6 +353,16 @@ def test_an_engines_error_becomes_an_event_of_a_stream_that_started_early() -> N
     assert to.entry.error == "too long"
 
 
+def test_an_engines_error_that_breaks_off_is_an_event_of_the_stream_that_started_early() -> None:
+    to = Recorder()
+    to.start_early()
+    to.on_head(json_head(400, length=100), b"")
+    to.on_body(b'{"error":')
+    to.fail(DIED)
+    assert error_type(to.received) == "upstream_error"
+    assert to.whole is True
+
+
 def test_a_stream_that_started_early_continues_with_the_engines() -> None:
     to = Recorder()
     to.start_early()

@@ -71,6 +71,7 @@ class Relay(ABC):
 
     __slots__ = (
         "_aggregator",
+        "_can_append",
         "_chunks",
         "_ends",
         "_error_body",
@@ -102,6 +103,8 @@ class Relay(ABC):
         self._head: ResponseHead | None = None
         self._is_stream = False
         """The client reads server-sent events."""
+        self._can_append = False
+        """The client's stream has no length, so that an error event can end it."""
         self._framing = Framing.NONE
         self._ends: tuple[bytes, ...] = _EVENT_ENDS
         self._aggregator: StreamAggregator | None = None
@@ -234,11 +237,10 @@ class Relay(ABC):
             body = error_body(self._route.api_format, error)
             self._reply(error.status, _error_headers(error, body), body)
             return
-        can_end = self._is_stream and (self._head is None or self._head.length is None)
-        if can_end:
+        if self._can_append:
             event = error_event(self._route.api_format, error)
             self.write(event if self._framing is Framing.NONE else _chunk(event) + _LAST_CHUNK)
-        self._end(whole=can_end)
+        self._end(whole=self._can_append)
 
     def client_left(self) -> None:
         """Give up: the client closed its connection, and nothing can be written any more."""
@@ -284,6 +286,7 @@ class Relay(ABC):
     def _start(self, head: ResponseHead, data: bytes) -> None:
         self._has_started = True
         self._is_stream = self.entry.streamed = head.is_stream
+        self._can_append = head.is_stream and head.length is None
         self.entry.status = head.status
         body = data
         if data and head.is_stream and not data.endswith(self._ends):
