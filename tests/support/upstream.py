@@ -41,6 +41,8 @@ class Exchange:
         return next((value for key, value in self.headers if key == name), None)
 
     async def send(self, data: bytes) -> None:
+        if self.writer.is_closing():  # uvloop raises RuntimeError for it, asyncio nothing
+            raise ConnectionResetError
         self.writer.write(data)
         await self.writer.drain()
 
@@ -155,7 +157,7 @@ class Upstream:
     async def serving(self) -> AsyncIterator[Upstream]:
         self._changed = asyncio.Event()
         self._handlers: set[asyncio.Task[None]] = set()
-        server = await asyncio.start_server(self._connection, "127.0.0.1", 0)
+        server = await asyncio.start_server(self._connection, "127.0.0.1", 0, backlog=1000)
         self.endpoint = Endpoint("127.0.0.1", server.sockets[0].getsockname()[1])
         try:
             yield self
