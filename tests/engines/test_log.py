@@ -79,6 +79,12 @@ def log_of(*lines: str) -> EngineLogReader:
     return reader
 
 
+def test_a_line_of_megabytes_explains_a_failure_in_short() -> None:
+    reader = log_of("E " + "x" * 3_000_000)
+    assert len(reader.failure) <= 2001
+    assert all(len(line) <= 2001 for line in reader.tail)
+
+
 def test_the_first_error_is_the_reason() -> None:
     reader = log_of(
         "0.00.000.001 I srv  llama_server: initializing ...",

@@ -1,20 +1,20 @@
 from __future__ import annotations
 
 import asyncio
-import collections
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from llama_async_proxy.errors import ContextExceeded, LoadFailed, NotFound, ServiceError, Unavailable, UpstreamFailed
+from llama_async_proxy.errors import ContextExceeded, LoadFailed, NotFound, Unavailable, UpstreamFailed
 from llama_async_proxy.events import EventBus
-from llama_async_proxy.inference.completion import Completer, EventReader
+from llama_async_proxy.inference.completion import Completer
 from llama_async_proxy.inference.in_flight import InFlightRequests
 from llama_async_proxy.inference.requests.names import Names
 from llama_async_proxy.inference.scheduling.scheduler import ModelScheduler
 from llama_async_proxy.inference.scheduling.snapshot import SchedulerContext
+from llama_async_proxy.inference.streaming import aggregator
 from llama_async_proxy.inference.upstream.client import UpstreamClient
 from llama_async_proxy.inference.upstream.connection_pool import ConnectionPool
 from llama_async_proxy.records.chats import Completion, CompletionRequest
@@ -192,6 +192,9 @@ FAULTS: list[tuple[Any, str]] = [
     (streams(delta(b"Hi"), b'data: {"error":{"message":"slot broke"}}\n\n'), "slot broke"),
     (streams(b"data: {nonsense\n\n"), "an invalid event"),
     (streams(delta(b"Hi"), then=lambda exchange: exchange.die()), "broke off"),
+    (streams(delta(b"Hi")), "before it was complete"),
+    (streams(delta(b"Hi"), b'data: {"error":"out of paper"}\n\n', END), "out of paper"),
+    (streams(b"data: " + b"x" * (17 << 20)), "more than 16 MiB"),
 ]
 
 
@@ -234,14 +237,19 @@ async def test_the_end_of_the_service_ends_the_completion(desk: Desk) -> None:
         await asking
 
 
-@pytest.mark.parametrize("size", [1, 2, 7, 1000])
-def test_events_are_the_same_however_the_stream_is_divided(size: int) -> None:
-    reader, stream = EventReader(), b": comment\n\ndata: {}\r\n\r\nevent: x\ndata: \xf0\x9f\xa6\x99\n\ndata: [DONE]\n\n"
-    cut = (stream[at : at + size] for at in range(0, len(stream), size))
-    assert [data for chunk in cut for data in reader.feed(chunk)] == [b"{}", b"\xf0\x9f\xa6\x99", b"[DONE]"]
+async def test_lines_and_characters_of_any_kind_are_read(desk: Desk) -> None:
+    desk.upstream.behaviour = streams(
+        b'data: {"choices":[{"delta":{"reasoning":"Hm","reasoning_content":"Hm"}}]}\r\n\r\n',
+        b'data: {"choices":[{"delta":{"reasoning":"so"}}]}\n\n',
+        b'data: {"choices":\ndata: [{"delta":{"content":"a\xff"}}]}\n\n',
+        b'data: {"choices":[{"delta":null,"finish_reason":"stop"}]}',
+    )
+    await desk.ask()
+    assert desk.chunks == [("", "Hm"), ("", "so"), ("a\N{REPLACEMENT CHARACTER}", "")]
 
 
-def test_an_event_without_end_is_an_error() -> None:
-    reader = EventReader()
-    with pytest.raises(ServiceError, match="without an end"):
-        collections.deque((reader.feed(b"x" * (1 << 20)) for _ in range(10)), maxlen=0)
+async def test_an_answer_without_end_is_ended(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(aggregator, "MAX_ANSWER_BYTES", 1 << 20)
+    desk.upstream.behaviour = streams(*[delta(b"x" * 65536)] * 40)
+    with pytest.raises(UpstreamFailed, match="answer of more than 1 MiB"):
+        await desk.ask()

@@ -309,7 +309,7 @@ def test_an_engines_error_is_not_aggregated() -> None:
 def test_a_stream_that_cannot_be_aggregated_is_asked_for_again_as_the_client_did() -> None:
     to = FastRecorder(RoutingParameters("tiny", aggregates=True), path="/v1/messages")
     to.on_head(stream_head(), b"")
-    to.on_chunk(b"event: something else\n\n")
+    to.on_chunk(b'event: something else\ndata: {"type":"else"}\n\n')
     to.on_body(b"raw")
     assert (to.asked_again, to.is_reading, to.has_ended) == (1, False, False)
     assert to.request_body(b"{}") == b"{}"

@@ -19,6 +19,8 @@ from llama_async_proxy.records.logs import LogLevel
 from llama_async_proxy.records.runtime import MemoryUse
 
 TAIL_LINES = 40
+MAX_MESSAGE = 2000
+"""Characters of a line that are kept to explain a failure: lists show them, and a line may have megabytes."""
 
 _LOG_LINE = re.compile(r"\d+\.\d\d\.\d{3}\.\d{3} ([IWEDT]) (.*)", re.DOTALL)
 _LEVELS = MappingProxyType(
@@ -91,7 +93,8 @@ class EngineLogReader:
         self._lines: deque[tuple[LogLevel, str]] = deque(maxlen=TAIL_LINES)
 
     def add(self, level: LogLevel, message: str) -> None:
-        self._lines.append((level, message))
+        shown = message if len(message) <= MAX_MESSAGE else f"{message[:MAX_MESSAGE]}…"
+        self._lines.append((level, shown))
 
     @property
     def tail(self) -> tuple[str, ...]:

@@ -15,6 +15,9 @@ from llama_async_proxy.inference.requests.names import Names, choose
 from llama_async_proxy.inference.requests.routes import InferenceRoute
 from llama_async_proxy.inference.requests.variants import with_defaults
 from llama_async_proxy.inference.scheduling.scheduler import ModelScheduler
+from llama_async_proxy.inference.streaming import sse
+from llama_async_proxy.inference.streaming.aggregator import SizeLimit
+from llama_async_proxy.inference.streaming.stream_errors import error_in
 from llama_async_proxy.inference.upstream.client import UpstreamClient, UpstreamRequest, UpstreamResponse
 from llama_async_proxy.records.chats import Completion, CompletionRequest
 from llama_async_proxy.records.models import Model
@@ -22,7 +25,8 @@ from llama_async_proxy.records.models import Model
 _ROUTE = InferenceRoute("POST", "/v1/chat/completions", streams=True)
 _HEADERS = ((b"content-type", b"application/json"),)
 _MAX_ERROR_BODY = 64 * 1024
-_MAX_EVENT = 8 << 20
+_MAX_ERROR_MESSAGE = 2000
+"""Characters."""
 _DONE = b"[DONE]"
 
 
@@ -114,13 +118,17 @@ class Completer:
 async def _read(response: UpstreamResponse, grow: Grow, entry: RequestLogEntry) -> None:
     if not response.head.is_stream:
         raise await _refusal(response)
-    events = EventReader()
+    events, limit, is_complete = sse.EventReader(), SizeLimit(), False
     while not response.ended:
         chunk = await response.read()
         entry.received(chunk)
-        for data in events.feed(chunk):
-            if data != _DONE:
-                _emit(data, grow)
+        for event in events.feed(chunk):
+            limit.spend(len(event.data))
+            is_complete = event.data == _DONE or _emit(event, grow) or is_complete
+    for event in events.rest():
+        is_complete = event.data == _DONE or _emit(event, grow) or is_complete
+    if not is_complete:
+        raise UpstreamFailed("The model's process ended its answer before it was complete.")
 
 
 async def _refusal(response: UpstreamResponse) -> UpstreamFailed:
@@ -129,37 +137,25 @@ async def _refusal(response: UpstreamResponse) -> UpstreamFailed:
         body += await response.read()
     try:
         error = _EVENT.decode(body).error
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         error = None
-    shown = error.message if error else body[:200].decode("utf-8", "replace")
+    shown = error.message[:_MAX_ERROR_MESSAGE] if error else body[:200].decode("utf-8", "replace")
     message = f"The model's process answered {response.status}: {shown}"
     if error and error.n_prompt_tokens and error.n_ctx:
         return ContextExceeded(message, error.n_prompt_tokens, error.n_ctx)
     return UpstreamFailed(message)
 
 
-class EventReader:
-    """Extracts the data of server-sent events, however their bytes are divided into chunks."""
-
-    def __init__(self) -> None:
-        self._rest = b""
-
-    def feed(self, chunk: bytes) -> list[bytes]:
-        """The data lines that `chunk` completes; llama.cpp writes one per event. Raises UpstreamFailed for an event of
-        more than 8 MiB."""
-        *lines, self._rest = (self._rest + chunk).split(b"\n")
-        if len(self._rest) > _MAX_EVENT:
-            raise UpstreamFailed("The model's process sent an event without an end.")
-        return [line[5:].strip() for line in lines if line.startswith(b"data:")]
-
-
 class _CompletionDelta(msgspec.Struct):
     content: str | None = None
     reasoning_content: str | None = None
+    reasoning: str | None = None
+    """Name of the same in other servers, some of which send both."""
 
 
 class _Choice(msgspec.Struct):
-    delta: _CompletionDelta = msgspec.field(default_factory=_CompletionDelta)
+    delta: _CompletionDelta | None = None
+    finish_reason: str | None = None
 
 
 class _Error(msgspec.Struct):
@@ -177,14 +173,16 @@ class _Event(msgspec.Struct):
 _EVENT = msgspec.json.Decoder(_Event)
 
 
-def _emit(data: bytes, grow: Grow) -> None:
+def _emit(event: sse.StreamEvent, grow: Grow) -> bool:
+    """Hand on the text of one event. True when the answer is complete with it. Raises UpstreamFailed."""
+    if error := error_in(event):
+        raise UpstreamFailed(error.message[:_MAX_ERROR_MESSAGE])
     try:
-        event = _EVENT.decode(data)
+        choices = _EVENT.decode(event.data).choices
     except msgspec.DecodeError as error:
         raise UpstreamFailed(f"The model's process sent an invalid event: {error}") from error
-    if event.error is not None:
-        raise UpstreamFailed(event.error.message)
-    for choice in event.choices:
-        delta = choice.delta
-        if delta.content or delta.reasoning_content:
-            grow(delta.content or "", delta.reasoning_content or "")
+    for delta in (choice.delta for choice in choices if choice.delta is not None):
+        content, reasoning = delta.content or "", delta.reasoning_content or delta.reasoning or ""
+        if content or reasoning:
+            grow(content, reasoning)
+    return any(choice.finish_reason is not None for choice in choices)

@@ -11,7 +11,7 @@ from typing import Protocol
 
 from llama_async_proxy.errors import ServiceError
 from llama_async_proxy.inference.in_flight import InFlightRequests
-from llama_async_proxy.inference.relay import Relay
+from llama_async_proxy.inference.relay import Relay, has_other_streams
 from llama_async_proxy.inference.request_log import RequestLogEntry
 from llama_async_proxy.inference.requests.forwarding import RequestHead, header_lines
 from llama_async_proxy.inference.requests.names import Names, choose
@@ -102,6 +102,8 @@ class ProxiedExchange(Relay):
         """Send the request to the model of `lease`."""
         self._lease = lease
         self.prepare(asked, lease.model)
+        if asked.aggregates and self._is_asked_plainly(lease):
+            self.ask_plainly()
         self.entry.resolved(lease.model)
         self.entry.leased(lease)
         self.ask_again()
@@ -161,6 +163,8 @@ class ProxiedExchange(Relay):
     def ask_again(self) -> None:
         if self._connection is not None:
             self._connection.abort()
+        if self.is_stream_unknown:
+            self._fast_path.pool.plain_endpoints.add(self._lease.endpoint)
         self._connect(self._fast_path.pool.take(self._lease.endpoint))
 
     def end(self, *, whole: bool) -> None:
@@ -170,6 +174,10 @@ class ProxiedExchange(Relay):
         self._fast_path.scheduler.release(self._lease)
         self._fast_path.in_flight.end(self.entry)
         self._client.end(whole=whole)
+
+    def _is_asked_plainly(self, lease: Lease) -> bool:
+        options = self._fast_path.scheduler.runtime(lease.model.id).options
+        return lease.endpoint in self._fast_path.pool.plain_endpoints or has_other_streams(options)
 
     def _connect(self, connection: UpstreamConnection) -> None:
         self._connection = connection

@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from llama_async_proxy.errors import InvalidInput, ServiceError
 from llama_async_proxy.inference.cancellation import CancelScope, ended
 from llama_async_proxy.inference.in_flight import InFlightRequests
+from llama_async_proxy.inference.relay import has_other_streams
 from llama_async_proxy.inference.request_log import RequestLogEntry, key_id, request_id
 from llama_async_proxy.inference.requests.forwarding import InferenceRequest, to_upstream_request
 from llama_async_proxy.inference.requests.names import Names, choose, choose_unnamed
@@ -81,8 +82,9 @@ class Proxy:
         """False while the first scan may still find models."""
         return self._registry.has_scanned
 
-    async def handle(self, request: InferenceRequest, reply: Reply, gone: Callable[[], Awaitable[None]]) -> None:
-        """Answer `request`. `gone` returns when the client has closed its connection.
+    async def handle(self, request: InferenceRequest, reply: Reply, gone: Callable[[], Awaitable[None]]) -> int:
+        """Answer `request`. `gone` returns when the client has closed its connection. Returns the status that is
+        recorded.
 
         Failures of clients and engines raise nothing. A response that broke off and cannot carry an error is left
         without its last byte: the caller must close the connection then.
@@ -104,6 +106,7 @@ class Proxy:
             await _fail(writer, ServiceError(f"Internal error; the service's log has it under {entry.id}."))
         finally:
             self._in_flight.end(writer.entry)
+        return writer.entry.status
 
     async def refuse(self, request: InferenceRequest, reply: Reply, error: ServiceError) -> None:
         """Answer with `error`; the body of `request` need not have been read."""
@@ -153,10 +156,16 @@ class Proxy:
         return choose_unnamed(self._names.index, request.route.kind, default, loaded=self._scheduler.loaded())
 
     async def _exchange(self, request: InferenceRequest, lease: Lease, writer: ResponseWriter) -> None:
+        plain_endpoints = self._client.plain_endpoints
+        options = self._scheduler.runtime(lease.model.id).options
+        if lease.endpoint in plain_endpoints or has_other_streams(options):
+            writer.ask_plainly()
         while not writer.has_ended:
             sent = replace(request, body=writer.request_body(request.body))
             async with self._client.request(lease.endpoint, to_upstream_request(sent)) as response:
                 await writer.relay(response)
+            if writer.is_stream_unknown:
+                plain_endpoints.add(lease.endpoint)
 
     @asynccontextmanager
     async def _leased(

@@ -15,7 +15,7 @@ Whichever path a request takes:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum, auto
 
 from llama_async_proxy.errors import Overloaded, ServiceError, UpstreamFailed
@@ -23,11 +23,12 @@ from llama_async_proxy.inference.request_log import RequestLogEntry
 from llama_async_proxy.inference.requests.error_formats import error_body, error_event, relayed_error_event
 from llama_async_proxy.inference.requests.routes import InferenceRoute, RoutingParameters
 from llama_async_proxy.inference.streaming import sse
+from llama_async_proxy.inference.streaming.aggregated_answers import begin_aggregation
 from llama_async_proxy.inference.streaming.aggregator import (
     AggregatedAnswer,
     CannotAggregate,
     StreamAggregator,
-    begin_aggregation,
+    UnknownStream,
 )
 from llama_async_proxy.inference.streaming.prompt_progress import PromptProgressFilter, with_progress
 from llama_async_proxy.inference.upstream.response_headers import Header, ResponseHead, for_client
@@ -85,6 +86,7 @@ class Relay(ABC):
         "entry",
         "has_ended",
         "is_reading",
+        "is_stream_unknown",
         "write",
     )
 
@@ -99,6 +101,8 @@ class Relay(ABC):
         self.is_reading = False
         """More of the engine's response is needed."""
         self.has_ended = False
+        self.is_stream_unknown = False
+        """The engine's streams do not determine its responses: none of them can be aggregated."""
         self._has_started = False
         self._head: ResponseHead | None = None
         self._is_stream = False
@@ -128,6 +132,11 @@ class Relay(ABC):
             self._progress_filter = PromptProgressFilter()
         if self._passes_framing and (self._aggregator is not None or (asked.stream and model.has_command)):
             self._chunks = []
+
+    def ask_plainly(self) -> None:
+        """Ask as the client did, although a stream could be aggregated."""
+        if self._aggregator is not None:
+            self._aggregator = self._chunks = None
 
     def request_body(self, body: bytes) -> bytes:
         """The client's `body` as the engine gets it."""
@@ -240,6 +249,7 @@ class Relay(ABC):
         if self._can_append:
             event = error_event(self._route.api_format, error)
             self.write(event if self._framing is Framing.NONE else _chunk(event) + _LAST_CHUNK)
+            self.entry.status = error.status
         self._end(whole=self._can_append)
 
     def client_left(self) -> None:
@@ -328,8 +338,10 @@ class Relay(ABC):
     def _aggregate(self, aggregator: StreamAggregator, data: bytes) -> None:
         try:
             aggregator.feed(data)
-        except CannotAggregate:
-            self._ask_again()
+        except CannotAggregate as reason:
+            self._ask_again(reason)
+        except UpstreamFailed as error:
+            self.fail(error)
         else:
             if aggregator.is_generating:
                 self.entry.received(data)
@@ -337,16 +349,17 @@ class Relay(ABC):
     def _reply_aggregated(self, aggregator: StreamAggregator) -> None:
         try:
             answer = aggregator.answer()
-        except CannotAggregate:
-            self._ask_again()
+        except CannotAggregate as reason:
+            self._ask_again(reason)
         except UpstreamFailed as error:
             self.fail(error)
         else:
             headers = _aggregated_headers(self._head.headers if self._head is not None else (), answer)
             self._reply(answer.status, headers, answer.body)
 
-    def _ask_again(self) -> None:
+    def _ask_again(self, reason: CannotAggregate) -> None:
         """Send the request again as the client wrote it; nothing has been written yet."""
+        self.is_stream_unknown = isinstance(reason, UnknownStream)
         self._aggregator = self._chunks = None
         self.is_reading = False
         self.ask_again()
@@ -361,6 +374,12 @@ class Relay(ABC):
         self.has_ended = True
         self.is_reading = False
         self.end(whole=whole)
+
+
+def has_other_streams(options: Mapping[str, object]) -> bool:
+    """True for a llama-server whose `options` give its streams another content than its whole responses: the old format
+    of DeepSeek repeats the reasoning in the content of whole responses only."""
+    return options.get("reasoning-format") == "deepseek-legacy"
 
 
 def _chunk(data: bytes) -> bytes:

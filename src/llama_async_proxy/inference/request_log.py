@@ -9,6 +9,7 @@ from hashlib import sha256
 from random import getrandbits
 
 from llama_async_proxy.inference.scheduling.leases import Lease
+from llama_async_proxy.inference.streaming.stream_errors import error_at_end
 from llama_async_proxy.inference.streaming.usage import UsageCapture, usage_from_body
 from llama_async_proxy.records.models import Model
 from llama_async_proxy.records.requests import RequestRecord
@@ -17,6 +18,10 @@ CLIENT_GONE = 499
 """Status recorded for a client that closed its connection, as nginx records it. No client receives it."""
 _TWO_EVENTS = 400
 """Bytes. Less than this counts as one event without being searched."""
+_END_BYTES = 64 * 1024
+"""End of a stream in which an error is looked for."""
+_MAX_ERROR = 2000
+"""Characters of an engine's error that are kept."""
 _ID = re.compile(rb"[!-~]{1,128}")
 
 
@@ -46,7 +51,9 @@ class RequestLogEntry:
         "_body",
         "_ended_s",
         "_first_s",
+        "_last",
         "_lease",
+        "_second_last",
         "_usage",
         "arrived_at_ms",
         "client",
@@ -84,6 +91,8 @@ class RequestLogEntry:
         """Body of a response that came in one part."""
         self._usage: UsageCapture | None = None
         """Counts of any other response, from its first bytes on."""
+        self._second_last = self._last = b""
+        """Chunks at the end of a stream, which may tell an error."""
 
     @property
     def elapsed_ms(self) -> float:
@@ -114,6 +123,7 @@ class RequestLogEntry:
 
     def received(self, chunk: bytes) -> None:
         """Count bytes of the engine's response, with chunk framing or without."""
+        self._second_last, self._last = self._last, chunk
         usage = self._usage
         if usage is None:
             self._first_s = time.perf_counter()
@@ -126,8 +136,13 @@ class RequestLogEntry:
         self.status, self.error = CLIENT_GONE, "the client closed its connection"
 
     def end(self) -> None:
-        """Stop the clock of the request."""
+        """Stop the clock of the request. A stream that the engine ended with an error gets that error's status."""
         self._ended_s = time.perf_counter()
+        if self.streamed and self.status == 200:
+            error = error_at_end((self._second_last + self._last)[-_END_BYTES:])
+            if error is not None:
+                self.status, self.error = error.status, self.error or error.message[:_MAX_ERROR]
+        self._second_last = self._last = b""
 
     def record(self) -> RequestRecord:
         """The record of the request, after its end."""

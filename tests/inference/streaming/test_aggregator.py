@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from llama_async_proxy.errors import UpstreamFailed
 from llama_async_proxy.inference.requests.routes import ROUTES
-from llama_async_proxy.inference.streaming import aggregator
+from llama_async_proxy.inference.streaming import aggregated_answers
 from llama_async_proxy.inference.streaming.aggregator import AggregatedAnswer, CannotAggregate
 
 CHAT = "/v1/chat/completions"
@@ -33,7 +33,7 @@ def chat_end(tokens: int = 3) -> bytes:
 
 
 def answered(path: str, *chunks: bytes) -> AggregatedAnswer:
-    parts = aggregator.begin_aggregation(path)
+    parts = aggregated_answers.begin_aggregation(path)
     for chunk in chunks:
         parts.feed(chunk)
     return parts.answer()
@@ -53,7 +53,7 @@ WHOLE = (
 
 
 def test_every_route_that_generates_has_an_aggregator() -> None:
-    assert [type(aggregator.begin_aggregation(path)) for path in PATHS]  # else a KeyError
+    assert [type(aggregated_answers.begin_aggregation(path)) for path in PATHS]  # else a KeyError
 
 
 @given(st.lists(st.integers(1, len(STREAM)), max_size=8))
@@ -69,7 +69,7 @@ def test_a_long_stream_is_decoded_as_it_comes() -> None:
 
 
 def test_comments_and_progress_are_not_part_of_the_response() -> None:
-    parts = aggregator.begin_aggregation(CHAT)
+    parts = aggregated_answers.begin_aggregation(CHAT)
     parts.feed(b":\n\n")
     parts.feed(
         event({"choices": [{"delta": {"role": "assistant"}}], "prompt_progress": {"total": 5}}).replace(b'": {', b'":{')
@@ -137,7 +137,7 @@ def test_a_response_that_the_stream_does_not_determine_is_not_aggregated(path: s
 
 def test_a_wrong_first_event_is_rejected_at_once() -> None:
     with pytest.raises(CannotAggregate):
-        aggregator.begin_aggregation("/v1/messages").feed(event({"type": "message_stop"}, "message_stop"))
+        aggregated_answers.begin_aggregation("/v1/messages").feed(event({"type": "message_stop"}, "message_stop"))
 
 
 def test_an_incomplete_character_is_replaced_as_by_the_engine() -> None:
@@ -160,7 +160,7 @@ def test_an_incomplete_character_is_replaced_as_by_the_engine() -> None:
 @pytest.mark.parametrize("body", [b"{}", b" { } \n", b'{"a":1}', b'{"stream":false,"a":"}"} '])
 def test_a_request_becomes_one_for_a_stream(body: bytes) -> None:
     for path in PATHS:
-        asked = json.loads(aggregator.begin_aggregation(path).as_stream(body))
+        asked = json.loads(aggregated_answers.begin_aggregation(path).as_stream(body))
         assert asked.pop("stream") is True
         assert asked.pop("return_progress") is True
         assert asked.pop("stream_options") == {"include_usage": True}

@@ -26,7 +26,7 @@ class MeteringMiddleware:
         try:
             await self._app(scope, exchange.receive, exchange.send)
         finally:
-            self._meter.finish(token, exchange.status, broken=exchange.is_broken)
+            self._meter.finish(token, scope.get(routes.RECORDED_STATUS) or exchange.status, broken=exchange.is_broken)
 
 
 def _is_counted(path: str) -> bool:

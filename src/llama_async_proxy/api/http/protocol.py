@@ -302,9 +302,10 @@ class HttpProtocol(HttpToolsProtocol):
         self.transport.write(b"HTTP/1.1 %b\r\n%b%b%b\r\n%b" % parts)
 
     def end(self, *, whole: bool) -> None:
+        status = self._status if self._exchange is None else self._exchange.entry.status
         self._exchange = None
         self.server_state.total_requests += 1
-        self._parts.meter.finish(self._token, self._status or 499, broken=not (whole or self._client_left))
+        self._parts.meter.finish(self._token, status or 499, broken=not (whole or self._client_left))
         if self._closes or not whole:
             self.transport.close()
             return

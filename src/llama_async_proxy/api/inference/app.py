@@ -75,7 +75,8 @@ class InferenceApp:
             await self._proxy.refuse(request, reply, error)
             return
         if body is not None:
-            await self._proxy.handle(msgspec.structs.replace(request, body=body), reply, lambda: _disconnected(receive))
+            asked = msgspec.structs.replace(request, body=body)
+            scope[routes.RECORDED_STATUS] = await self._proxy.handle(asked, reply, lambda: _disconnected(receive))
 
     async def _answer_ourselves(self, method: str, path: str, reply: _AsgiReply) -> None:
         try:

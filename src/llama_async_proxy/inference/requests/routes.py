@@ -28,6 +28,10 @@ Headers = Iterable[tuple[bytes, bytes]]
 _IMAGE_SIGNS = (b'"image_url"', b'"input_image"', b'"type":"image"', b'"type": "image"')
 
 
+RECORDED_STATUS = "llama_async_proxy.recorded_status"
+"""Key of an ASGI scope: status of the request's record. A stream that ends with an error has begun with status 200."""
+
+
 class ModelIn(Enum):
     """Place of the model's name in a request."""
 
@@ -155,7 +159,14 @@ def routing_parameters(route: InferenceRoute, query: bytes, headers: Headers, bo
         is_long = route.api_format is not ApiFormat.ANTHROPIC and len(body) > prompt_progress.LONG_PROMPT_BYTES
         hides = is_long and asked.allow_progress_filter and not prompt_progress.ends_with_assistant_message(body)
         return RoutingParameters(model, stream=True, filters_progress=hides)
-    return RoutingParameters(model, aggregates=stream in _NO_STREAM and asked.allow_aggregation)
+    aggregates = stream in _NO_STREAM and asked.allow_aggregation and not _continues_an_answer(body)
+    return RoutingParameters(model, aggregates=aggregates)
+
+
+def _continues_an_answer(body: bytes) -> bool:
+    """True if the answer may begin with the chat's last message, which a stream does not repeat."""
+    has_assistant = b"assistant" in body or b"\\u" in body
+    return has_assistant and prompt_progress.ends_with_assistant_message(body)
 
 
 def check_kind(route: InferenceRoute, model: Model) -> None:

@@ -11,13 +11,16 @@ same JSON value, keys in the same order, apart from ids and times.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from typing import ClassVar, TypeAlias
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import TypeAlias
 
 import msgspec
 from msgspec import Struct
 
 from llama_async_proxy.errors import UpstreamFailed
+from llama_async_proxy.inference.streaming.sse import EventReader, StreamEvent
+from llama_async_proxy.inference.streaming.stream_errors import StreamError, error_in
 
 _Raw: TypeAlias = msgspec.Raw | msgspec.UnsetType
 _Object: TypeAlias = dict[str, msgspec.Raw]
@@ -26,18 +29,28 @@ _UNSET = msgspec.UNSET
 _encode = msgspec.json.encode
 
 _FOLD_BYTES = 64 * 1024
-"""Bytes that are collected before their events are decoded: many together cost less than one by one."""
+"""Events are read when so many bytes have come together, and at the end: together they cost less than one by one. The
+first are read sooner, so that a stream of no use is known early."""
+MAX_ANSWER_BYTES = 64 << 20
+"""Longest answer that is put together. A longer one ends its request, so that an answer without end cannot fill the
+memory."""
+_PART_BYTES = 256
+"""Bytes that each text, tool call and block counts beside its characters."""
+_MAX_PIECES = 256
+"""Pieces of a text that are encoded together."""
 _AS_STREAM = b'"stream":true,"stream_options":{"include_usage":true},"return_progress":true'
 """Fields added to a request. Progress events make the engine write, and so notice a closed connection, while it still
 reads a long prompt."""
 _PROGRESS = b'"prompt_progress":{'
 """Start of the field in an event. Text of the model cannot contain it: inside a JSON string quotes are escaped."""
-_CUT_CHARACTER = "\N{REPLACEMENT CHARACTER}"
-"""The engine writes this for a character whose last tokens were not generated; a stream does not have it."""
 
 
 class CannotAggregate(Exception):
     """The stream does not determine the response: the request must be sent again as the client wrote it."""
+
+
+class UnknownStream(CannotAggregate):
+    """The engine's streams are not those that are known here: none of them tells what its answer is."""
 
 
 class GenerationParameters(msgspec.Struct):
@@ -62,6 +75,10 @@ class GenerationParameters(msgspec.Struct):
     reasoning_format: _Raw = _UNSET
     """"deepseek-legacy" means something else in streams."""
     echo: _Raw = _UNSET
+    continue_final_message: _Raw = _UNSET
+    """Puts the last message before the answer, which a stream does not repeat. The same do the following two."""
+    add_generation_prompt: _Raw = _UNSET
+    chat_template_kwargs: _Raw = _UNSET
 
     @property
     def allow_aggregation(self) -> bool:
@@ -74,6 +91,8 @@ class GenerationParameters(msgspec.Struct):
 
     def _is_harmless(self, name: str) -> bool:
         value: _Raw = getattr(self, name)
+        if name == "chat_template_kwargs" and value is not _UNSET:
+            return not any(key in bytes(value) for key in _CONTINUING)
         if value is _UNSET or (name == "prompt" and bytes(value)[:1] == b'"'):
             return True
         return bytes(value) in _HARMLESS.get(name, _OFF)
@@ -81,7 +100,14 @@ class GenerationParameters(msgspec.Struct):
 
 _OFF = (b"null", b"false", b"0")
 _ONE = (b"null", b"1")
-_HARMLESS: Mapping[str, tuple[bytes, ...]] = {"n": _ONE, "n_cmpl": _ONE, "prompt": (), "reasoning_format": ()}
+_CONTINUING = (b"continue_final_message", b"add_generation_prompt", b"\\u")
+_HARMLESS: Mapping[str, tuple[bytes, ...]] = {
+    "n": _ONE,
+    "n_cmpl": _ONE,
+    "prompt": (),
+    "reasoning_format": (),
+    "add_generation_prompt": (b"null", b"true"),
+}
 
 
 class AggregatedAnswer(Struct, frozen=True):
@@ -91,53 +117,104 @@ class AggregatedAnswer(Struct, frozen=True):
     body: bytes
 
 
-def begin_aggregation(path: str) -> StreamAggregator:
-    """An aggregator for a response of the route `path`. Raises KeyError for a route that does not generate."""
-    return _BY_PATH[path]()
+class SizeLimit:
+    """Bytes that one answer may still take."""
+
+    def __init__(self) -> None:
+        self._left = MAX_ANSWER_BYTES
+
+    def spend(self, size: int) -> None:
+        """Raises UpstreamFailed when the answer is too long."""
+        self._left -= size
+        if self._left < 0:
+            limit = MAX_ANSWER_BYTES >> 20
+            raise UpstreamFailed(f"The model's process sent an answer of more than {limit} MiB, which is not kept.")
+
+
+class GrowingText:
+    """A text that grows, kept as the inside of a JSON string: it is encoded on the way, and only joined at the end."""
+
+    def __init__(self, limit: SizeLimit) -> None:
+        limit.spend(_PART_BYTES)
+        self._limit = limit
+        self._pieces: list[str] = []
+        self._encoded: list[bytes] = []
+
+    def add(self, piece: str | None) -> None:
+        """Raises UpstreamFailed when the answer is too long."""
+        if piece:
+            self._pieces.append(piece)
+            if len(self._pieces) >= _MAX_PIECES or len(piece) >= _FOLD_BYTES:
+                self._encode()
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self._pieces or self._encoded)
+
+    def json(self) -> msgspec.Raw:
+        """The text as a JSON string."""
+        self._encode()
+        return msgspec.Raw(b'"%b"' % b"".join(self._encoded))
+
+    def _encode(self) -> None:
+        encoded = _encode("".join(self._pieces))[1:-1]
+        self._pieces.clear()
+        self._limit.spend(len(encoded))
+        self._encoded.append(encoded)
 
 
 class StreamAggregator(ABC):
     """Builds one response: `feed` takes the bytes of the stream without chunk framing, `answer` gives the result."""
 
-    _first_event: ClassVar[bytes] = b""
-    """Beginning of the first event, without which the others cannot be aggregated."""
-    _also_asked: ClassVar[bytes] = b""
-
     def __init__(self) -> None:
         self.is_generating = False
         """The engine has read the prompt and sent the first event of the response."""
+        self._limit = SizeLimit()
+        self._events = EventReader()
         self._unread: list[bytes] = []
         self._size = 0
-        self._error: _Object | None = None
+        self._fold_bytes = 1
+        self._error: StreamError | None = None
+        self._is_done = False
+        """The engine has said that nothing follows."""
 
     def as_stream(self, body: bytes) -> bytes:
         """The JSON object `body` as a request for the stream. Of two equal keys the engine takes the last."""
         content = body.rstrip()[:-1]
         comma = b"" if content.rstrip().endswith(b"{") else b","
-        return b"%b%b%b%b}" % (content, comma, _AS_STREAM, self._also_asked)
+        return b"%b%b%b}" % (content, comma, self._as_stream())
 
     def feed(self, data: bytes) -> None:
-        """Take the next bytes of the stream. Raises CannotAggregate, as early as possible."""
-        if not self.is_generating:
-            is_before = _PROGRESS in data or data.startswith(b":")
-            if is_before and not (self._first_event and self._first_event in data):
-                return self._keep(data)
-            if self._first_event not in data:
-                raise CannotAggregate
+        """Take the next bytes of the stream. Raises CannotAggregate as early as possible, UpstreamFailed for an event
+        or an answer that is too long."""
+        if not self.is_generating and _PROGRESS not in data and not data.startswith(b":"):
             self.is_generating = True
-        return self._keep(data)
+        self._unread.append(data)
+        self._size += len(data)
+        if self._size >= self._fold_bytes:
+            self._fold_bytes = min(2 * self._fold_bytes, _FOLD_BYTES)
+            self._fold()
 
     def answer(self) -> AggregatedAnswer:
         """The whole response. Raises CannotAggregate, and UpstreamFailed when the stream ended early."""
-        self._fold(whole=True)
+        self._fold()
+        with suppress(CannotAggregate):  # what broke off in the middle is missing below
+            for event in self._events.rest():
+                self._read(event)
         if self._error is not None:
             return self._error_answer(self._error)
         try:
             return AggregatedAnswer(200, _encode(self._object()))
         except (KeyError, ValueError, msgspec.DecodeError):
+            if self._is_done:
+                raise UnknownStream from None
             raise UpstreamFailed("The model's process ended its answer before it was complete.") from None
 
     # --- for each kind of response ------------------------------------------------------------------------------------
+
+    def _as_stream(self) -> bytes:
+        """Parameters that make a request one for a stream."""
+        return _AS_STREAM
 
     @abstractmethod
     def _take(self, data: bytes) -> None:
@@ -149,393 +226,28 @@ class StreamAggregator(ABC):
 
     # --- events -------------------------------------------------------------------------------------------------------
 
-    def _keep(self, data: bytes) -> None:
-        self._unread.append(data)
-        self._size += len(data)
-        if self._size >= _FOLD_BYTES:
-            self._fold(whole=False)
+    def _fold(self) -> None:
+        data = b"".join(self._unread)
+        self._unread.clear()
+        self._size = 0
+        for event in self._events.feed(data):
+            self._read(event)
 
-    def _fold(self, *, whole: bool) -> None:
-        *events, rest = b"".join(self._unread).split(b"\n\n")
-        if whole:
-            events.append(rest)
-            rest = b""
-        for event in events:
-            start = event.find(b"data: ")
-            if start >= 0 and (data := event[start + 6 :]) != b"[DONE]":
-                self._read(event, data)
-        self._unread = [rest]
-        self._size = len(rest)
+    def _read(self, event: StreamEvent) -> None:
+        if event.data == b"[DONE]":
+            self._is_done = True
+        elif error := error_in(event):
+            self._error = self._error or error
+        else:
+            try:
+                self._take(event.data)
+            except (KeyError, IndexError):
+                raise CannotAggregate from None
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                raise UnknownStream from None
 
-    def _read(self, event: bytes, data: bytes) -> None:
-        try:
-            if data.startswith(b'{"error":'):
-                self._error = _OBJECT.decode(_OBJECT.decode(data)["error"])
-            elif event.startswith(b"event: error\n"):
-                self._error = _OBJECT.decode(data)
-            else:
-                self._take(data)
-        except (KeyError, IndexError, msgspec.DecodeError):
-            raise CannotAggregate from None
-
-    def _error_answer(self, error: _Object) -> AggregatedAnswer:
-        code = bytes(error.get("code", msgspec.Raw(b"500")))
-        message = bytes(error.get("message", msgspec.Raw()))
-        if b"Invalid diff" in message:
+    def _error_answer(self, error: StreamError) -> AggregatedAnswer:
+        if "Invalid diff" in error.message:
             # The engine's parser of partial responses gave up (common/chat.cpp); its parser of whole ones may not.
             raise CannotAggregate
-        return AggregatedAnswer(int(code) if code.isdigit() else 500, _encode({"error": error}))
-
-
-# --- /v1/chat/completions ---------------------------------------------------------------------------------------------
-
-
-class _Function(msgspec.Struct):
-    name: str = ""
-    arguments: str = ""
-
-
-class _ToolCall(msgspec.Struct):
-    index: int = 0
-    id: str = ""
-    function: _Function | None = None
-
-
-class _ChatDelta(msgspec.Struct):
-    content: str | None = None
-    reasoning_content: str | None = None
-    tool_calls: list[_ToolCall] = []
-
-
-class _ChatChoice(msgspec.Struct):
-    delta: _ChatDelta
-    index: int = 0
-    finish_reason: str | None = None
-
-
-class _ChatEvent(msgspec.Struct):
-    choices: list[_ChatChoice]
-
-
-class _CompletionUsage(msgspec.Struct):
-    completion_tokens: int = 0
-
-
-class _ToolInProgress:
-    def __init__(self) -> None:
-        self.id = ""
-        self.name = ""
-        self.arguments: list[str] = []
-
-
-class _ChatAnswer(StreamAggregator):
-    def __init__(self) -> None:
-        super().__init__()
-        self._content: list[str] = []
-        self._reasoning: list[str] = []
-        self._tools: dict[int, _ToolInProgress] = {}
-        self._choice = _ChatChoice(_ChatDelta())
-        self._last = b""
-
-    def _take(self, data: bytes) -> None:
-        event = _CHAT_EVENT.decode(data)
-        if not event.choices:
-            self._last = data
-            return
-        self._choice = event.choices[0]
-        delta = self._choice.delta
-        if delta.content:
-            self._content.append(delta.content)
-        if delta.reasoning_content:
-            self._reasoning.append(delta.reasoning_content)
-        for call in delta.tool_calls:
-            self._call(call)
-
-    def _call(self, call: _ToolCall) -> None:
-        tool = self._tools.setdefault(call.index, _ToolInProgress())
-        tool.id = call.id or tool.id
-        if call.function is not None:
-            tool.name = call.function.name or tool.name
-            tool.arguments.append(call.function.arguments)
-
-    def _object(self) -> object:
-        last = _OBJECT.decode(self._last)
-        message = self._message()
-        if len(message) == 2 and not message["content"]:
-            _require_empty(_COMPLETION_USAGE.decode(last["usage"]).completion_tokens)
-        choice = {"finish_reason": self._choice.finish_reason, "index": self._choice.index, "message": message}
-        return {
-            "choices": [choice],
-            "created": last["created"],
-            "model": last["model"],
-            "system_fingerprint": last["system_fingerprint"],
-            "object": "chat.completion",
-            "usage": last["usage"],
-            "id": last["id"],
-            "timings": last["timings"],
-        }
-
-    def _message(self) -> dict[str, object]:
-        message: dict[str, object] = {"role": "assistant", "content": "".join(self._content)}
-        if self._reasoning:
-            message["reasoning_content"] = "".join(self._reasoning)
-        if self._tools:
-            message["tool_calls"] = [_tool_call(tool) for tool in self._tools.values()]
-        return message
-
-
-def _tool_call(tool: _ToolInProgress) -> dict[str, object]:
-    function = {"name": tool.name, "arguments": "".join(tool.arguments)}
-    call: dict[str, object] = {"type": "function", "function": function}
-    if tool.id:
-        call["id"] = tool.id
-    return call
-
-
-def _require_empty(tokens: int) -> None:
-    """Raise CannotAggregate for a response without text that has `tokens`: the engine returns its unparsed text, which
-    a stream does not have."""
-    if tokens > 1:
-        raise CannotAggregate
-
-
-# --- /v1/completions and /completion ----------------------------------------------------------------------------------
-
-
-class _TextTimings(msgspec.Struct, frozen=True):
-    predicted_n: int = 0
-
-
-class _TextChoice(msgspec.Struct):
-    text: str
-    finish_reason: str | None
-
-
-class _TextEvent(msgspec.Struct):
-    choices: list[_TextChoice]
-    timings: _TextTimings = _TextTimings()
-
-
-class _TextAnswer(StreamAggregator):
-    _also_asked = b',"timings_per_token":true'
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._text: list[str] = []
-        self._tokens = 0
-        """Number of tokens whose text the stream has sent."""
-        self._last = b""
-
-    def _take(self, data: bytes) -> None:
-        event = _TEXT_EVENT.decode(data)
-        self._text.append(event.choices[0].text)
-        if event.choices[0].finish_reason is None:
-            self._tokens = event.timings.predicted_n
-        else:
-            self._last = data
-
-    def _object(self) -> object:
-        last = _OBJECT.decode(self._last)
-        if _COMPLETION_USAGE.decode(last["usage"]).completion_tokens > self._tokens:
-            self._text.append(_CUT_CHARACTER)
-        [choice] = _OBJECTS.decode(last["choices"])
-        choice["text"] = _raw("".join(self._text))
-        last["choices"] = _raw([choice])
-        return last
-
-
-class _NativeEvent(msgspec.Struct):
-    content: str
-    tokens_predicted: int
-    stop: bool
-
-
-class _NativeAnswer(StreamAggregator):
-    def __init__(self) -> None:
-        super().__init__()
-        self._text: list[str] = []
-        self._tokens = 0
-        """Number of tokens whose text the stream has sent."""
-        self._last = b""
-
-    def _take(self, data: bytes) -> None:
-        event = _NATIVE_EVENT.decode(data)
-        self._text.append(event.content)
-        if event.stop:
-            self._last = data
-            if event.tokens_predicted > self._tokens:
-                self._text.append(_CUT_CHARACTER)
-        self._tokens = event.tokens_predicted
-
-    def _object(self) -> object:
-        last = _OBJECT.decode(self._last)
-        settings = _OBJECT.decode(last["generation_settings"])
-        settings["stream"] = msgspec.Raw(b"false")
-        last["generation_settings"] = _raw(settings)
-        last["content"] = _raw("".join(self._text))
-        return last
-
-
-# --- /v1/responses ----------------------------------------------------------------------------------------------------
-
-
-class _Completed(msgspec.Struct):
-    response: _Object
-
-
-class _OutputUsage(msgspec.Struct):
-    output_tokens: int = 0
-
-
-class _ResponsesAnswer(StreamAggregator):
-    def __init__(self) -> None:
-        super().__init__()
-        self._last = b""
-
-    def _take(self, data: bytes) -> None:
-        self._last = data
-
-    def _object(self) -> object:
-        response = _COMPLETED.decode(self._last).response
-        output = [_item(item) for item in _OBJECTS.decode(response["output"])]
-        if not output:
-            _require_empty(_OUTPUT_USAGE.decode(response["usage"]).output_tokens)
-        return {
-            "completed_at": response["created_at"],
-            "created_at": response["created_at"],
-            "id": response["id"],
-            "model": response["model"],
-            "object": response["object"],
-            "output": output,
-            "status": response["status"],
-            "usage": response["usage"],
-        }
-
-
-def _item(item: _Object) -> _Object:
-    kind = bytes(item["type"])
-    if kind == b'"reasoning"':
-        return {**item, "status": _raw("completed")}
-    if kind == b'"message"':
-        return {key: item[key] for key in ("content", "id", "role", "status", "type")}
-    return item
-
-
-# --- /v1/messages -----------------------------------------------------------------------------------------------------
-
-
-class _BlockDelta(msgspec.Struct):
-    text: str = ""
-    thinking: str = ""
-    partial_json: str = ""
-
-
-class _Block(msgspec.Struct):
-    type: str
-    id: str = ""
-    name: str = ""
-
-
-class _MessageEvent(msgspec.Struct):
-    type: str
-    index: int = 0
-    message: _Object = {}
-    content_block: _Block | None = None
-    delta: msgspec.Raw = msgspec.Raw(b"{}")
-    usage: _Object = {}
-
-
-class _BlockInProgress:
-    def __init__(self, block: _Block) -> None:
-        self.block = block
-        self.parts: list[str] = []
-
-    def content(self) -> dict[str, object]:
-        text = "".join(self.parts)
-        match self.block.type:
-            case "thinking":
-                return {"type": "thinking", "thinking": text, "signature": ""}
-            case "text":
-                return {"type": "text", "text": text}
-            case _:
-                return {"type": "tool_use", "id": self.block.id, "name": self.block.name, "input": _input(text)}
-
-
-_BLOCK_ORDER = {"thinking": 0, "text": 1}
-
-
-class _MessagesAnswer(StreamAggregator):
-    _first_event = b"event: message_start\n"
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._message: _Object = {}
-        self._end: _MessageEvent | None = None
-        self._blocks: dict[int, _BlockInProgress] = {}
-
-    def _take(self, data: bytes) -> None:
-        event = _MESSAGE_EVENT.decode(data)
-        match event.type:
-            case "message_start":
-                self._message = event.message
-            case "content_block_start" if event.content_block is not None:
-                block = self._blocks.setdefault(event.index, _BlockInProgress(event.content_block))
-                block.block = event.content_block
-            case "content_block_delta":
-                delta = _BLOCK_DELTA.decode(event.delta)
-                self._blocks[event.index].parts.append(delta.text or delta.thinking or delta.partial_json)
-            case "message_delta":
-                self._end = event
-
-    def _object(self) -> object:
-        if self._end is None:
-            raise KeyError("message_delta")
-        blocks = sorted(self._blocks.values(), key=lambda block: _BLOCK_ORDER.get(block.block.type, 2))
-        usage = {**_OBJECT.decode(self._message["usage"]), **self._end.usage}
-        if not blocks:
-            _require_empty(int(bytes(usage["output_tokens"])))
-        return {
-            **self._message,
-            "content": [block.content() for block in blocks],
-            **_OBJECT.decode(self._end.delta),
-            "usage": usage,
-        }
-
-
-def _input(arguments: str) -> msgspec.Raw:
-    """The arguments of a tool call as they are; an empty object when they are not JSON."""
-    try:
-        return msgspec.json.decode(arguments, type=msgspec.Raw)
-    except msgspec.DecodeError:
-        return msgspec.Raw(b"{}")
-
-
-# --- decoders ---------------------------------------------------------------------------------------------------------
-
-
-def _raw(value: object) -> msgspec.Raw:
-    return msgspec.Raw(_encode(value))
-
-
-_OBJECT = msgspec.json.Decoder(_Object)
-_OBJECTS = msgspec.json.Decoder(list[_Object])
-_CHAT_EVENT = msgspec.json.Decoder(_ChatEvent)
-_TEXT_EVENT = msgspec.json.Decoder(_TextEvent)
-_NATIVE_EVENT = msgspec.json.Decoder(_NativeEvent)
-_COMPLETED = msgspec.json.Decoder(_Completed)
-_MESSAGE_EVENT = msgspec.json.Decoder(_MessageEvent)
-_BLOCK_DELTA = msgspec.json.Decoder(_BlockDelta)
-_COMPLETION_USAGE = msgspec.json.Decoder(_CompletionUsage)
-_OUTPUT_USAGE = msgspec.json.Decoder(_OutputUsage)
-
-_BY_PATH: Mapping[str, Callable[[], StreamAggregator]] = {
-    "/v1/chat/completions": _ChatAnswer,
-    "/chat/completions": _ChatAnswer,
-    "/v1/completions": _TextAnswer,
-    "/completions": _NativeAnswer,
-    "/completion": _NativeAnswer,
-    "/infill": _NativeAnswer,
-    "/v1/responses": _ResponsesAnswer,
-    "/responses": _ResponsesAnswer,
-    "/v1/messages": _MessagesAnswer,
-}
+        return AggregatedAnswer(error.status, _encode({"error": error.fields}))

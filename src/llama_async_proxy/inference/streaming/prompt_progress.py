@@ -40,13 +40,13 @@ _PROMPT = msgspec.json.Decoder(_PromptMessages)
 
 def ends_with_assistant_message(body: bytes) -> bool:
     """True if a chat's last message is the assistant's, which the model is to continue: llama-server repeats it in its
-    progress events. True as well for a body that cannot be read."""
+    progress events, and in a response that is not streamed. True as well for a body that cannot be read."""
     try:
         prompt = _PROMPT.decode(body)
     except msgspec.DecodeError:
         return True
-    messages = prompt.messages or prompt.input
-    return bool(messages) and isinstance(messages, list) and messages[-1].role == "assistant"
+    lists = (messages for messages in (prompt.messages, prompt.input) if messages and isinstance(messages, list))
+    return any(messages[-1].role == "assistant" for messages in lists)
 
 
 def with_progress(body: bytes) -> bytes:

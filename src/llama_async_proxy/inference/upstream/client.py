@@ -194,6 +194,7 @@ class UpstreamClient:
 
     def __init__(self, pool: ConnectionPool) -> None:
         self._pool = pool
+        self.plain_endpoints = pool.plain_endpoints
 
     @asynccontextmanager
     async def request(self, endpoint: Endpoint, request: UpstreamRequest) -> AsyncIterator[UpstreamResponse]:

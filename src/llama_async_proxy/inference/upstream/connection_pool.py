@@ -23,6 +23,25 @@ _CHECK_S = 0.4
 an idle connection is still closed before llama-server's 5 s."""
 
 
+MAX_PLAIN = 256
+"""Processes that are remembered; the oldest are forgotten first, and found out again."""
+
+
+class PlainEndpoints:
+    """Processes whose streams do not tell what their whole answers would be: each is asked for whole answers only."""
+
+    def __init__(self) -> None:
+        self._endpoints: dict[Endpoint, None] = {}
+
+    def __contains__(self, endpoint: Endpoint) -> bool:
+        return endpoint in self._endpoints
+
+    def add(self, endpoint: Endpoint) -> None:
+        self._endpoints[endpoint] = None
+        if len(self._endpoints) > MAX_PLAIN:
+            del self._endpoints[next(iter(self._endpoints))]
+
+
 class ConnectionPool:
     """All connections to engines. The pool belongs to one event loop."""
 
@@ -30,6 +49,7 @@ class ConnectionPool:
         self.settings = settings
         self.loop = asyncio.get_running_loop()
         self.head_cache = ResponseHeadCache()
+        self.plain_endpoints = PlainEndpoints()
         self._connections: set[UpstreamConnection] = set()
         self._idle: dict[Endpoint, list[UpstreamConnection]] = {}
         self._timer: asyncio.TimerHandle | None = None
