@@ -18,11 +18,14 @@ from msgspec import Struct, field
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from llama_async_proxy.api.http.access import SecurityMiddleware, accepts_origin
+from llama_async_proxy.api.http.edge import NO_SNIFFING_LINE, NO_STORE_LINE, EdgeMiddleware
 from llama_async_proxy.api.http.metering import MeteringMiddleware
 from llama_async_proxy.api.http.protocol import FastPathParts, http_protocol
 from llama_async_proxy.api.http.server import Goodbye, Server, listen
+from llama_async_proxy.api.http.websocket import refuse_websocket
 from llama_async_proxy.api.inference.app import InferenceApp
 from llama_async_proxy.api.inference.llama_router import LlamaRouterApp
+from llama_async_proxy.api.memory import RequestMemory
 from llama_async_proxy.api.prometheus import PrometheusApp
 from llama_async_proxy.api.rest.app import create_rest
 from llama_async_proxy.api.socketio.ack.namespace import AckNamespace
@@ -371,9 +374,12 @@ def _application(base: _Base, data_path: _DataPath, context: Context) -> Applica
         settings=base.settings,
     )
     rest = base.seams.rest(lambda: context)
+    budget = RequestMemory(lambda: base.settings().request_memory_mib << 20)
     return Application(
-        asgi=_asgi(context, sockets, (prometheus, router, inference), rest),
-        fast_path=FastPathParts(data_path.fast_path, context.requests),
+        asgi=EdgeMiddleware(_asgi(context, sockets, (prometheus, router, inference), rest), budget),
+        fast_path=FastPathParts(
+            data_path.fast_path, context.requests, lines=NO_SNIFFING_LINE, caching=NO_STORE_LINE, memory=budget
+        ),
         context=context,
         sockets=sockets,
         background=(
@@ -483,6 +489,8 @@ def _asgi(context: Context, sockets: SocketIoServer, doors: Sequence[Door], rest
     pages = static_app(WEB_DIR)
 
     async def by_path(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            return await refuse_websocket(scope, send)
         for special in doors:
             if special.handles(scope):
                 return await special(scope, receive, send)

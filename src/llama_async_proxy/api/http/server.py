@@ -24,6 +24,9 @@ from llama_async_proxy.errors import Unavailable
 Goodbye: TypeAlias = Callable[[Callable[[], bool]], Awaitable[None]]
 """Ends what clients have open; bounded, and at once when the callable it is given says to hurry."""
 
+KEEP_ALIVE_S = 75
+"""For a connection without a request, as nginx's default. Clients' pools keep one for up to a minute and lose a POST
+that meets its end."""
 _CLOSE_S = 3
 """For connections to close after their streams were ended."""
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -100,6 +103,7 @@ class Server(uvicorn.Server):
                 server_header=False,
                 proxy_headers=False,
                 timeout_graceful_shutdown=_CLOSE_S,
+                timeout_keep_alive=KEEP_ALIVE_S,
             )
         )
         self._goodbye = goodbye

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from starlette.types import Scope, Send
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from llama_async_proxy.api.http.access import answer_with_error
+from llama_async_proxy.api.http.errors import error_body
 from llama_async_proxy.api.socketio.frames import WRITE_FRAME
+from llama_async_proxy.errors import UpgradeRequired
+from llama_async_proxy.inference.requests.error_formats import error_body as formatted
+from llama_async_proxy.inference.requests.error_formats import format_of
 
 _MOST_UNSENT = 16 * 1024
 """Bytes that may still wait for the network."""
@@ -23,3 +29,12 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             return False
         self.transport.write(frame)
         return True
+
+
+async def refuse_websocket(scope: Scope, send: Send) -> None:
+    """Answer a handshake where there is no websocket with 426 and a sentence, in the path's own error format."""
+    path = scope["path"]
+    refusal = UpgradeRequired(path)
+    body = error_body(refusal) if path.startswith("/api/") else formatted(format_of(path), refusal)
+    # RFC 9110, 15.5.22: the answer names the protocol to use.
+    await answer_with_error(refusal, body, scope, send, (b"upgrade", b"HTTP/1.1"), (b"connection", b"upgrade, close"))
