@@ -54,6 +54,10 @@ class MemoryHold:
             )
         self._size += size
 
+    def another(self) -> MemoryHold:
+        """An empty hold of the same memory."""
+        return MemoryHold(self.budget)
+
     def release(self) -> None:
         self.budget.free(self._size)
         self._size = 0
