@@ -389,6 +389,9 @@ class HttpProtocol(HttpToolsProtocol):
         self._head_size = 0
         super().on_body(body)
 
+    def _should_upgrade(self) -> bool:
+        return self.scope["method"] == "GET" and super()._should_upgrade()
+
     def on_message_complete(self) -> None:
         super().on_message_complete()
         cycle = cast("RequestResponseCycle | None", self.cycle)
@@ -419,7 +422,7 @@ def _without_upgrade_offer(data: bytes) -> bytes:
     if end < 0 or b"\r\nupgrade:" not in data[:end].lower():
         return data
     head = data[: end + 2]
-    if _WEBSOCKET.search(head):
+    if _WEBSOCKET.search(head) and head.startswith(b"GET "):
         return data
     closing = b"connection: close\r\n" if _CLOSE.search(head) else b""
     return b"%b%b%b" % (_OFFER.sub(b"", head), closing, data[end + 2 :])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from starlette.types import Scope, Send
+from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from llama_async_proxy.api.http.access import answer_with_error
@@ -16,11 +17,30 @@ _MOST_UNSENT = 16 * 1024
 """Bytes that may still wait for the network."""
 
 
+_BAD_HANDSHAKE = (
+    b"HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: 34\r\nconnection: close\r\n\r\n"
+    b"The handshake cannot be understood"
+)
+
+
 class WebSocketProtocol(WebSocketsSansIOProtocol):
     async def run_asgi(self) -> None:
         extensions: dict[str, object] = self.scope["extensions"]  # type: ignore[assignment]
         extensions[WRITE_FRAME] = self._write_frame
         await super().run_asgi()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.conn.handshake_exc is not None and not self.handshake_initiated and not self.close_sent:
+            # The library cannot read the handshake. uvicorn 0.54 would leave the connection open, and fail at shutdown.
+            self.handshake_complete = self.close_sent = True
+            self.transport.write(_BAD_HANDSHAKE)
+            self.transport.close()
+
+    async def send(self, message: ASGISendEvent) -> None:
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body" and not message.get("more_body", False):
+            self.handshake_complete = True  # else uvicorn logs each refusal as an error of the application
 
     def _write_frame(self, frame: bytes) -> bool:
         # Messages are never sent in fragments nor compressed here, so a frame fits between any two others.
