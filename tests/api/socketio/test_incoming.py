@@ -82,6 +82,11 @@ async def test_an_unknown_namespace_is_refused_with_a_message(at: ServiceHarness
         assert refusal.startswith('44/nowhere,{"message":"There is no namespace')
 
 
+async def test_a_wrong_method_is_405_and_says_which_are_right(at: ServiceHarness) -> None:
+    async with at.http.put(f"{at.url}/socket.io/?EIO=4&transport=polling") as response:
+        assert (response.status, response.headers["allow"]) == (405, "GET, OPTIONS, POST")
+
+
 MALFORMED = ("x", "", "9", "4x", "42", "42{}", "42[]", "42[1", "42[[", "43[", "45", "4599-", "49", "4[[")
 
 

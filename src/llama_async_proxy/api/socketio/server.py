@@ -12,7 +12,7 @@ import socketio
 from engineio import packet as engine_packet
 from engineio.payload import Payload
 from socketio import packet
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
 from llama_async_proxy.api.socketio.emitter import Emitter
@@ -40,6 +40,7 @@ python-engineio 4 allows 16 (`Payload.max_decode_packets`) and drops the rest.
 """
 _MOST_QUEUED = 10_000
 """Packets queued for a client that does not read; then it is disconnected. A first scan announces thousands."""
+_METHODS = ("GET", "OPTIONS", "POST")
 _UNKNOWN_SESSION = JSONResponse({"code": 1, "message": "The session has ended; connect again."}, 400)
 _SLOW = 4
 """Packets queued for a client from which on it misses volatile events."""
@@ -245,6 +246,9 @@ class _AsyncServer(socketio.AsyncServer):  # type: ignore[misc]
             for eio_sid in parse_qs(scope["query_string"].decode("latin-1")).get("sid", ()):
                 self._remember_writer(eio_sid, scope)
             receive = MessageCheck(receive).receive
+        elif scope["method"] not in _METHODS:
+            headers = {"Allow": ", ".join(_METHODS)}
+            return await Response("Only polling clients come here.", 405, headers)(scope, receive, send)
         elif self._is_closed(scope):
             return await _UNKNOWN_SESSION(scope, receive, send)
         elif scope["method"] == "POST":
