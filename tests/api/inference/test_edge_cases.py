@@ -185,14 +185,14 @@ async def test_an_offer_to_upgrade_is_declined_and_the_body_kept(fast_site: Upst
     assert fast_site.upstream.requests[0].body == BODY
 
 
-async def test_a_websockets_offer_with_a_post_is_declined(switched: UpstreamSite) -> None:
-    async with RawClient.connected(switched.port) as client:
+async def test_a_websockets_offer_with_a_post_is_declined(fast_site: UpstreamSite) -> None:
+    async with RawClient.connected(fast_site.port) as client:
         client.writer.write(post(BODY, "connection: upgrade", "upgrade: websocket"))
         assert (await client.until(ANSWER)).startswith(b"HTTP/1.1 200")
 
 
-async def test_a_handshake_that_cannot_be_read_is_answered_and_leaves_nothing(switched: UpstreamSite) -> None:
-    async with OneServer(switched) as served:
+async def test_a_handshake_that_cannot_be_read_is_answered_and_leaves_nothing(fast_site: UpstreamSite) -> None:
+    async with OneServer(fast_site) as served:
         for line in (b"x: " + b"y" * 20_000, b"\r\n".join(b"x%d: 1" % n for n in range(150))):
             async with RawClient.connected(served.port) as client:
                 handshake = (
