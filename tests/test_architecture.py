@@ -66,7 +66,7 @@ LIBRARIES = {  # library -> rooms or files that may import it
 IMPURE = {"asyncio", "logging", "time", "threading", "socket", "subprocess", "datetime", "random"}
 
 
-API_SHARED = {"boundary", "decode", "units"}
+API_SHARED = {"body", "memory", "boundary", "decode", "units"}
 SOCKETIO_SHARED = {
     "contract",
     "dispatch",

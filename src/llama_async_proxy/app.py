@@ -10,6 +10,7 @@ import os
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -18,11 +19,15 @@ from msgspec import Struct, field
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from llama_async_proxy.api.http.access import SecurityMiddleware, accepts_origin
+from llama_async_proxy.api.http.edge import NO_SNIFFING_LINE, NO_STORE_LINE, EdgeMiddleware
 from llama_async_proxy.api.http.metering import MeteringMiddleware
 from llama_async_proxy.api.http.protocol import FastPathParts, http_protocol
 from llama_async_proxy.api.http.server import Goodbye, Server, listen
+from llama_async_proxy.api.http.signals import Signals
+from llama_async_proxy.api.http.websocket import refuse_websocket
 from llama_async_proxy.api.inference.app import InferenceApp
 from llama_async_proxy.api.inference.llama_router import LlamaRouterApp
+from llama_async_proxy.api.memory import RequestMemory
 from llama_async_proxy.api.prometheus import PrometheusApp
 from llama_async_proxy.api.rest.app import create_rest
 from llama_async_proxy.api.socketio.ack.namespace import AckNamespace
@@ -36,7 +41,7 @@ from llama_async_proxy.engines.discovery import Launcher, find_launcher
 from llama_async_proxy.engines.environment import passed_environment
 from llama_async_proxy.engines.local_router import LocalRouter
 from llama_async_proxy.engines.options_cache import EngineOptionsCache
-from llama_async_proxy.engines.process import private_bytes_of
+from llama_async_proxy.engines.process import private_bytes_of, reap_adopted
 from llama_async_proxy.engines.remote_router import RemoteRouter
 from llama_async_proxy.engines.router import RouterEngine
 from llama_async_proxy.engines.supervised import EngineHooks
@@ -88,11 +93,14 @@ _COLLECT_AFTER = (10_000, 10, 20)
 clients, often enough that what libraries leave in cycles does not pile up."""
 
 
-def run(settings: Settings) -> int:
-    """Serve until SIGINT or SIGTERM; returns the exit status. Raises ServiceError when it cannot start."""
+def run(settings: Settings, reread: Callable[[], Settings] | None = None) -> int:
+    """Serve until a signal ends it; returns the exit status. Raises ServiceError when it cannot start.
+
+    `reread` resolves the settings again, at SIGHUP. It raises ServiceError for a file that is at fault.
+    """
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(listener) for listener in listen(settings.host, settings.port)]
-        _run_loop(_serve(settings, sockets))
+        _run_loop(_serve(settings, sockets, reread or (lambda: settings)))
     return 0
 
 
@@ -106,18 +114,47 @@ def _run_loop(main: Coroutine[object, object, None]) -> None:
         uvloop.run(main)
 
 
-async def _serve(settings: Settings, sockets: list[socket.socket]) -> None:
-    async with build(settings) as application:
-        server = Server(application.asgi, http_protocol(application.fast_path), application.goodbye)
-        async with asyncio.TaskGroup() as tasks:
-            running = (*application.background, *application.first_steps)
-            background = [tasks.create_task(_kept_running(task)) for task in running]
-            _calm_collector()
-            logger.info("Serving on %s", " and ".join(_url(listener) for listener in sockets))
-            await server.serve(sockets)
-            logger.info("Stopping")
-            for task in background:
-                task.cancel()
+async def _serve(settings: Settings, sockets: list[socket.socket], reread: Callable[[], Settings]) -> None:
+    signals = Signals()
+    with signals.handled():
+        async with build(settings) as application:
+            server = Server(application.asgi, http_protocol(application.fast_path), application.goodbye)
+            signals.on_stop = server.stop
+            reload = asyncio.Event()
+            signals.on_reload = reload.set
+            if signals.stops:
+                return
+            async with asyncio.TaskGroup() as tasks:
+                follow_reloads = partial(_follow_reloads, reload, reread, application.context)
+                running: list[Callable[[], Awaitable[None]]] = [
+                    *application.background,
+                    *application.first_steps,
+                    follow_reloads,
+                ]
+                if os.getpid() == 1:
+                    running.append(reap_adopted)
+                background = [tasks.create_task(_kept_running(task)) for task in running]
+                _calm_collector()
+                logger.info("Serving on %s", " and ".join(_url(listener) for listener in sockets))
+                await server.serve(sockets)
+                logger.info("Stopping")
+                for task in background:
+                    task.cancel()
+
+
+async def _follow_reloads(reload: asyncio.Event, reread: Callable[[], Settings], context: Context) -> None:
+    while True:
+        await reload.wait()
+        reload.clear()
+        path = context.configuration.settings.config_path
+        try:
+            change = await context.configuration.reload(await asyncio.to_thread(reread))
+        except ServiceError as exc:
+            logger.error("SIGHUP: the configuration stays as it was: %s", exc.message)  # noqa: TRY400 - says it all
+            continue
+        logger.info("SIGHUP: read %s again; changed: %s", path, ", ".join(change.changed) or "nothing")
+        if change.waiting:
+            logger.warning("SIGHUP: these changes need a restart: %s", ", ".join(change.waiting))
 
 
 def _calm_collector() -> None:
@@ -371,9 +408,12 @@ def _application(base: _Base, data_path: _DataPath, context: Context) -> Applica
         settings=base.settings,
     )
     rest = base.seams.rest(lambda: context)
+    budget = RequestMemory(lambda: base.settings().request_memory_mib << 20)
     return Application(
-        asgi=_asgi(context, sockets, (prometheus, router, inference), rest),
-        fast_path=FastPathParts(data_path.fast_path, context.requests),
+        asgi=EdgeMiddleware(_asgi(context, sockets, (prometheus, router, inference), rest), budget),
+        fast_path=FastPathParts(
+            data_path.fast_path, context.requests, lines=NO_SNIFFING_LINE, caching=NO_STORE_LINE, memory=budget
+        ),
         context=context,
         sockets=sockets,
         background=(
@@ -483,6 +523,8 @@ def _asgi(context: Context, sockets: SocketIoServer, doors: Sequence[Door], rest
     pages = static_app(WEB_DIR)
 
     async def by_path(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            return await refuse_websocket(scope, send)
         for special in doors:
             if special.handles(scope):
                 return await special(scope, receive, send)

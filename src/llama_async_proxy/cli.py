@@ -285,7 +285,7 @@ def _serve(arguments: argparse.Namespace) -> int:
 
     gc.freeze()
     gc.enable()
-    return app.run(settings)
+    return app.run(settings, lambda: _settings(arguments))
 
 
 # --- models ---------------------------------------------------------------------------------------

@@ -4,7 +4,9 @@
     ├── InvalidInput         the caller sent something wrong; names the field
     │   ├── TooLarge             more than a limit of ours allows
     │   ├── PresetInvalid        the engine would refuse the preset
-    │   └── RequestTimeout       the rest of the request did not come
+    │   ├── RequestTimeout       the rest of the request did not come
+    │   ├── MethodNotAllowed     the path answers other methods
+    │   └── UpgradeRequired      the path speaks plain HTTP, no websocket
     ├── NotFound             no such model, preset, conversation ...
     │   └── PresetNotFound
     ├── Conflict             it exists already, or is in use
@@ -79,6 +81,28 @@ class RequestTimeout(InvalidInput):
 
     def __init__(self, problem: str) -> None:
         super().__init__("", problem)
+
+
+class MethodNotAllowed(InvalidInput):
+    """`allow` is the text of an Allow header: HEAD is answered wherever GET is."""
+
+    status = 405
+    rest_code = "METHOD_NOT_ALLOWED"
+
+    def __init__(self, method: str, path: str, methods: tuple[str, ...]) -> None:
+        allowed = sorted({*methods, *(("HEAD",) if "GET" in methods else ())})
+        self.allow = ", ".join(allowed)
+        super().__init__("", f"{path} does not answer {method}, only {self.allow}.")
+
+
+class UpgradeRequired(InvalidInput):
+    """A client asked for a websocket where there is none."""
+
+    status = 426
+    rest_code = "UPGRADE_REQUIRED"
+
+    def __init__(self, path: str) -> None:
+        super().__init__("", f"There is no websocket at {path}. It answers plain HTTP; Socket.IO is at /socket.io.")
 
 
 class NotFound(ServiceError):

@@ -169,6 +169,9 @@ class Settings:
         "inference.idleTimeout", minimum=1, maximum=86400)
     max_body_mib: int = setting(256, "Largest request body accepted on the inference routes, in MiB.",
         "inference.maxBodyMiB", minimum=1, maximum=65536)
+    request_memory_mib: int = setting(512, "Memory for all bodies of requests and packets of Socket.IO that are being "
+        "read or answered, in MiB; what comes beyond it is answered with 429.", "memory.requests", "--request-memory",
+        minimum=1, maximum=1 << 30)
 
     # Chats. -1: the model's own default.
     chat_system_prompt: str = setting("", "System prompt of conversations that have none of their own.",

@@ -102,7 +102,7 @@ def masked(body: bytes) -> bytes:
 
 def comparable(response: httpx.Response) -> dict[str, Any]:
     ours = {"server", "access-control-allow-origin", "keep-alive", "connection", "transfer-encoding"}
-    ours |= {"content-length", "x-request-id"}
+    ours |= {"content-length", "x-request-id", "x-content-type-options", "cache-control"}
     return {
         "status": response.status_code,
         "headers": [(k, v) for k, v in response.headers.items() if k not in ours],

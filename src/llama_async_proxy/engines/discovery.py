@@ -106,7 +106,7 @@ def binary_launcher(path: Path) -> Launcher:
     version = _version(path)
     argv: tuple[str, ...] = (str(path),)
     if sys.platform == "linux":
-        argv = (sys.executable, "-I", "-S", str(Path(parent_guard.__file__)), *argv)
+        argv = (sys.executable, "-I", "-S", str(Path(parent_guard.__file__)), "--family", *argv)
     return Launcher("workers", argv, version, str(path))
 
 

@@ -27,6 +27,9 @@ KILL_GRACE_S = 5.0
 PIPE_GRACE_S = 0.5
 """Time that a child's pipes may stay open after its end. A descendant that has left the group may hold them."""
 
+ADOPTED_S = 5.0
+"""Seconds between two looks for zombies that others left behind."""
+
 LineHandler = Callable[[int, str], None]
 """Called with STDOUT or STDERR and one line without its end."""
 
@@ -171,6 +174,32 @@ def rss_of(pid: int) -> int | None:
         return int(psutil.Process(pid).memory_info().rss)
     except psutil.Error:
         return None
+
+
+async def reap_adopted(interval_s: float = ADOPTED_S) -> None:
+    """Reap processes that others left to this one, until cancelled: the task of a container's process 1.
+
+    Children of the service are reaped by asyncio within milliseconds, and their exit codes are asyncio's. So a zombie
+    counts as adopted when it is still there at the next look.
+    """
+    seen: set[tuple[int, float]] = set()
+    while True:
+        await asyncio.sleep(interval_s)
+        zombies = _zombies()
+        for pid, _ in zombies & seen:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)  # noqa: ASYNC222 - does not wait
+        seen = zombies
+
+
+def _zombies() -> set[tuple[int, float]]:
+    """(process id, time of creation) of each ended child."""
+    found = set()
+    for child in psutil.Process().children():
+        with contextlib.suppress(psutil.Error):
+            if child.status() == psutil.STATUS_ZOMBIE:
+                found.add((child.pid, child.create_time()))
+    return found
 
 
 def private_bytes_of(pid: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -24,6 +25,15 @@ class ConfigurationChange(Struct, frozen=True):
     overridden: tuple[str, ...]
     """Settings that the command line or the environment will set again at the next start."""
     warnings: tuple[str, ...]
+
+
+class ConfigurationReload(Struct, frozen=True):
+    """Outcome of reading the configuration file again."""
+
+    changed: tuple[str, ...]
+    """Names of settings that are in force now."""
+    waiting: tuple[str, ...]
+    """Keys of settings that take effect at the next start."""
 
 
 class Configuration:
@@ -69,6 +79,27 @@ class Configuration:
             overridden=self._overridden(changed),
             warnings=_warnings(new, changed, {setting.name for setting, _ in settings}),
         )
+
+    async def reload(self, read: Settings) -> ConfigurationReload:
+        """Put into force what the configuration file says now; `read` are the settings resolved anew from it.
+
+        Values of the command line and the environment stay, and so do settings that need a restart.
+        """
+        async with self._lock:
+            differing = [
+                s
+                for s in SETTINGS
+                if read.sources[s.name] in (Source.FILE, Source.DEFAULT)
+                and self._settings.sources[s.name] not in (Source.COMMAND_LINE, Source.ENVIRONMENT)
+                and getattr(read, s.name) != getattr(self._settings, s.name)
+            ]
+            live = [s.name for s in differing if not s.restart]
+            sources = {**self._settings.sources, **{name: read.sources[name] for name in live}}
+            values: dict[str, Any] = {name: getattr(read, name) for name in live}
+            self._settings = dataclasses.replace(self._settings, **values, sources=sources)
+        if live:
+            self._bus.publish(SettingsChanged(tuple(live)))
+        return ConfigurationReload(tuple(live), tuple(s.file_key for s in differing if s.restart))
 
     def _overridden(self, changed: tuple[str, ...]) -> tuple[str, ...]:
         outranking = (Source.COMMAND_LINE, Source.ENVIRONMENT)

@@ -17,7 +17,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
 from llama_async_proxy.errors import InvalidInput, StoreUnavailable
-from llama_async_proxy.store import migrations
+from llama_async_proxy.store import migrations, strict_json
 from llama_async_proxy.store.schema import metadata
 
 T = TypeVar("T")
@@ -106,6 +106,8 @@ class Database:
             if not os.access(self.path, os.W_OK):
                 raise StoreUnavailable(_ADVICE[sqlite3.SQLITE_READONLY].format(path=self.path))
             if revision == migrations.HEAD:
+                with connection.begin():
+                    strict_json.heal(connection)
                 return
             migrate = _create if revision is None else migrations.upgrade
             with connection.begin():
@@ -215,6 +217,8 @@ def _engine(path: Path, busy_timeout_s: float, prepare: Callable[[sqlite3.Connec
         URL.create("sqlite", database=str(path)),
         connect_args={"isolation_level": None, "timeout": busy_timeout_s},
         pool_size=_READERS,
+        json_serializer=strict_json.dumps,
+        json_deserializer=strict_json.loads,
     )
     event.listen(engine, "connect", prepare)
     return engine

@@ -12,6 +12,7 @@ from pathlib import Path
 from sqlalchemy import select
 
 from llama_async_proxy.errors import StoreUnavailable
+from llama_async_proxy.store.atomic import clear_unfinished
 from llama_async_proxy.store.chats import ChatTable
 from llama_async_proxy.store.database import Database
 from llama_async_proxy.store.logs import LogTable
@@ -100,6 +101,8 @@ def _open(path: Path, stack: ExitStack) -> Database:
             f"Cannot create the data directory {directory}: {exc.strerror or exc}. Choose another with --data-dir."
         ) from exc
     stack.enter_context(service_lock(directory))
+    if removed := clear_unfinished(directory):
+        logger.info("Unfinished files of a process that was killed were removed: %d", removed)
     for problem in make_private(directory):
         logger.warning("%s", problem)
     database = Database(path)

@@ -643,7 +643,7 @@ async def test_a_body_over_the_limit_is_a_413(chunked: bool) -> None:
         assert (await site.record()).status == 413
 
 
-@pytest.mark.parametrize(("method", "path"), [("GET", "/completion"), ("POST", "/v1/images"), ("DELETE", "/v1/models")])
+@pytest.mark.parametrize(("method", "path"), [("GET", "/v1/images"), ("POST", "/v1/images"), ("DELETE", "/v1/files")])
 async def test_unknown_routes_answer_with_json(site: UpstreamSite, method: str, path: str) -> None:
     response = await site.http.request(method, path)
     assert response.status_code == 404

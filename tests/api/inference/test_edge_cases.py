@@ -15,10 +15,10 @@ import pytest
 import uvloop
 from starlette.types import Receive, Scope, Send
 
+from llama_async_proxy.api import body as body_reader
 from llama_async_proxy.api.http import protocol
 from llama_async_proxy.api.http.protocol import FastPathParts, http_protocol
 from llama_async_proxy.api.http.server import Server, listen
-from llama_async_proxy.api.inference import app
 from llama_async_proxy.inference.request_log import CLIENT_GONE
 from support.asgi import RawClient
 from support.site import CHAT, STREAM, UpstreamSite
@@ -185,6 +185,23 @@ async def test_an_offer_to_upgrade_is_declined_and_the_body_kept(fast_site: Upst
     assert fast_site.upstream.requests[0].body == BODY
 
 
+async def test_a_websockets_offer_with_a_post_is_declined(fast_site: UpstreamSite) -> None:
+    async with RawClient.connected(fast_site.port) as client:
+        client.writer.write(post(BODY, "connection: upgrade", "upgrade: websocket"))
+        assert (await client.until(ANSWER)).startswith(b"HTTP/1.1 200")
+
+
+async def test_a_handshake_that_cannot_be_read_is_answered_and_leaves_nothing(fast_site: UpstreamSite) -> None:
+    async with OneServer(fast_site) as served:
+        for line in (b"x: " + b"y" * 20_000, b"\r\n".join(b"x%d: 1" % n for n in range(150))):
+            async with RawClient.connected(served.port) as client:
+                handshake = (
+                    b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n%b\r\n\r\n"
+                )
+                client.writer.write(handshake % line)
+                assert (await client.rest()).startswith(b"HTTP/1.1 400 ")
+
+
 @pytest.mark.parametrize(
     "data",
     [
@@ -287,13 +304,53 @@ async def test_a_body_over_the_limit_is_refused_by_its_length_alone(fast_path: b
         assert (await client.until(b"\r\n\r\n")).startswith(b"HTTP/1.1 413 ")
 
 
-@pytest.mark.parametrize("begun", [b"", b"\r\n", b"POST /comp", b"\r\nPOST /comp"])
+@pytest.mark.parametrize("begun", [b"POST /comp", b"\r\nPOST /comp"])
 async def test_a_connection_without_a_head_is_closed_in_time(
     fast_site: UpstreamSite, monkeypatch: pytest.MonkeyPatch, begun: bytes
 ) -> None:
     monkeypatch.setattr(protocol, "HEAD_S", 0.1)
-    received = await exchange(fast_site, begun)
-    assert received.startswith(b"HTTP/1.1 408 ") or not (begun.strip() or received)
+    assert (await exchange(fast_site, begun)).startswith(b"HTTP/1.1 408 ")
+
+
+@pytest.mark.parametrize("begun", [b"", b"\r\n"])
+async def test_a_connection_without_a_request_lives_as_long_as_an_idle_one(begun: bytes) -> None:
+    async with warm(True, keep_alive_s=1) as fast_site:
+        assert await exchange(fast_site, begun) == b""
+
+
+async def test_the_rest_of_a_body_that_was_answered_without_is_not_waited_for(
+    fast_site: UpstreamSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "UNREAD_BODY_S", 0.2)
+    async with RawClient.connected(fast_site.port) as client:
+        client.writer.write(b"DELETE /v1/models HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000\r\n\r\n")
+        assert (await client.until(b"\r\n\r\n")).startswith(b"HTTP/1.1 405 ")
+        rest = asyncio.create_task(client.rest())
+        with contextlib.suppress(ConnectionError):
+            while not rest.done():
+                client.writer.write(b"x")
+                await asyncio.sleep(0.02)
+            await rest
+
+
+async def test_a_body_has_a_deadline_that_grows_with_it(site: UpstreamSite, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "BODY_S", 0.05)
+    monkeypatch.setattr(body_reader, "DEADLINE_S", 0.3)
+    async with RawClient.connected(site.port) as client:
+        client.writer.write(post(b" " * 1000)[:-1000])
+        answer = asyncio.create_task(client.until(b"did not arrive in time"))
+        while not answer.done():
+            client.writer.write(b" ")
+            await asyncio.sleep(0.02)
+        assert (await answer).startswith(b"HTTP/1.1 408 ")
+    monkeypatch.setattr(body_reader, "DEADLINE_BYTES", 10)  # 10 bytes a second are enough now
+    async with RawClient.connected(site.port) as client:
+        request_ = post(b'{"model":"tiny","n":2,"x":"' + b" " * 100 + b'"}')
+        client.writer.write(request_[:-100])
+        for at in range(len(request_) - 100, len(request_)):
+            client.writer.write(request_[at : at + 1])
+            await asyncio.sleep(0.005)
+        await client.until(ANSWER)
 
 
 async def test_a_head_byte_by_byte_has_no_more_time(fast_site: UpstreamSite, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -335,7 +392,7 @@ async def test_a_late_head_does_not_break_into_the_response_before_it(
 
 async def test_a_body_that_stops_coming_is_a_408(site: UpstreamSite, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(protocol, "BODY_S", 0.05)
-    monkeypatch.setattr(app, "BODY_SILENCE_S", 0.1)
+    monkeypatch.setattr(body_reader, "SILENCE_S", 0.1)
     async with RawClient.connected(site.port) as client:
         client.writer.write(post()[:-1])
         assert (await client.until(b"\r\n\r\n")).startswith(b"HTTP/1.1 408 ")

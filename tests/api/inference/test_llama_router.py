@@ -142,7 +142,7 @@ async def test_a_failed_load_shows_its_exit_code(site: RouterSite) -> None:
         ("/models/unload", {"model": "chat"}, 400, "model is not running"),
         ("/models/load", {}, 400, "model"),
         ("/models/load", {"model": 5}, 400, "model"),
-        ("/models/load", {"model": "x" * 70_000}, 400, "larger"),
+        ("/models/load", {"model": "x" * 70_000}, 413, "larger"),
         ("/models", {"model": "user/repo"}, 405, "GET, HEAD only"),
     ],
 )

@@ -476,16 +476,40 @@ async def test_the_engine_stops_starts_and_says_so(at: ServiceHarness) -> None:
 
 
 async def test_an_unknown_route_is_404_in_our_shape(at: ServiceHarness) -> None:
-    for path in ("/api", "/api/", "/api/nothing", "/api/models/", "/api/models/a/b/c"):
+    for path in ("/api", "/api/nothing", "/api/models/a/b/c"):
         status, answer = await at.call("GET", path)
         assert status == 404, path
         assert_failure(answer, "NOT_FOUND", path)
 
 
+async def test_doubled_and_trailing_slashes_find_their_route(at: ServiceHarness) -> None:
+    for path in ("//api/models", "/api/models/", "/api//models//chat/"):
+        status, answer = await at.call("GET", path)
+        assert (status, answer["success"]) == (200, True), path
+
+
+async def test_numbers_that_json_does_not_have_are_refused_by_the_field(at: ServiceHarness) -> None:
+    for text in (b"NaN", b"-Infinity", b"1e999"):
+        body = b'{"options": {"temp": [1, {"x": %b}]}}' % text
+        async with at.http.patch(
+            at.url + "/api/models/chat", data=body, headers={"content-type": "application/json"}
+        ) as response:
+            assert response.status == 400
+            assert_failure(await response.json(), "VALIDATION_ERROR", "options.temp[1].x")
+
+
+async def test_answers_are_neither_sniffed_nor_stored(at: ServiceHarness) -> None:
+    for path in ("/api/models", "/api/nothing", "/api/docs"):
+        async with at.http.get(at.url + path) as response:
+            assert response.headers["x-content-type-options"] == "nosniff"
+            assert response.headers["cache-control"] == "no-store"
+    assert "default-src 'none'" in response.headers["content-security-policy"]
+
+
 async def test_a_wrong_method_is_405_and_says_which_are_right(at: ServiceHarness) -> None:
     async with at.http.put(at.url + "/api/models/chat", json={}) as response:
         assert response.status == 405
-        assert response.headers["allow"] == "DELETE, GET, PATCH"
+        assert response.headers["allow"] == "DELETE, GET, HEAD, PATCH"
         assert_failure(await response.json(), "METHOD_NOT_ALLOWED", "PUT", "PATCH")
 
 

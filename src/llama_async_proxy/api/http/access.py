@@ -212,8 +212,14 @@ def _values(scope: Scope, name: bytes) -> list[bytes]:
 
 
 async def _refuse(refusal: ServiceError, scope: Scope, send: Send) -> None:
-    body = error_body(refusal)
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    await answer_with_error(refusal, error_body(refusal), scope, send)
+
+
+async def answer_with_error(
+    refusal: ServiceError, body: bytes, scope: Scope, send: Send, *more_headers: tuple[bytes, bytes]
+) -> None:
+    """Answer a request or a websocket's handshake with an error, of which `body` is the JSON."""
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), *more_headers]
     # A websocket is refused by an HTTP answer too, where the server can send one.
     kind = "websocket.http.response" if scope["type"] == "websocket" else "http.response"
     if scope["type"] == "websocket" and kind not in scope.get("extensions", {}):

@@ -22,8 +22,10 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
+from llama_async_proxy.api.body import is_too_deep
 from llama_async_proxy.api.http.access import judge
 from llama_async_proxy.api.http.request_headers import CachedRequestHead, RequestHeadCache, parse
+from llama_async_proxy.api.memory import RequestMemory
 from llama_async_proxy.errors import ServiceError
 from llama_async_proxy.inference.fast_path import FastPath, ProxiedExchange
 from llama_async_proxy.inference.requests.forwarding import RequestHead
@@ -35,9 +37,11 @@ MAX_HEAD = 64 * 1024
 """Bytes of a request's head, at most; Node and nginx allow 16 and 32 KiB."""
 MAX_HEADERS = 200
 HEAD_S = 20.0
-"""Seconds for a head to arrive whole: from its first byte, or for a connection's first head from the connection."""
+"""Seconds for a head to arrive whole, from its first byte."""
 BODY_S = 2.0
 """Seconds for a body to arrive whole on the fast path. Slower ones take the slow path, which has limits of its own."""
+UNREAD_BODY_S = 10.0
+"""Seconds for the rest of a body whose request was answered without it."""
 _MAX_PIPELINED = 64 * 1024
 """Bytes of further requests that are kept during a response; above it the client is not read."""
 _BLANK_LINE = b"\r\n\r\n"
@@ -51,6 +55,11 @@ class FastPathParts(Struct, frozen=True):
     fast_path: FastPath
     meter: RequestMeter
     head_cache: RequestHeadCache = field(default_factory=RequestHeadCache)
+    lines: bytes = b""
+    """Header lines of every answer."""
+    caching: bytes = b""
+    """Header field of answers to which the engine gives no Cache-Control of its own."""
+    memory: RequestMemory = field(default_factory=lambda: RequestMemory(lambda: 1 << 62))
 
 
 def http_protocol(parts: FastPathParts) -> type[asyncio.Protocol]:
@@ -88,6 +97,8 @@ class HttpProtocol(HttpToolsProtocol):
         """Received bytes that wait for the rest of their request, or for the end of the response before it."""
         self._needed_bytes = 0
         """Length of `_buffered` from which its request is complete."""
+        self._reserved = 0
+        """Bytes of the memory budget that the request takes, until it is answered or given to uvicorn."""
         self._is_receiving = False
         """`_buffered` has part of a request."""
         self._is_in_head = False
@@ -105,7 +116,7 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.write = transport.write
-        self._set_deadline(HEAD_S)
+        self._set_deadline(self.timeout_keep_alive)
 
     def data_received(self, data: bytes) -> None:
         if self._exchange is not None:
@@ -125,6 +136,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._client_left = True
         if self._timer is not None:
             self._timer.cancel()
+        self._free_memory()
         if self._exchange is not None:
             self._exchange.client_left()
         super().connection_lost(exc)
@@ -208,6 +220,11 @@ class HttpProtocol(HttpToolsProtocol):
             self._buffer(data, 0, HEAD_S)
 
     def _buffer(self, data: bytes, needed: int, limit_s: float) -> None:
+        if needed > self._reserved:
+            if not self._parts.memory.reserve(needed - self._reserved):
+                self._pass_to_uvicorn(data)  # it reads piece by piece, and the slow path refuses the request
+                return
+            self._reserved = needed
         if needed or not self._is_receiving:  # otherwise every byte of a slow head would extend its time
             self._set_deadline(limit_s)
         self._is_receiving = True
@@ -240,7 +257,9 @@ class HttpProtocol(HttpToolsProtocol):
         self._clear_buffer_state()
         self._status = 0
         self._closes = self._closes or closes
-        exchange = self._exchange = self._parts.fast_path.begin(head, data[end:whole], self)
+        body = data[end:whole]
+        exchange = None if is_too_deep(body) else self._parts.fast_path.begin(head, body, self)
+        self._exchange = exchange
         if exchange is None:
             self._pass_to_uvicorn(data)
             return
@@ -255,6 +274,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self._discards_input:
             return
         self._clear_buffer_state()
+        self._free_memory()
         self._head_size += len(data)
         super().data_received(_without_upgrade_offer(data) if self._is_idle() else data)
         if self._head_size > MAX_HEAD and self._is_in_request():
@@ -267,6 +287,10 @@ class HttpProtocol(HttpToolsProtocol):
         self._needed_bytes = 0
         self._is_receiving = False
 
+    def _free_memory(self) -> None:
+        self._parts.memory.free(self._reserved)
+        self._reserved = 0
+
     def _refuse(self, status: int, why: bytes) -> None:
         """Respond with an error and close; after the response in progress, if a later request is at fault."""
         if self._is_answering():
@@ -277,8 +301,8 @@ class HttpProtocol(HttpToolsProtocol):
             if self.cycle.response_started or self.pipeline:  # the client would take the error for a part of it
                 self.transport.close()
                 return
-        answer = b"HTTP/1.1 %b\r\ncontent-type: text/plain\r\ncontent-length: %d\r\nconnection: close\r\n\r\n%b"
-        self.transport.write(answer % (_STATUS_LINES[status], len(why), why))
+        answer = b"HTTP/1.1 %b\r\ncontent-type: text/plain\r\ncontent-length: %d\r\n%bconnection: close\r\n\r\n%b"
+        self.transport.write(answer % (_STATUS_LINES[status], len(why), self._parts.lines, why))
         self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
@@ -296,14 +320,16 @@ class HttpProtocol(HttpToolsProtocol):
         defaults = self.server_state.default_headers
         if defaults is not self._default_headers:
             self._default_headers = defaults
-            self._default_lines = b"".join(b"%b: %b\r\n" % header for header in defaults)
+            self._default_lines = b"".join(b"%b: %b\r\n" % header for header in defaults) + self._parts.lines
         close = b"connection: close\r\n" if self._closes else b""
-        parts = (_STATUS_LINES.get(status, b"%d " % status), self._default_lines, lines, close, body)
-        self.transport.write(b"HTTP/1.1 %b\r\n%b%b%b\r\n%b" % parts)
+        caching = b"" if b"cache-control:" in lines.lower() else self._parts.caching
+        parts = (_STATUS_LINES.get(status, b"%d " % status), self._default_lines, lines, caching, close, body)
+        self.transport.write(b"HTTP/1.1 %b\r\n%b%b%b%b\r\n%b" % parts)
 
     def end(self, *, whole: bool) -> None:
         status = self._status if self._exchange is None else self._exchange.entry.status
         self._exchange = None
+        self._free_memory()
         self.server_state.total_requests += 1
         self._parts.meter.finish(self._token, status or 499, broken=not (whole or self._client_left))
         if self._closes or not whole:
@@ -364,6 +390,20 @@ class HttpProtocol(HttpToolsProtocol):
         self._head_size = 0
         super().on_body(body)
 
+    def _should_upgrade(self) -> bool:
+        return self.scope["method"] == "GET" and super()._should_upgrade()
+
+    def on_message_complete(self) -> None:
+        super().on_message_complete()
+        cycle = cast("RequestResponseCycle | None", self.cycle)
+        if cycle is not None and cycle.scope is self.scope and cycle.response_complete:
+            self._set_deadline(self.timeout_keep_alive)
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.cycle.response_complete and self.cycle.more_body:
+            self._set_deadline(UNREAD_BODY_S)  # else a byte now and then would keep the connection for ever
+
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Callable[..., Awaitable[None]]) -> None:
         wrapped = _without_chunks(cycle, app) if cycle.scope["http_version"] == "1.0" else app
         super()._start_asgi_task(cycle, cast("Any", wrapped))
@@ -383,7 +423,7 @@ def _without_upgrade_offer(data: bytes) -> bytes:
     if end < 0 or b"\r\nupgrade:" not in data[:end].lower():
         return data
     head = data[: end + 2]
-    if _WEBSOCKET.search(head):
+    if _WEBSOCKET.search(head) and head.startswith(b"GET "):
         return data
     closing = b"connection: close\r\n" if _CLOSE.search(head) else b""
     return b"%b%b%b" % (_OFFER.sub(b"", head), closing, data[end + 2 :])

@@ -26,7 +26,7 @@ _HEAD = re.compile(
 )
 """One canonical HTTP/1.1 head. Matching takes linear time: no part can match where its neighbour does."""
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)[ \t]*\r\n", re.IGNORECASE)
-_FOR_UVICORN = frozenset((b"transfer-encoding", b"upgrade", b"expect", b"trailer"))
+_FOR_UVICORN = frozenset((b"transfer-encoding", b"upgrade", b"expect", b"trailer", b"content-encoding"))
 _PERSISTENCE = (b"keep-alive", b"close")
 _CACHED_HEADS = 8
 """Different heads in the cache, most recent first."""

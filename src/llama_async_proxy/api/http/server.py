@@ -9,10 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import signal
 import socket
 from collections.abc import Awaitable, Callable, Iterator
-from types import FrameType
 from typing import TypeAlias
 
 import uvicorn
@@ -24,9 +22,11 @@ from llama_async_proxy.errors import Unavailable
 Goodbye: TypeAlias = Callable[[Callable[[], bool]], Awaitable[None]]
 """Ends what clients have open; bounded, and at once when the callable it is given says to hurry."""
 
+KEEP_ALIVE_S = 75
+"""For a connection without a request, as nginx's default. Clients' pools keep one for up to a minute and lose a POST
+that meets its end."""
 _CLOSE_S = 3
 """For connections to close after their streams were ended."""
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _LOOPBACK_TWINS = {"127.0.0.1": "::1", "localhost": "::1"}
 """Browsers try ::1 first for `localhost`; somebody else's server there would answer in our place."""
 
@@ -84,7 +84,7 @@ def _has_address(host: str) -> bool:
 class Server(uvicorn.Server):
     """uvicorn's server for `app`, speaking through `http`.
 
-    `serve(sockets)` returns after SIGINT or SIGTERM and the goodbye.
+    `serve(sockets)` returns after `stop` and the goodbye.
     """
 
     def __init__(self, app: ASGIApp, http: type[asyncio.Protocol], goodbye: Goodbye) -> None:
@@ -100,6 +100,7 @@ class Server(uvicorn.Server):
                 server_header=False,
                 proxy_headers=False,
                 timeout_graceful_shutdown=_CLOSE_S,
+                timeout_keep_alive=KEEP_ALIVE_S,
             )
         )
         self._goodbye = goodbye
@@ -112,16 +113,10 @@ class Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """As uvicorn's, but a caught signal is not raised again: it would kill us before our own teardown."""
-        loop = asyncio.get_running_loop()
-        for number in _SIGNALS:
-            loop.add_signal_handler(number, self.handle_exit, number, None)
-        try:
-            yield
-        finally:
-            for number in _SIGNALS:
-                loop.remove_signal_handler(number)
+        """Leave signals alone: `Signals` handles them, also before and after this server runs."""
+        yield
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
-        self.force_exit = self.should_exit  # the second one hurries
+    def stop(self) -> None:
+        """End `serve` in order; the second call hurries it."""
+        self.force_exit = self.should_exit
         self.should_exit = True

@@ -5,19 +5,19 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 
 import msgspec
 import msgspec.structs
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
+from llama_async_proxy.api.body import read_body
 from llama_async_proxy.api.boundary import AsgiBoundary
-from llama_async_proxy.errors import NotFound, RequestTimeout, ServiceError, TooLarge
+from llama_async_proxy.errors import MethodNotAllowed, NotFound, ServiceError
 from llama_async_proxy.inference.proxy import Proxy
 from llama_async_proxy.inference.requests import model_list, routes
-from llama_async_proxy.inference.requests.error_formats import ApiFormat, error_body
+from llama_async_proxy.inference.requests.error_formats import error_body, format_of
 from llama_async_proxy.inference.requests.forwarding import InferenceRequest
 from llama_async_proxy.inference.requests.names import Names, choose
 from llama_async_proxy.inference.upstream.response_headers import Header
@@ -26,8 +26,6 @@ from llama_async_proxy.settings import Settings
 
 _MODELS = "/v1/models"
 _HEALTH = ("/health", "/v1/health")
-BODY_SILENCE_S = 30.0
-"""Longest pause of a client in the middle of its request's body."""
 
 
 class InferenceApp:
@@ -55,7 +53,7 @@ class InferenceApp:
         path: str = scope["path"]
         if path == "/metrics":  # without a model it is the service's own
             return routes.model_in_query(scope["query_string"]) is not None
-        return path in routes.PATHS or path.startswith("/v1/") or path in _HEALTH
+        return path in routes.PATHS or f"{path}/".startswith("/v1/") or path in _HEALTH
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._guarded(scope, receive, send)
@@ -70,8 +68,8 @@ class InferenceApp:
         peer: str = client[0] if client else ""
         request = InferenceRequest(route, scope["method"], scope["query_string"], scope["headers"], b"", peer)
         try:
-            body = await _read_body(request.headers, receive, self._settings().max_body_mib)
-        except (TooLarge, RequestTimeout) as error:
+            body = await read_body(scope, receive, self._settings().max_body_mib << 20, "inference.maxBodyMiB")
+        except ServiceError as error:
             await self._proxy.refuse(request, reply, error)
             return
         if body is not None:
@@ -82,35 +80,32 @@ class InferenceApp:
         try:
             body = msgspec.json.encode(self._answer(method, path))
             status = 200
+            headers: list[Header] = []
         except ServiceError as error:
-            body = error_body(_api_format(path), error)
+            body = error_body(format_of(path), error)
             status = error.status
-        content_length = (b"content-length", b"%d" % len(body))
-        await reply.start(status, [(b"content-type", b"application/json; charset=utf-8"), content_length])
+            headers = [(b"allow", error.allow.encode())] if isinstance(error, MethodNotAllowed) else []
+        headers += [(b"content-type", b"application/json; charset=utf-8"), (b"content-length", b"%d" % len(body))]
+        await reply.start(status, headers)
         await reply.write(body, more=False)
 
     def _answer(self, method: str, path: str) -> object:
         """What /v1 says that no engine can: the routes that speak of all models."""
-        if method not in ("GET", "HEAD"):
-            raise _no_route(method, path)
+        is_ours = path in _HEALTH or path == _MODELS or path.startswith(f"{_MODELS}/")
+        if method not in ("GET", "HEAD") or not is_ours:
+            raise _no_route(method, path, ("GET",) if is_ours else routes.methods(path))
         if path in _HEALTH:
             return {"status": "ok"}
         index = self._names.index
         if path == _MODELS:
             listed = model_list.model_list((model, self._runtime(model.id)) for model in index.listed)
             return listed if self._proxy.knows_all_models else {**listed, "scanning": True}
-        if path.startswith(f"{_MODELS}/"):
-            model = choose(index, path.removeprefix(f"{_MODELS}/"))
-            return model_list.entry(model, self._runtime(model.id))
-        raise _no_route(method, path)
-
-
-def _api_format(path: str) -> ApiFormat:
-    return ApiFormat.ANTHROPIC if path.startswith("/v1/messages") else ApiFormat.OPENAI
+        model = choose(index, path.removeprefix(f"{_MODELS}/"))
+        return model_list.entry(model, self._runtime(model.id))
 
 
 def _error_answer(scope: Scope, error: ServiceError) -> ASGIApp:
-    return Response(error_body(_api_format(scope["path"]), error), error.status, media_type="application/json")
+    return Response(error_body(format_of(scope["path"]), error), error.status, media_type="application/json")
 
 
 class _AsgiReply:
@@ -124,45 +119,12 @@ class _AsgiReply:
         await self._send({"type": "http.response.body", "body": chunk, "more_body": more})
 
 
-async def _read_body(headers: routes.Headers, receive: Receive, limit_mib: int) -> bytes | None:
-    """The whole body; None when the client left while sending it.
-
-    Raises TooLarge before keeping what is too much, RequestTimeout when no more of it comes.
-    """
-    limit = limit_mib << 20
-    too_large = TooLarge("body", f"is larger than {limit_mib} MiB, the limit set by inference.maxBodyMiB")
-    declared = next((value for name, value in headers if name == b"content-length"), b"")
-    if declared.isdigit() and int(declared) > limit:
-        raise too_large
-    parts: list[bytes] = []
-    size = 0
-    while True:
-        message = await _more(receive)
-        if message["type"] == "http.disconnect":
-            return None
-        part: bytes = message.get("body", b"")
-        size += len(part)
-        if size > limit:
-            raise too_large
-        parts.append(part)
-        if not message.get("more_body", False):
-            return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-async def _more(receive: Receive) -> Message:
-    try:
-        async with asyncio.timeout(BODY_SILENCE_S):
-            return await receive()
-    except TimeoutError:
-        raise RequestTimeout(f"The request's body stopped arriving for {BODY_SILENCE_S:g} s.") from None
-
-
 async def _disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 
 
-def _no_route(method: str, path: str) -> NotFound:
-    allowed = routes.methods(path)
-    hint = f"It answers {' and '.join(allowed)}." if allowed else "The routes are llama-server's."
-    return NotFound("route", path, f"There is no {method} {path}. {hint}")
+def _no_route(method: str, path: str, methods: tuple[str, ...]) -> ServiceError:
+    if methods:
+        return MethodNotAllowed(method, path, methods)
+    return NotFound("route", path, f"There is no {method} {path}. The routes are llama-server's.")

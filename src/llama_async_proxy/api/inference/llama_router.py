@@ -19,6 +19,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
+from llama_async_proxy.api.body import read_body
 from llama_async_proxy.api.boundary import AsgiBoundary, report
 from llama_async_proxy.errors import InvalidInput, NotFound, ServiceError
 from llama_async_proxy.events import (
@@ -29,8 +30,7 @@ from llama_async_proxy.events import (
     ModelUpdated,
     ScanFinished,
 )
-from llama_async_proxy.inference.requests.model_list import entry
-from llama_async_proxy.inference.requests.routes import may_be_a_foreign_page, model_in_query
+from llama_async_proxy.inference.requests import model_list, routes
 from llama_async_proxy.operations.context import Context
 from llama_async_proxy.operations.engine import GetCommandLine, GetEngine, get_command_line, get_engine
 from llama_async_proxy.operations.models import (
@@ -90,7 +90,7 @@ class LlamaRouterApp:
         if scope["type"] != "http" or path not in _METHODS:
             return False
         if path == _PROPS:  # with a model in the query the request is the engine's
-            return scope["method"] in _METHODS[path] and model_in_query(scope["query_string"]) is None
+            return scope["method"] in _METHODS[path] and routes.model_in_query(scope["query_string"]) is None
         return scope["method"] not in ("GET", "HEAD") or not self._is_navigation(Headers(scope=scope))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -134,7 +134,7 @@ class LlamaRouterApp:
     async def _list(self, request: Request) -> Response:
         context = self._context()
         asks_for_scan = request.query_params.get("reload") not in (None, "0", "false")
-        if asks_for_scan and not may_be_a_foreign_page(request.headers.raw):
+        if asks_for_scan and not routes.may_be_a_foreign_page(request.headers.raw):
             await scan_models(context, ScanModels())
         listed = await list_models(context, ListModels())
         return JSONResponse(
@@ -200,13 +200,9 @@ class LlamaRouterApp:
 
 
 async def _model_name(request: Request) -> str:
-    body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > _MAX_BODY_BYTES:
-            raise InvalidInput("body", f"is larger than {_MAX_BODY_BYTES} bytes")
+    body = await read_body(request.scope, request.receive, _MAX_BODY_BYTES)
     try:
-        return msgspec.json.decode(bytes(body), type=_ModelBody).model
+        return msgspec.json.decode(body or b"", type=_ModelBody).model
     except (msgspec.DecodeError, UnicodeDecodeError) as exc:
         raise InvalidInput("body", f'must be {{"model": "NAME"}}: {exc}') from exc
 
@@ -241,7 +237,7 @@ def _error(status: int, message: str, kind: str) -> dict[str, object]:
 async def _list_entry(context: Context, view: ModelView) -> dict[str, object]:
     """One model of the list: its entry in /v1/models, and the fields that only a router has."""
     model, runtime = view.model, view.runtime
-    fields = entry(model, runtime)
+    fields = model_list.entry(model, runtime)
     status: dict[str, object] = {"value": "unloaded", **_mapping(fields["status"]), **await _launch(context, view)}
     if status.get("failed"):
         status["exit_code"] = _exit_code(runtime)
@@ -320,7 +316,7 @@ def _details(view: ModelView, runtime: ModelRuntime, previous: ModelRuntime) -> 
             stages = {"stages": [progress.stage], "current": progress.stage, "value": progress.fraction}
             return {"status": "loading", "progress": stages}
         case ModelStatus.READY if is_new:
-            return {"status": "loaded", "info": entry(view.model, runtime)}
+            return {"status": "loaded", "info": model_list.entry(view.model, runtime)}
         case ModelStatus.SLEEPING if is_new:
             return {"status": "sleeping"}
         case ModelStatus.UNLOADED if is_new:

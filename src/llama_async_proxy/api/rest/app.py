@@ -21,16 +21,15 @@ from llama_async_proxy.api.boundary import AsgiBoundary
 from llama_async_proxy.api.rest.body_limit import BodyLimitMiddleware
 from llama_async_proxy.api.rest.config import config_routes
 from llama_async_proxy.api.rest.conversations import chat_routes
-from llama_async_proxy.api.rest.docs_page import docs_page
+from llama_async_proxy.api.rest.docs_page import POLICY, docs_page
 from llama_async_proxy.api.rest.engine import engine_routes
 from llama_async_proxy.api.rest.logger import logger_routes
 from llama_async_proxy.api.rest.models import model_routes
 from llama_async_proxy.api.rest.presets import preset_routes
 from llama_async_proxy.api.rest.requests import request_routes
-from llama_async_proxy.api.rest.route_policy import ResourceRoute, RoutePolicy, error_response, failure
-from llama_async_proxy.api.rest.schema import ErrorContent
+from llama_async_proxy.api.rest.route_policy import ResourceRoute, RoutePolicy, failure
 from llama_async_proxy.api.rest.status import health_routes, monitoring_routes
-from llama_async_proxy.errors import InvalidInput, NotFound, ServiceError
+from llama_async_proxy.errors import InvalidInput, MethodNotAllowed, NotFound, ServiceError
 from llama_async_proxy.operations.context import Context
 
 _RESOURCES: tuple[Callable[[], APIRouter], ...] = (
@@ -86,7 +85,7 @@ class _Rest(FastAPI):
 
 
 async def _docs(app: FastAPI) -> HTMLResponse:
-    return HTMLResponse(docs_page(app.openapi()))
+    return HTMLResponse(docs_page(app.openapi()), headers={"Content-Security-Policy": POLICY})
 
 
 # --- failures ---------------------------------------------------------------------------------------------------------
@@ -122,16 +121,17 @@ async def _on_http_exception(request: Request, error: HTTPException) -> Response
     if error.status_code == 404:
         return failure(NotFound("route", path, f"There is no {path}. See /api/docs."))
     if error.status_code == 405:
-        allowed = ", ".join(_methods(request.app, path))
-        message = f"{path} does not answer {request.method}, only {allowed}."
-        content = ErrorContent(code="METHOD_NOT_ALLOWED", message=message, type="invalid_request_error")
-        return error_response(content, 405, {"Allow": allowed})
+        refusal = MethodNotAllowed(request.method, path, _methods(request.app, path))
+        response = _policy(request.app, path).failure(refusal)
+        response.headers["Allow"] = refusal.allow
+        return response
     return await _on_service_error(request, InvalidInput("body", str(error.detail)))
 
 
-def _methods(app: FastAPI, path: str) -> list[str]:
+def _methods(app: FastAPI, path: str) -> tuple[str, ...]:
     routes: list[APIRoute] = app.state.routes
-    return sorted({method for route in routes if route.path_regex.match(path) for method in route.methods or ()})
+    methods = {method for route in routes if route.path_regex.match(path) for method in route.methods or ()}
+    return tuple(methods) or ("GET",)  # the document and its page
 
 
 def _policy(app: FastAPI, path: str) -> RoutePolicy:

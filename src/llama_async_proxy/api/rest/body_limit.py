@@ -6,8 +6,10 @@ from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from llama_async_proxy.api.body import read_body
+from llama_async_proxy.api.decode import check_json
 from llama_async_proxy.api.rest.route_policy import RoutePolicy
-from llama_async_proxy.errors import InvalidInput, ServiceError, TooLarge
+from llama_async_proxy.errors import InvalidInput, ServiceError
 
 
 class BodyLimitMiddleware:
@@ -35,26 +37,20 @@ class _UnsupportedBody(InvalidInput):
 
 
 async def _read_body(scope: Scope, receive: Receive, limit: int) -> bytes | None:
-    """The whole body, at most `limit` bytes; None when the client left.
+    """The whole body, decoded; None when the client left.
 
-    Raises TooLarge, and _UnsupportedBody for a body that is not JSON.
+    Raises what `read_body` raises, _UnsupportedBody for a body that is not said to be JSON, and InvalidInput for values
+    that JSON does not have.
     """
     headers: dict[bytes, bytes] = dict(scope["headers"])
-    body = bytearray()
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            return None
-        body += message.get("body", b"")
-        if len(body) > limit:
-            raise TooLarge("body", f"must not be larger than {limit >> 20} MiB")
-        if not message.get("more_body", False):
-            break
+    body = await read_body(scope, receive, limit)
     media_type = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
     if body and media_type != b"application/json":
         shown = media_type.decode("latin-1") or "missing"
         raise _UnsupportedBody("Content-Type", f"must be application/json, not {shown}")
-    return bytes(body)
+    if body:
+        check_json(body)
+    return body
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:

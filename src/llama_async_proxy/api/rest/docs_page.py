@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
 
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+"""Content-Security-Policy of the page: one inline style, and nothing that runs or is fetched."""
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}: API</title><style>

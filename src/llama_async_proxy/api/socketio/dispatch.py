@@ -12,7 +12,7 @@ from msgspec import Struct
 from llama_async_proxy.api.boundary import explanation, report
 from llama_async_proxy.api.decode import decode
 from llama_async_proxy.api.socketio.contract import INVALID_REQUEST, Call, ConnectionCall, Dialect
-from llama_async_proxy.api.socketio.emitter import TOO_LARGE
+from llama_async_proxy.api.socketio.emitter import Unreadable
 from llama_async_proxy.errors import InvalidInput, ServiceError
 from llama_async_proxy.operations.context import Context
 
@@ -104,8 +104,8 @@ def _success(answer: msgspec.Struct) -> CallSuccess:
 
 def as_object(payload: object, field: str = "payload") -> Mapping[str, object]:
     """A request's fields. Raises InvalidInput for anything but an object, or when it was too large."""
-    if payload is TOO_LARGE:
-        raise InvalidInput("payload", "must not be larger than 1 MB")
+    if isinstance(payload, Unreadable):
+        raise payload.refusal()
     if payload is None:
         return {}
     if not isinstance(payload, dict):

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from enum import Enum
 from typing import Final, Protocol
 
+from msgspec import Struct
 
-class Mark(Enum):
-    TOO_LARGE = "too large"
+from llama_async_proxy.errors import InvalidInput
 
 
-TOO_LARGE: Final = Mark.TOO_LARGE
+class Unreadable(Struct, frozen=True):
+    """Stands in for a payload that was not read; `problem` is for its sender."""
+
+    field: str
+    problem: str
+    request_id: str | int | None = None
+
+    def refusal(self) -> InvalidInput:
+        return InvalidInput(self.field, self.problem)
+
+
+TOO_LARGE: Final = Unreadable("payload", "must not be larger than 1 MB")
 """Stands in for a payload that exceeded the size limit of a packet."""
 
 

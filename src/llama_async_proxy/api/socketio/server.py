@@ -12,18 +12,25 @@ import socketio
 from engineio import packet as engine_packet
 from engineio.payload import Payload
 from socketio import packet
+from starlette.responses import JSONResponse, Response
 from starlette.types import Scope
 
-from llama_async_proxy.api.socketio.emitter import TOO_LARGE, Emitter
+from llama_async_proxy.api.socketio.emitter import Emitter
 from llama_async_proxy.api.socketio.frames import WRITE_FRAME, FrameWriter, text_frame
+from llama_async_proxy.api.socketio.incoming import (
+    PACKET_SIZE,
+    BoundedPacket,
+    MessageCheck,
+    PollingBody,
+    StrictJson,
+    hold_packet,
+)
 from llama_async_proxy.api.socketio.namespace import Namespace
 from llama_async_proxy.monitor.connections import ConnectionMeter
 from llama_async_proxy.operations.context import Context
 
 logger = logging.getLogger(__name__)
 
-PAYLOAD_LIMIT = 1_000_000
-"""Characters of one packet; a larger one is answered with an error, not read."""
 _TRANSPORT_LIMIT = 8_000_000
 """Characters above which the transport closes without an answer, hence far above PAYLOAD_LIMIT."""
 _PACKETS_PER_POLL = 5000
@@ -33,6 +40,8 @@ python-engineio 4 allows 16 (`Payload.max_decode_packets`) and drops the rest.
 """
 _MOST_QUEUED = 10_000
 """Packets queued for a client that does not read; then it is disconnected. A first scan announces thousands."""
+_METHODS = ("GET", "OPTIONS", "POST")
+_UNKNOWN_SESSION = JSONResponse({"code": 1, "message": "The session has ended; connect again."}, 400)
 _SLOW = 4
 """Packets queued for a client from which on it misses volatile events."""
 _PING_INTERVAL_S = 25
@@ -72,18 +81,6 @@ class SocketIoServer:
         await self.server.close_transports()
 
 
-class _BoundedPacket(packet.Packet):  # type: ignore[misc]
-    """A packet that replaces a payload over PAYLOAD_LIMIT with TOO_LARGE, so that its sender gets an answer."""
-
-    data: Any
-
-    def decode(self, encoded_packet: str) -> int:
-        attachments: int = super().decode(encoded_packet)
-        if len(encoded_packet) > PAYLOAD_LIMIT and self.packet_type == packet.EVENT and isinstance(self.data, list):
-            self.data = [*self.data[:1], TOO_LARGE]
-        return attachments
-
-
 class _Manager(socketio.AsyncManager):  # type: ignore[misc]
     """Leaves rooms faster: each client is in two, the namespace's and its own.
 
@@ -112,7 +109,8 @@ class _AsyncServer(socketio.AsyncServer):  # type: ignore[misc]
         super().__init__(
             async_mode="asgi",
             client_manager=_Manager(),
-            serializer=_BoundedPacket,
+            serializer=BoundedPacket,
+            json=StrictJson,
             logger=quiet,
             engineio_logger=quiet,
             ping_interval=_PING_INTERVAL_S,
@@ -195,9 +193,9 @@ class _AsyncServer(socketio.AsyncServer):  # type: ignore[misc]
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - for the type checker: the library calls this in a task of its own
         self._answering.add(task)
+        hold, payload = hold_packet(self.environ.get(eio_sid, {}).get("asgi.scope", {}), data)
         try:
             self._meter.message()
-            payload = data[1] if len(data) > 1 else None
             # 0 is an id, too: it is a client's first.
             acknowledged = id is not None
             reply = await self._attached[namespace].answer(sid, data[0], payload, acknowledged=acknowledged)
@@ -205,15 +203,41 @@ class _AsyncServer(socketio.AsyncServer):  # type: ignore[misc]
                 ack = self.packet_class(packet.ACK, namespace=namespace, id=id, data=[reply])
                 await self._send_packet(eio_sid, ack)
         finally:
+            hold.release()
             self._answering.discard(task)
 
     async def _handle_eio_message(self, eio_sid: str, data: str | bytes) -> None:
+        PACKET_SIZE.set(len(data))
         try:
             await super()._handle_eio_message(eio_sid, data)
         except Exception as exc:
+            await self._disconnect_malformed(self.eio.sockets.get(eio_sid), exc)
+
+    async def _disconnect_malformed(self, transport: Any, exc: Exception) -> None:
+        """One line for each session: what it sent behind the first malformed packet is not read any more."""
+        if transport is not None and not transport.closed:
             logger.warning("A Socket.IO client sent a malformed packet and is disconnected: %r", exc)
-            if transport := self.eio.sockets.get(eio_sid):
-                await _close(transport)
+            await _close(transport)
+
+    async def _handle_connect(self, eio_sid: str, namespace: str | None, data: object) -> None:
+        name = namespace or "/"
+        if name not in self._attached:
+            known = ", ".join(sorted(self._attached))
+            refusal = {"message": f"There is no namespace {name[:100]!r}. The namespaces are {known}."}
+            await self._send_packet(eio_sid, self.packet_class(packet.CONNECT_ERROR, refusal, namespace=name))
+        elif self.manager.sid_from_eio_sid(eio_sid, name) is None:  # a second one would leave the first behind
+            await super()._handle_connect(eio_sid, namespace, data)
+
+    async def _handle_event(self, eio_sid: str, namespace: str | None, id: int | None, data: Any) -> None:  # noqa: A002
+        """Drop events of clients that are not connected to the namespace; the library logs each."""
+        name = namespace or "/"
+        if not isinstance(data, list) or not data:
+            raise ValueError("an event without a name")
+        if self.manager.is_connected(self.manager.sid_from_eio_sid(eio_sid, name), name):
+            await super()._handle_event(eio_sid, namespace, id, data)
+
+    async def _handle_ack(self, *_: object) -> None:
+        """Drop acknowledgements: the service asks for none, and the library logs each."""
 
     async def handle_request(self, scope: Any, receive: Any, send: Any) -> Any:
         """Serve an ASGI connection. A polling session that moves to a websocket names itself in the query."""
@@ -221,7 +245,24 @@ class _AsyncServer(socketio.AsyncServer):  # type: ignore[misc]
             await self._turn()
             for eio_sid in parse_qs(scope["query_string"].decode("latin-1")).get("sid", ()):
                 self._remember_writer(eio_sid, scope)
+            receive = MessageCheck(receive).receive
+        elif scope["method"] not in _METHODS:
+            headers = {"Allow": ", ".join(_METHODS)}
+            return await Response("Only polling clients come here.", 405, headers)(scope, receive, send)
+        elif self._is_closed(scope):
+            return await _UNKNOWN_SESSION(scope, receive, send)
+        elif scope["method"] == "POST":
+            body = await PollingBody(_TRANSPORT_LIMIT).read(scope, receive, send)
+            if body is None:
+                return None
+            receive = body
         return await super().handle_request(scope, receive, send)
+
+    def _is_closed(self, scope: Any) -> bool:
+        """True for a session that has ended; the library would fail on its requests."""
+        sessions = parse_qs(scope["query_string"].decode("latin-1")).get("sid", ())
+        found = [self.eio.sockets.get(eio_sid) for eio_sid in sessions]
+        return any(transport is not None and transport.closed for transport in found)
 
     async def _turn(self) -> None:
         """Let one client come or go in each round of the event loop, so that thousands do not hold up the others."""

@@ -11,7 +11,7 @@ import msgspec
 
 from llama_async_proxy.api.boundary import explanation, report
 from llama_async_proxy.api.decode import decode
-from llama_async_proxy.api.socketio.emitter import TOO_LARGE, Emitter
+from llama_async_proxy.api.socketio.emitter import Emitter, Unreadable
 from llama_async_proxy.api.socketio.namespace import Namespace
 from llama_async_proxy.api.ui.topics import Topics
 from llama_async_proxy.errors import InvalidInput, NotFound, ServiceError
@@ -57,8 +57,8 @@ class UiNamespace(Namespace):
             return {"ok": False, "error": _error(ServiceError(explanation(report(repr(event)))))}
 
     async def _answer(self, client: str, event: object, payload: object) -> object:
-        if payload is TOO_LARGE:
-            raise InvalidInput("payload", "must not be larger than 1 MB")
+        if isinstance(payload, Unreadable):
+            raise payload.refusal()
         match event:
             case "join":
                 request = decode(payload, _Join)

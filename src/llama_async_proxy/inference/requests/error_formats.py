@@ -27,11 +27,20 @@ _ANTHROPIC_TYPES = {
     401: "authentication_error",
     403: "permission_error",
     404: "not_found_error",
+    405: "invalid_request_error",
+    408: "invalid_request_error",
     413: "request_too_large",
+    415: "invalid_request_error",
+    426: "invalid_request_error",
     429: "rate_limit_error",
     504: "timeout_error",
 }
 """Error types by status (https://docs.anthropic.com/en/api/errors); every other status is an api_error."""
+
+
+def format_of(path: str) -> ApiFormat:
+    """The format of errors at a path that need not be a route."""
+    return ApiFormat.ANTHROPIC if path.startswith("/v1/messages") else ApiFormat.OPENAI
 
 
 def error_body(api_format: ApiFormat, error: ServiceError) -> bytes:

@@ -16,6 +16,7 @@ _NOT_FORWARDED = HOP_BY_HOP | {
     *(b"host", b"content-length", b"expect"),  # written anew for the engine's connection
     *(b"authorization", b"proxy-authorization", b"x-api-key", b"cookie"),  # secrets for the service
     *(b"origin", b"referer"),  # the engine would allow any origin
+    b"content-encoding",  # the body was decoded on its way in
     b"accept-encoding",  # a compressed stream could not be counted, nor end with an error event
     b"x-conversation-id",  # with it the engine would continue after its client has left
 }

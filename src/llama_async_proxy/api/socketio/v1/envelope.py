@@ -9,7 +9,7 @@ import msgspec
 
 from llama_async_proxy.api.socketio.contract import Call
 from llama_async_proxy.api.socketio.dispatch import CallFailure, CallSuccess, as_object, json_type
-from llama_async_proxy.api.socketio.emitter import TOO_LARGE
+from llama_async_proxy.api.socketio.emitter import Unreadable
 from llama_async_proxy.api.socketio.v1.dialect import V1
 from llama_async_proxy.errors import InvalidInput
 
@@ -22,7 +22,7 @@ _NAME_SHOWN = 100
 
 def request_data(payload: object) -> object:
     """Fields of a request, which come flat or in an envelope. Raises InvalidInput."""
-    if payload is TOO_LARGE:
+    if isinstance(payload, Unreadable):
         return payload
     fields = as_object(payload)
     given = fields.get("requestId")
@@ -35,6 +35,8 @@ def request_data(payload: object) -> object:
 
 def request_id(payload: object) -> str | int:
     """The client's id for a request, from the envelope or its data, so that a refusal reaches it too; else a new id."""
+    if isinstance(payload, Unreadable) and payload.request_id is not None:
+        return payload.request_id
     envelope = payload if isinstance(payload, dict) else {}
     data = envelope.get("data")
     for holder in (envelope, data if isinstance(data, dict) else {}):
