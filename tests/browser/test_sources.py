@@ -12,7 +12,7 @@ import pytest
 from llama_async_proxy.api.ui import schema
 
 FRONTEND = Path(__file__).parents[2] / "frontend"
-PROTOCOL = (FRONTEND / "src" / "lib" / "protocol.ts").read_text()
+PROTOCOL = (FRONTEND / "src" / "live" / "protocol.ts").read_text()
 
 
 @pytest.mark.node

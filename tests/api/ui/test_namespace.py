@@ -18,7 +18,7 @@ from llama_async_proxy.operations.operation import Effect
 from llama_async_proxy.operations.table import OPERATIONS
 from llama_async_proxy.records.requests import RequestRecord
 
-PROTOCOL = Path(__file__).parents[3] / "frontend/src/lib/protocol.ts"
+PROTOCOL = Path(__file__).parents[3] / "frontend/src/live/protocol.ts"
 
 
 @pytest.fixture

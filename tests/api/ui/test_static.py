@@ -49,7 +49,7 @@ async def test_each_page_is_the_index_and_never_stale(web: Path, path: str) -> N
 
 
 def test_pages_are_those_of_the_ui() -> None:
-    routes = Path(__file__).parents[3] / "frontend" / "src" / "lib" / "routes.ts"
+    routes = Path(__file__).parents[3] / "frontend" / "src" / "app" / "routes.ts"
     assert set(re.findall(r'path: "([^"]+)"', routes.read_text())) == PAGES
 
 

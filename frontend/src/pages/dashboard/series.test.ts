@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import type { UiGpu, UiSample } from "../../lib/protocol";
+import type { UiGpu, UiSample } from "../../live/protocol";
 import { minutes, range, series } from "./series";
 
 const GIB = 1024 ** 3;

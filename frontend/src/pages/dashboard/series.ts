@@ -1,8 +1,8 @@
 /** What the machine's tiles show, from samples. */
 
-import { bytes, percent } from "../../lib/format";
-import type { UiSample } from "../../lib/protocol";
-import { text } from "../../strings";
+import { bytes, percent } from "../../domain/format";
+import type { UiSample } from "../../live/protocol";
+import { text } from "../../app/strings";
 
 export interface Series {
   key: string;

@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import type { MemoryReport } from "../../lib/protocol";
+import type { MemoryReport } from "../../live/protocol";
 import { memoryLine, remedies } from "./memory";
 
 const GIB = 1024 ** 3;

@@ -1,6 +1,6 @@
-import { bytes } from "../../lib/format";
-import type { MemoryReport, MemoryUse } from "../../lib/protocol";
-import { text } from "../../strings";
+import { bytes } from "../../domain/format";
+import type { MemoryReport, MemoryUse } from "../../live/protocol";
+import { text } from "../../app/strings";
 
 const t = text.models;
 

@@ -1,4 +1,4 @@
-"""Records on the namespace of the web UI; the same types as in frontend/src/lib/protocol.ts.
+"""Records on the namespace of the web UI; the same types as in frontend/src/live/protocol.ts.
 
 Sizes are bytes, times milliseconds since the epoch unless the name says otherwise; null always means "not known".
 """

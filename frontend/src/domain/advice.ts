@@ -1,0 +1,15 @@
+/** What to do about a model that failed to load, from the engine's words. */
+
+import { text } from "../app/strings";
+
+const KNOWN: readonly (readonly [RegExp, string])[] = [
+  [/out of memory|failed to allocate|alloc.*fail|bad_alloc|cannot allocate|killed|signal 9|SIGKILL/i, text.advice.memory],
+  [/unknown (model )?architecture|unsupported (model )?architecture|unknown pre-tokenizer/i, text.advice.architecture],
+  [/no such file|failed to open|invalid magic|corrupt|truncated|not within (the )?file|tensor.*out of bounds/i, text.advice.file],
+  [/timed? ?out|deadline|took longer|within \d/i, text.advice.timeout],
+];
+
+export function advice(error: string, logTail: readonly string[]): string {
+  const words = [error, ...logTail].join("\n");
+  return KNOWN.find(([pattern]) => pattern.test(words))?.[1] ?? text.advice.other;
+}
