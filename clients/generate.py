@@ -1,6 +1,6 @@
-"""Writes what both clients know of the service, from docs/openapi.json: shapes and operations.
+"""Writes what the clients know of the service: shapes and operations of REST for both clients, of `/ui` for the web UI.
 
-`python clients/generate.py` rewrites it; tests/test_clients.py fails when it is stale.
+`python clients/generate.py` rewrites the files; tests/test_clients.py fails when one is stale.
 """
 
 from __future__ import annotations
@@ -16,9 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ui_protocol import protocol
+
 ROOT = Path(__file__).parents[1]
 PYTHON = ROOT / "src/llama_async_proxy/client/api.py"
 TYPESCRIPT = ROOT / "clients/typescript/src/api.ts"
+PROTOCOL = ROOT / "frontend/src/live/protocol.gen.ts"
 _ENVELOPE = {"success", "data", "timestamp", "message"}
 Schema = Mapping[str, Any]
 
@@ -325,14 +328,19 @@ def _camel(name: str) -> str:
 
 # --- files ------------------------------------------------------------------------------------------------------------
 
-FILES: Mapping[Path, Callable[[Document], str]] = {PYTHON: python, TYPESCRIPT: typescript}
-
 
 def document() -> Document:
     return Document(json.loads((ROOT / "docs/openapi.json").read_text()))
 
 
+FILES: Mapping[Path, Callable[[], str]] = {
+    PYTHON: lambda: python(document()),
+    TYPESCRIPT: lambda: typescript(document()),
+    PROTOCOL: protocol,
+}
+
+
 if __name__ == "__main__":
     for path, make in FILES.items():
-        path.write_text(make(document()))
+        path.write_text(make())
         print(f"wrote {path.relative_to(ROOT)}")

@@ -8,7 +8,7 @@ import { Connection } from "../live/connection.svelte";
 import { Feed } from "../live/feed.svelte";
 import * as topics from "../live/reducers/topics";
 import { remember, remembered } from "./preferences";
-import type { Operation, Operations, UiModel } from "../live/protocol";
+import type { OperationName, Operations, ModelSummary } from "../live/protocol.gen";
 import { Router } from "./router.svelte";
 import { Theme } from "./theme.svelte";
 import { added, removed, SUCCESS_MS, type Toast } from "./toasts";
@@ -48,7 +48,7 @@ export class App {
   }
 
   /** Call an operation; what goes wrong becomes a toast. The answer's data, or null. */
-  async run<O extends Operation>(operation: O, input: Operations[O]["input"]): Promise<Operations[O]["output"] | null> {
+  async run<O extends OperationName>(operation: O, input: Operations[O]["input"]): Promise<Operations[O]["output"] | null> {
     const result = await this.connection.call(operation, input);
     if (result.ok) return result.data;
     this.toast("bad", result.error.message, result.error.details ?? null);
@@ -91,7 +91,7 @@ export class App {
   }
 }
 
-export function isLoaded(model: UiModel): boolean {
+export function isLoaded(model: ModelSummary): boolean {
   return model.status === "ready" || model.status === "sleeping" || model.status === "stopping";
 }
 

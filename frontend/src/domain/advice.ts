@@ -9,7 +9,7 @@ const KNOWN: readonly (readonly [RegExp, string])[] = [
   [/timed? ?out|deadline|took longer|within \d/i, text.advice.timeout],
 ];
 
-export function advice(error: string, logTail: readonly string[]): string {
-  const words = [error, ...logTail].join("\n");
+export function advice(error: string, log_tail: readonly string[]): string {
+  const words = [error, ...log_tail].join("\n");
   return KNOWN.find(([pattern]) => pattern.test(words))?.[1] ?? text.advice.other;
 }

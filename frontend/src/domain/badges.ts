@@ -1,6 +1,6 @@
 /** How states look: always a word and an icon, the colour only adds. */
 
-import type { LiveRequest, ModelStatus, UiEngine } from "../live/protocol";
+import type { LiveRequest, ModelStatus, EngineSummary } from "../live/protocol.gen";
 import { text } from "../app/strings";
 import type { IconName } from "../ui/icons";
 
@@ -23,7 +23,7 @@ export const modelBadges: Record<ModelStatus, Badge> = {
   failed: { word: word.failed, icon: "alert", tone: "bad" },
 };
 
-export const engineBadges: Record<UiEngine["status"], Badge> = {
+export const engineBadges: Record<EngineSummary["status"], Badge> = {
   running: { word: text.engine.running, icon: "check", tone: "ok" },
   idle: { word: text.engine.idle, icon: "stop", tone: "none" },
   error: { word: text.engine.error, icon: "alert", tone: "bad" },

@@ -2,7 +2,7 @@
 
 import { io, type Socket } from "socket.io-client";
 import { text } from "../app/strings";
-import type { CallResult, Delta, Operation, Operations, Snapshot, Topic } from "./protocol";
+import type { CallResult, Delta, OperationName, Operations, Snapshot, Topic } from "./protocol.gen";
 import { linked, type LinkEvent, type LinkState } from "./connection_state";
 
 /** What a topic's messages go to. */
@@ -58,7 +58,7 @@ export class Connection {
   }
 
   /** The answer, however long it takes; a broken connection is an answer too. */
-  async call<O extends Operation>(operation: O, input: Operations[O]["input"]): Promise<CallResult<O>> {
+  async call<O extends OperationName>(operation: O, input: Operations[O]["input"]): Promise<CallResult<O>> {
     const unanswered: CallResult<O> = { ok: false, error: { code: "CONNECTION_LOST", message: text.call.unanswered } };
     if (!this.#socket.connected) return unanswered;
     return new Promise((resolve) => {

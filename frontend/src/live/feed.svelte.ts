@@ -1,6 +1,6 @@
 /** A topic's data in the browser: the server's snapshot, kept up to date by a pure reducer. */
 
-import type { Delta, Snapshot, Topic, Topics } from "./protocol";
+import type { Delta, Snapshot, Topic, Topics } from "./protocol.gen";
 import type { Connection, Listener } from "./connection.svelte";
 import { Shown } from "./frame_throttle.svelte";
 

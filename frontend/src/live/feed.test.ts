@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import type { Delta, Snapshot, UiRequest } from "./protocol";
+import type { Delta, Snapshot, RequestRecord } from "./protocol.gen";
 import { Feed, type Reduction } from "./feed.svelte";
 
 const ids: Reduction<"requests", string[]> = {
@@ -7,7 +7,7 @@ const ids: Reduction<"requests", string[]> = {
   fromSnapshot: (data) => data.records.map((r) => r.id),
   apply: (state, items) => [...state, ...items.map((r) => r.id)],
 };
-const record = (id: string): UiRequest => ({ id }) as UiRequest;
+const record = (id: string): RequestRecord => ({ id }) as RequestRecord;
 const snapshot = (seq: number, ...names: string[]): Snapshot<"requests"> => ({
   topic: "requests",
   seq,

@@ -1,6 +1,6 @@
 /** A topic whose snapshot holds only what the service has not stored: the rest is loaded, then deltas carry on. */
 
-import type { Delta, Snapshot, Topic, Topics } from "./protocol";
+import type { Delta, Snapshot, Topic, Topics } from "./protocol.gen";
 import type { Connection, Listener } from "./connection.svelte";
 import { Shown } from "./frame_throttle.svelte";
 

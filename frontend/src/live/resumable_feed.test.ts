@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import type { ConversationRecord, Delta, Snapshot } from "./protocol";
+import type { Conversation, Delta, Snapshot } from "./protocol.gen";
 import type { Connection } from "./connection.svelte";
 import { StoredFeed, type StoredReduction } from "./resumable_feed.svelte";
 
@@ -21,7 +21,7 @@ function names(...loads: Loaded[]): StoredReduction<"chats", string[], string[]>
   };
 }
 const snapshot = (...answering: number[]): Snapshot<"chats"> => ({ topic: "chats", seq: 1, data: { answering } });
-const upsert = { kind: "upsert" as const, conversation: {} as ConversationRecord as never };
+const upsert = { kind: "upsert" as const, conversation: {} as Conversation as never };
 const delta = (...items: Delta<"chats">["items"]): Delta<"chats"> => ({ topic: "chats", seq: 2, items, dropped: 0 });
 const settled = (): Promise<void> => new Promise((resolve) => setTimeout(resolve));
 

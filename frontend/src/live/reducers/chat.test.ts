@@ -1,11 +1,11 @@
 import { describe, expect, it } from "vitest";
-import type { ChatItem, ConversationView, MessageRecord, UiMessage } from "../protocol";
-import { alternatives, applied, begun, isAnswering, path, type Thread } from "./chat";
+import type { Conversation, ConversationView, Message } from "../protocol.gen";
+import { alternatives, applied, begun, isAnswering, path, type ChatItem, type Thread } from "./chat";
 
-const record = (id: number, parentId: number | null, more: Partial<MessageRecord> = {}): MessageRecord => ({
+const record = (id: number, parent_id: number | null, more: Partial<Message> = {}): Message => ({
   id,
   conversation_id: 1,
-  parent_id: parentId,
+  parent_id,
   role: id % 2 ? "user" : "assistant",
   content: `m${id}`,
   reasoning: null,
@@ -20,34 +20,20 @@ const record = (id: number, parentId: number | null, more: Partial<MessageRecord
   attachments: [],
   ...more,
 });
-const said = (id: number, parentId: number | null, more: Partial<UiMessage> = {}): UiMessage => ({
-  id,
-  parentId,
-  role: id % 2 ? "user" : "assistant",
-  content: "",
-  reasoning: null,
-  model: "m",
-  status: "generating",
-  createdAtMs: 0,
-  responseMs: null,
-  promptTokens: null,
-  tokens: null,
-  tokensPerSecond: null,
-  attachments: [],
-  ...more,
-});
-const view = (...messages: MessageRecord[]): ConversationView =>
+const said = (id: number, parent_id: number | null, more: Partial<Message> = {}): Message =>
+  record(id, parent_id, { content: "", model: "m", status: "generating", ...more });
+const view = (...messages: Message[]): ConversationView =>
   ({ conversation: { id: 1, title: "One" }, messages }) as unknown as ConversationView;
 const words = (thread: Thread): string[] => path(thread).map((message) => message.content);
-const grow = (id: number, content: string, contentAt: number): ChatItem => ({
+const grow = (id: number, content: string, content_at: number): ChatItem => ({
   kind: "grow",
   id,
   content,
   reasoning: "",
-  contentAt,
-  reasoningAt: 0,
+  content_at,
+  reasoning_at: 0,
 });
-const message = (message: UiMessage): ChatItem => ({ kind: "message", message });
+const message = (message: Message): ChatItem => ({ kind: "message", message });
 
 describe("a conversation", () => {
   it("is the branch that is active, of all there are", () => {
@@ -105,7 +91,7 @@ describe("a conversation", () => {
   it("keeps why there is no answer until something else is said", () => {
     const failure: ChatItem = { kind: "failure", code: "NOT_FOUND", message: "gone" };
     const thread = begun(view(record(1, null)), said(2, 1), null);
-    const failed = applied(thread, [{ kind: "removeMessage", id: 2 }, failure]);
+    const failed = applied(thread, [{ kind: "remove_message", id: 2 }, failure]);
     expect([words(failed), failed.isUnclear, failed.failure?.message]).toEqual([["m1"], true, "gone"]);
     const again = begun(view(record(1, null)), null, failed);
     expect([again.isUnclear, again.failure?.code]).toEqual([false, "NOT_FOUND"]);
@@ -114,7 +100,7 @@ describe("a conversation", () => {
 
   it("is renamed and deleted elsewhere", () => {
     const thread = begun(view(), null, null);
-    const conversation = { id: 1, title: "Two", model: "m", isPinned: true, isArchived: false, createdAtMs: 0, updatedAtMs: 0 };
+    const conversation = { id: 1, title: "Two", is_pinned: true } as Conversation;
     const renamed = applied(thread, [{ kind: "upsert", conversation }]);
     expect([renamed.conversation.title, renamed.conversation.is_pinned]).toEqual(["Two", true]);
     expect(applied(renamed, [{ kind: "remove", id: 1 }]).isGone).toBe(true);

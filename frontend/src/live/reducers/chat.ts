@@ -1,6 +1,9 @@
 /** A conversation's tree of messages, kept up to date by a pure reducer. */
 
-import type { ChatItem, ConversationRecord, ConversationView, Growth, MessageRecord, UiMessage } from "../protocol";
+import type { Conversation, ConversationView, Message, MessageGrow, Topics } from "../protocol.gen";
+
+export type ChatTopic = `chat:${number}`;
+export type ChatItem = Topics[ChatTopic]["item"];
 
 /** Why there is no whole answer. */
 export interface Failure {
@@ -9,8 +12,8 @@ export interface Failure {
 }
 
 export interface Thread {
-  readonly conversation: ConversationRecord;
-  readonly messages: ReadonlyMap<number, UiMessage>;
+  readonly conversation: Conversation;
+  readonly messages: ReadonlyMap<number, Message>;
   /** Ids of the messages that follow one, oldest first; null: the first ones. */
   readonly children: ReadonlyMap<number | null, readonly number[]>;
   /** The last message of the branch that is read. */
@@ -25,8 +28,8 @@ export interface Thread {
 }
 
 /** `answer` is the one being generated, which may be further than what is stored of it. */
-export function begun(view: ConversationView, answer: UiMessage | null, old: Thread | null): Thread {
-  const messages = new Map(view.messages.map((record) => [record.id, message(record)]));
+export function begun(view: ConversationView, answer: Message | null, old: Thread | null): Thread {
+  const messages = new Map(view.messages.map((record) => [record.id, record]));
   const leaf = view.messages.reduce<number | null>((last, m) => (m.is_active ? Math.max(last ?? 0, m.id) : last), null);
   const thread = shaped({
     conversation: view.conversation,
@@ -47,23 +50,20 @@ export function applied(thread: Thread, items: readonly ChatItem[]): Thread {
 
 function one(thread: Thread, item: ChatItem): Thread {
   switch (item.kind) {
-    case "upsert": {
-      const { title, model, isPinned, isArchived } = item.conversation;
-      const changed = { title, model, is_pinned: isPinned, is_archived: isArchived };
-      return { ...thread, conversation: { ...thread.conversation, ...changed } };
-    }
+    case "upsert":
+      return { ...thread, conversation: item.conversation };
     case "remove":
       return { ...thread, isGone: true };
     case "message":
       return put(thread, item.message);
     case "grow":
       return grow(thread, item);
-    case "removeMessage": {
+    case "remove_message": {
       // What is read instead may be another branch.
       const messages = new Map(thread.messages);
       const removed = messages.get(item.id);
       messages.delete(item.id);
-      const leaf = thread.leaf === item.id ? (removed?.parentId ?? null) : thread.leaf;
+      const leaf = thread.leaf === item.id ? (removed?.parent_id ?? null) : thread.leaf;
       return shaped({ ...thread, messages, leaf, isUnclear: true });
     }
     case "failure":
@@ -74,7 +74,7 @@ function one(thread: Thread, item: ChatItem): Thread {
 }
 
 /** A message that was not known is the end of what is read, as that is where every new one goes. */
-function put(thread: Thread, message: UiMessage): Thread {
+function put(thread: Thread, message: Message): Thread {
   const known = thread.messages.get(message.id);
   if (known && !isFresher(message, known)) return thread;
   const messages = new Map(thread.messages).set(message.id, message);
@@ -83,21 +83,21 @@ function put(thread: Thread, message: UiMessage): Thread {
 }
 
 /** What is complete does not change any more, what is not only grows. */
-function isFresher(message: UiMessage, known: UiMessage): boolean {
+function isFresher(message: Message, known: Message): boolean {
   if (known.status !== "generating") return false;
   return message.status !== "generating" || extent(message) > extent(known);
 }
 
-const extent = (message: UiMessage): number => message.content.length + (message.reasoning?.length ?? 0);
+const extent = (message: Message): number => message.content.length + (message.reasoning?.length ?? 0);
 
-function grow(thread: Thread, growth: Growth): Thread {
+function grow(thread: Thread, growth: MessageGrow): Thread {
   const old = thread.messages.get(growth.id);
   if (!old) return { ...thread, isUnclear: true };
   if (old.status !== "generating") return thread;
   const had = thread.grown?.id === old.id ? thread.grown : lengths(old);
-  if (had.content < growth.contentAt || had.reasoning < growth.reasoningAt) return { ...thread, isUnclear: true };
-  const content = tail(growth.content, had.content - growth.contentAt);
-  const reasoning = tail(growth.reasoning, had.reasoning - growth.reasoningAt);
+  if (had.content < growth.content_at || had.reasoning < growth.reasoning_at) return { ...thread, isUnclear: true };
+  const content = tail(growth.content, had.content - growth.content_at);
+  const reasoning = tail(growth.reasoning, had.reasoning - growth.reasoning_at);
   if (!content && !reasoning) return thread;
   const message = { ...old, content: old.content + content, reasoning: (old.reasoning ?? "") + reasoning || null };
   return {
@@ -107,7 +107,7 @@ function grow(thread: Thread, growth: Growth): Thread {
   };
 }
 
-const lengths = (message: UiMessage) => ({
+const lengths = (message: Message) => ({
   id: message.id,
   content: size(message.content),
   reasoning: size(message.reasoning ?? ""),
@@ -120,10 +120,10 @@ const tail = (text: string, from: number): string => (from === 0 ? text : [...te
 
 function shaped(thread: Thread): Thread {
   const children = new Map<number | null, number[]>();
-  for (const { id, parentId } of [...thread.messages.values()].sort((a, b) => a.id - b.id)) {
-    const known = children.get(parentId);
+  for (const { id, parent_id } of [...thread.messages.values()].sort((a, b) => a.id - b.id)) {
+    const known = children.get(parent_id);
     if (known) known.push(id);
-    else children.set(parentId, [id]);
+    else children.set(parent_id, [id]);
   }
   return { ...thread, children };
 }
@@ -131,21 +131,21 @@ function shaped(thread: Thread): Thread {
 // --- reading ---------------------------------------------------------------------------------------------------------
 
 /** The branch that is read, oldest first. */
-export function path(thread: Thread): UiMessage[] {
-  const found: UiMessage[] = [];
+export function path(thread: Thread): Message[] {
+  const found: Message[] = [];
   let id = thread.leaf;
   while (id !== null) {
     const message = thread.messages.get(id);
     if (!message) break;
     found.push(message);
-    id = message.parentId;
+    id = message.parent_id;
   }
   return found.reverse();
 }
 
 /** Ids of the messages in whose place a message stands, itself included. */
-export const alternatives = (thread: Thread, message: UiMessage): readonly number[] =>
-  thread.children.get(message.parentId) ?? [message.id];
+export const alternatives = (thread: Thread, message: Message): readonly number[] =>
+  thread.children.get(message.parent_id) ?? [message.id];
 
 /** Highest id so far; 0 without any. */
 export const newest = (thread: Thread): number => Math.max(0, ...thread.messages.keys());
@@ -153,27 +153,4 @@ export const newest = (thread: Thread): number => Math.max(0, ...thread.messages
 export function isAnswering(thread: Thread): boolean {
   const last = thread.leaf === null ? undefined : thread.messages.get(thread.leaf);
   return last?.status === "generating";
-}
-
-function message(record: MessageRecord): UiMessage {
-  return {
-    id: record.id,
-    parentId: record.parent_id,
-    role: record.role,
-    content: record.content,
-    reasoning: record.reasoning,
-    model: record.model,
-    status: record.status,
-    createdAtMs: record.created_at_ms,
-    responseMs: record.response_ms,
-    promptTokens: record.prompt_tokens,
-    tokens: record.tokens,
-    tokensPerSecond: record.tokens_per_second,
-    attachments: record.attachments.map((a) => ({
-      id: a.id,
-      mediaType: a.media_type,
-      name: a.name,
-      sizeBytes: a.size_bytes,
-    })),
-  };
 }

@@ -1,23 +1,15 @@
 import { describe, expect, it } from "vitest";
-import type { ConversationRecord, UiConversation } from "../protocol";
+import type { Conversation } from "../protocol.gen";
 import { changed, grouped, listed, neighbour } from "./conversations";
 
 const NOW = new Date(2026, 2, 18, 12).getTime();
 const HOUR = 3_600_000;
-const at = (id: number, hoursAgo: number, more: Partial<UiConversation> = {}): UiConversation => ({
-  id,
-  title: `c${id}`,
-  model: "m",
-  isPinned: false,
-  isArchived: false,
-  createdAtMs: 0,
-  updatedAtMs: NOW - hoursAgo * HOUR,
-  ...more,
-});
+const at = (id: number, hoursAgo: number, is_pinned = false): Conversation =>
+  ({ id, title: `c${id}`, is_pinned, updated_at_ms: NOW - hoursAgo * HOUR }) as Conversation;
 
 describe("the list of conversations", () => {
   it("is laid out by age, pinned ones first, newest on top", () => {
-    const groups = grouped([at(1, 2), at(2, 1), at(3, 13), at(4, 24 * 30), at(5, 24 * 40, { isPinned: true })], NOW);
+    const groups = grouped([at(1, 2), at(2, 1), at(3, 13), at(4, 24 * 30), at(5, 24 * 40, true)], NOW);
     expect(groups.map((g) => [g.age, g.conversations.map((c) => c.id)])).toEqual([
       ["pinned", [5]],
       ["today", [2, 1]],
@@ -34,10 +26,10 @@ describe("the list of conversations", () => {
   });
 
   it("follows what is told of it", () => {
-    const record = { id: 1, title: "One", is_pinned: false, is_archived: false } as ConversationRecord;
+    const record = { id: 1, title: "One", is_pinned: false, is_archived: false } as Conversation;
     const list = changed(listed([record], [1]), [
       { kind: "upsert", conversation: at(2, 1) },
-      { kind: "answering", id: 2, isAnswering: true },
+      { kind: "answering", id: 2, is_answering: true },
       { kind: "remove", id: 1 },
     ]);
     expect([...list.conversations.keys()]).toEqual([2]);

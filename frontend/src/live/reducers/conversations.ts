@@ -1,26 +1,26 @@
 /** The list of conversations, kept up to date by a pure reducer, and how it is laid out. */
 
-import type { ChatsItem, ConversationRecord, UiConversation } from "../protocol";
+import type { Conversation, Topics } from "../protocol.gen";
 
 export interface List {
-  readonly conversations: ReadonlyMap<number, UiConversation>;
+  readonly conversations: ReadonlyMap<number, Conversation>;
   /** In which an answer is being generated. */
   readonly answering: ReadonlySet<number>;
 }
 
-export function listed(records: readonly ConversationRecord[], answering: readonly number[]): List {
+export function listed(records: readonly Conversation[], answering: readonly number[]): List {
   return {
-    conversations: new Map(records.map((record) => [record.id, conversation(record)])),
+    conversations: new Map(records.map((record) => [record.id, record])),
     answering: new Set(answering),
   };
 }
 
-export function changed(list: List, items: readonly ChatsItem[]): List {
+export function changed(list: List, items: readonly Topics["chats"]["item"][]): List {
   const conversations = new Map(list.conversations);
   const answering = new Set(list.answering);
   for (const item of items) {
     if (item.kind === "upsert") conversations.set(item.conversation.id, item.conversation);
-    else if (item.kind === "answering") answering[item.isAnswering ? "add" : "delete"](item.id);
+    else if (item.kind === "answering") answering[item.is_answering ? "add" : "delete"](item.id);
     else {
       conversations.delete(item.id);
       answering.delete(item.id);
@@ -33,22 +33,22 @@ export type Age = "pinned" | "today" | "week" | "older";
 
 export interface Group {
   age: Age;
-  conversations: UiConversation[];
+  conversations: Conversation[];
 }
 
 const DAY_MS = 86_400_000;
 const AGES: readonly Age[] = ["pinned", "today", "week", "older"];
 
 /** Newest first, in groups that are not empty. `now` in the reader's time zone decides what is today. */
-export function grouped(conversations: Iterable<UiConversation>, now: number): Group[] {
+export function grouped(conversations: Iterable<Conversation>, now: number): Group[] {
   const midnight = new Date(now).setHours(0, 0, 0, 0);
-  const age = ({ isPinned, updatedAtMs }: UiConversation): Age => {
-    if (isPinned) return "pinned";
-    if (updatedAtMs >= midnight) return "today";
-    return updatedAtMs >= midnight - 6 * DAY_MS ? "week" : "older";
+  const age = ({ is_pinned, updated_at_ms }: Conversation): Age => {
+    if (is_pinned) return "pinned";
+    if (updated_at_ms >= midnight) return "today";
+    return updated_at_ms >= midnight - 6 * DAY_MS ? "week" : "older";
   };
-  const groups = new Map<Age, UiConversation[]>(AGES.map((name) => [name, []]));
-  for (const one of [...conversations].sort((a, b) => b.updatedAtMs - a.updatedAtMs || b.id - a.id)) {
+  const groups = new Map<Age, Conversation[]>(AGES.map((name) => [name, []]));
+  for (const one of [...conversations].sort((a, b) => b.updated_at_ms - a.updated_at_ms || b.id - a.id)) {
     groups.get(age(one))!.push(one);
   }
   return AGES.map((name) => ({ age: name, conversations: groups.get(name)! })).filter((g) => g.conversations.length);
@@ -60,16 +60,4 @@ export function neighbour(groups: readonly Group[], id: number | null, step: 1 |
   const at = id === null ? -1 : ids.indexOf(id);
   if (at === -1) return (step === 1 ? ids[0] : ids.at(-1)) ?? null;
   return ids[at + step] ?? null;
-}
-
-export function conversation(record: ConversationRecord): UiConversation {
-  return {
-    id: record.id,
-    title: record.title,
-    model: record.model,
-    isPinned: record.is_pinned,
-    isArchived: record.is_archived,
-    createdAtMs: record.created_at_ms,
-    updatedAtMs: record.updated_at_ms,
-  };
 }

@@ -1,11 +1,11 @@
 import { describe, expect, it } from "vitest";
-import type { LiveRequest, UiEngine, UiModel, UiRequest, UiSample } from "../protocol";
+import type { LiveRequest, EngineSummary, ModelSummary, RequestRecord, Sample } from "../protocol.gen";
 import { engine, live, metrics, models, requests, WINDOW_MS } from "./topics";
 
-const model = (id: number, name: string, status: UiModel["status"] = "unloaded"): UiModel =>
-  ({ id, name, status }) as UiModel;
-const sample = (t: number): UiSample => ({ t }) as UiSample;
-const request = (id: string, t: number): UiRequest => ({ id, t }) as UiRequest;
+const model = (id: number, name: string, status: ModelSummary["status"] = "unloaded"): ModelSummary =>
+  ({ id, name, status }) as ModelSummary;
+const sample = (timestamp_ms: number): Sample => ({ timestamp_ms }) as Sample;
+const request = (id: string, arrived_at_ms: number): RequestRecord => ({ id, arrived_at_ms }) as RequestRecord;
 
 describe("models", () => {
   const start = models.fromSnapshot({ models: [model(1, "qwen3-14b"), model(2, "qwen3-8b")] });
@@ -35,8 +35,8 @@ describe("models", () => {
 
 describe("engine", () => {
   it("is what was said last", () => {
-    const idle = { status: "idle" } as UiEngine;
-    const running = { status: "running" } as UiEngine;
+    const idle = { status: "idle" } as EngineSummary;
+    const running = { status: "running" } as EngineSummary;
     expect(engine.apply(idle, [idle, running])).toBe(running);
     expect(engine.apply(idle, [])).toBe(idle);
   });
@@ -54,12 +54,12 @@ describe("live", () => {
 describe("metrics", () => {
   it("keep fifteen minutes", () => {
     const start = metrics.fromSnapshot({ samples: [sample(0), sample(1000)] });
-    expect(metrics.apply(start, [sample(WINDOW_MS + 500)]).map((s) => s.t)).toEqual([1000, WINDOW_MS + 500]);
+    expect(metrics.apply(start, [sample(WINDOW_MS + 500)]).map((s) => s.timestamp_ms)).toEqual([1000, WINDOW_MS + 500]);
   });
 
   it("never go back in time", () => {
     const start = metrics.fromSnapshot({ samples: [sample(10), sample(20)] });
-    expect(metrics.apply(start, [sample(20), sample(15), sample(30)]).map((s) => s.t)).toEqual([10, 20, 30]);
+    expect(metrics.apply(start, [sample(20), sample(15), sample(30)]).map((s) => s.timestamp_ms)).toEqual([10, 20, 30]);
   });
 });
 

@@ -1,19 +1,19 @@
 /** The reducers of all topics. */
 
-import type { LiveRequest, ModelItem, UiEngine, UiModel, UiRequest, UiSample } from "../protocol";
+import type { EngineSummary, LiveRequest, ModelSummary, RequestRecord, Sample } from "../protocol.gen";
 import type { Reduction } from "../feed.svelte";
 
 const byName = new Intl.Collator("en", { numeric: true, sensitivity: "base" });
 
-function sorted(models: Iterable<UiModel>): UiModel[] {
+function sorted(models: Iterable<ModelSummary>): ModelSummary[] {
   return [...models].sort((a, b) => byName.compare(a.name, b.name) || a.id - b.id);
 }
 
 /** Models by name. */
-export const models: Reduction<"models", readonly UiModel[]> = {
+export const models: Reduction<"models", readonly ModelSummary[]> = {
   topic: "models",
   fromSnapshot: (data) => sorted(data.models),
-  apply(state, items: readonly ModelItem[]) {
+  apply(state, items) {
     const byId = new Map(state.map((model) => [model.id, model]));
     for (const item of items) {
       if (item.kind === "remove") byId.delete(item.id);
@@ -23,7 +23,7 @@ export const models: Reduction<"models", readonly UiModel[]> = {
   },
 };
 
-export const engine: Reduction<"engine", UiEngine> = {
+export const engine: Reduction<"engine", EngineSummary> = {
   topic: "engine",
   fromSnapshot: (data) => data.engine,
   apply: (state, items) => items.at(-1) ?? state,
@@ -32,18 +32,18 @@ export const engine: Reduction<"engine", UiEngine> = {
 export const WINDOW_MS = 15 * 60_000;
 
 /** Samples of the last fifteen minutes, oldest first. */
-export const metrics: Reduction<"metrics", readonly UiSample[]> = {
+export const metrics: Reduction<"metrics", readonly Sample[]> = {
   topic: "metrics",
   fromSnapshot: (data) => recent(data.samples),
   apply(state, items) {
-    const last = state.at(-1)?.t ?? -Infinity;
-    return recent([...state, ...items.filter((sample) => sample.t > last)]);
+    const last = state.at(-1)?.timestamp_ms ?? -Infinity;
+    return recent([...state, ...items.filter((sample) => sample.timestamp_ms > last)]);
   },
 };
 
-function recent(samples: readonly UiSample[]): readonly UiSample[] {
-  const start = (samples.at(-1)?.t ?? 0) - WINDOW_MS;
-  return samples.filter((sample) => sample.t >= start);
+function recent(samples: readonly Sample[]): readonly Sample[] {
+  const start = (samples.at(-1)?.timestamp_ms ?? 0) - WINDOW_MS;
+  return samples.filter((sample) => sample.timestamp_ms >= start);
 }
 
 /** The requests in flight, newest first. */
@@ -56,7 +56,7 @@ export const live: Reduction<"live", readonly LiveRequest[]> = {
 const KEPT_REQUESTS = 50;
 
 /** The last fifty finished requests, newest first. */
-export const requests: Reduction<"requests", readonly UiRequest[]> = {
+export const requests: Reduction<"requests", readonly RequestRecord[]> = {
   topic: "requests",
   fromSnapshot: (data) => newest(data.records),
   apply(state, items) {
@@ -65,6 +65,6 @@ export const requests: Reduction<"requests", readonly UiRequest[]> = {
   },
 };
 
-function newest(records: readonly UiRequest[]): readonly UiRequest[] {
-  return [...records].sort((a, b) => b.t - a.t).slice(0, KEPT_REQUESTS);
+function newest(records: readonly RequestRecord[]): readonly RequestRecord[] {
+  return [...records].sort((a, b) => b.arrived_at_ms - a.arrived_at_ms).slice(0, KEPT_REQUESTS);
 }

@@ -4,8 +4,8 @@ import { chat, editMessage, regenerateAnswer, type ImageBody } from "../../../..
 import { ApiError, type Request } from "../../../../clients/typescript/src/request";
 import type { App } from "../../app/context.svelte";
 import { StoredFeed } from "../../live/resumable_feed.svelte";
-import type { ChatTopic, ConversationView, UiMessage } from "../../live/protocol";
-import { applied, begun, isAnswering, newest, path, type Failure, type Thread } from "../../live/reducers/chat";
+import type { ConversationView, Message } from "../../live/protocol.gen";
+import { applied, begun, isAnswering, newest, path, type ChatTopic, type Failure, type Thread } from "../../live/reducers/chat";
 
 /** What was said and has not been stored yet. */
 export interface Pending {
@@ -17,7 +17,7 @@ export interface Pending {
 /** What was said is stored by then. */
 const ENGINE_FAILED = "LLAMACPP_ERROR";
 
-export class Conversation {
+export class OpenConversation {
   readonly feed: StoredFeed<ChatTopic, ConversationView, Thread>;
   /** Why it cannot be read. */
   missing = $state<string | null>(null);
@@ -49,7 +49,7 @@ export class Conversation {
   }
 
   /** What is read, oldest first. */
-  get messages(): readonly UiMessage[] {
+  get messages(): readonly Message[] {
     return this.thread ? path(this.thread) : [];
   }
 

@@ -4,16 +4,11 @@ import { deleteConversation, importConversations } from "../../../../clients/typ
 import { ApiError } from "../../../../clients/typescript/src/request";
 import type { App } from "../../app/context.svelte";
 import { StoredFeed } from "../../live/resumable_feed.svelte";
-import type { ConversationChanges, ConversationRecord, Sampling, UiConversation } from "../../live/protocol";
+import type { Conversation, ConversationList, Sampling, UpdateConversation } from "../../live/protocol.gen";
 import { text } from "../../app/strings";
-import { Conversation } from "./conversation.svelte";
-import { changed, conversation, grouped, listed, neighbour, type Group, type List } from "../../live/reducers/conversations";
+import { OpenConversation } from "./conversation.svelte";
+import { changed, grouped, listed, neighbour, type Group, type List } from "../../live/reducers/conversations";
 import { Search } from "./search.svelte";
-
-interface Listing {
-  conversations: ConversationRecord[];
-  answering: number[];
-}
 
 export const DEFAULT_SAMPLING: Sampling = {
   temperature: null,
@@ -29,19 +24,21 @@ export const DEFAULT_SAMPLING: Sampling = {
   context_history_limit: null,
 };
 
+type Changes = Omit<UpdateConversation, "id">;
+
 /** What rules a conversation besides its model. */
 export interface Rules {
-  systemPrompt: string | null;
+  system_prompt: string | null;
   sampling: Sampling;
 }
 
-export const DEFAULT_RULES: Rules = { systemPrompt: null, sampling: DEFAULT_SAMPLING };
+export const DEFAULT_RULES: Rules = { system_prompt: null, sampling: DEFAULT_SAMPLING };
 
 /** So many more conversations at a time: thousands of rows make the page slow, and the search finds the rest. */
 const STEP = 300;
 
 export class Chats {
-  readonly list: StoredFeed<"chats", Listing, List>;
+  readonly list: StoredFeed<"chats", ConversationList, List>;
   readonly search: Search;
   /** Those put away are shown instead of the others. */
   archived = $state(false);
@@ -52,11 +49,11 @@ export class Chats {
   /** Deleted, but for the time in which that can be undone. */
   #leaving = $state.raw<ReadonlySet<number>>(new Set());
   readonly #timers = new Map<number, ReturnType<typeof setTimeout>>();
-  #open: Conversation | null = null;
+  #open: OpenConversation | null = null;
 
   constructor(readonly app: App) {
     this.search = new Search(app);
-    this.list = new StoredFeed<"chats", Listing, List>({
+    this.list = new StoredFeed<"chats", ConversationList, List>({
       topic: "chats",
       load: async () => {
         const result = await app.connection.call("chats.list", { limit: this.limit, archived: null });
@@ -71,8 +68,8 @@ export class Chats {
   }
 
   /** The conversation with that id; the same one as long as no other is asked for. */
-  open(id: number): Conversation {
-    if (this.#open?.id !== id) this.#open = new Conversation(id, this.app);
+  open(id: number): OpenConversation {
+    if (this.#open?.id !== id) this.#open = new OpenConversation(id, this.app);
     return this.#open;
   }
 
@@ -80,7 +77,7 @@ export class Chats {
 
   get groups(): Group[] {
     const all = [...(this.list.data?.conversations.values() ?? [])];
-    const shown = all.filter((one) => one.isArchived === this.archived && !this.#leaving.has(one.id));
+    const shown = all.filter((one) => one.is_archived === this.archived && !this.#leaving.has(one.id));
     return grouped(shown, this.app.clock.now);
   }
 
@@ -88,7 +85,7 @@ export class Chats {
     return (this.list.data?.conversations.size ?? 0) >= this.limit;
   }
 
-  get(id: number): UiConversation | null {
+  get(id: number): Conversation | null {
     return this.list.data?.conversations.get(id) ?? null;
   }
 
@@ -106,26 +103,22 @@ export class Chats {
   }
 
   async create(model: string): Promise<number | null> {
-    const { systemPrompt, sampling } = this.rules;
-    const made = await this.app.run("chats.create", { model, system_prompt: systemPrompt, sampling });
+    const made = await this.app.run("chats.create", { model, ...this.rules });
     if (made) this.rules = DEFAULT_RULES;
     return made?.conversation.id ?? null;
   }
 
   /** Shown at once; a refusal takes it back. */
-  async update(id: number, changes: ConversationChanges): Promise<void> {
+  async update(id: number, changes: Changes): Promise<void> {
     const old = this.get(id);
-    if (old) {
-      const { title = old.title, is_pinned: isPinned = old.isPinned, is_archived: isArchived = old.isArchived } = changes;
-      this.list.onItems([{ kind: "upsert", conversation: { ...old, title, isPinned, isArchived } }]);
-    }
+    if (old) this.list.onItems([{ kind: "upsert", conversation: withChanges(old, changes) }]);
     const done = await this.app.run("chats.update", { id, ...changes });
-    const now = done ? conversation(done.conversation) : old;
+    const now = done?.conversation ?? old;
     if (now) this.list.onItems([{ kind: "upsert", conversation: now }]);
   }
 
   /** Gone from sight at once, and from the service when it is too late to undo. */
-  remove({ id, title }: UiConversation): void {
+  remove({ id, title }: Conversation): void {
     this.#leaving = new Set(this.#leaving).add(id);
     const toast = this.app.offer(text.chats.deleted(title), text.chats.undo, () => this.#keep(id));
     this.#timers.set(
@@ -171,3 +164,13 @@ export class Chats {
 }
 
 const UNDO_MS = 8000;
+
+/** A change of null keeps the value, as in the operation. */
+function withChanges(conversation: Conversation, { title, is_pinned, is_archived }: Changes): Conversation {
+  return {
+    ...conversation,
+    title: title ?? conversation.title,
+    is_pinned: is_pinned ?? conversation.is_pinned,
+    is_archived: is_archived ?? conversation.is_archived,
+  };
+}

@@ -11,7 +11,7 @@ describe("sampling options as a form", () => {
   it("leave to others what is empty", () => {
     expect(read(filled(DEFAULT_SAMPLING)).sampling).toEqual(DEFAULT_SAMPLING);
     expect(isDefault(DEFAULT_RULES)).toBe(true);
-    expect(isDefault({ ...DEFAULT_RULES, systemPrompt: "" })).toBe(false);
+    expect(isDefault({ ...DEFAULT_RULES, system_prompt: "" })).toBe(false);
   });
 
   it("say which field is no number", () => {

@@ -1,6 +1,6 @@
 /** Sampling options as a form: every field is a text, an empty one leaves the option to others. */
 
-import type { Sampling } from "../../live/protocol";
+import type { Sampling } from "../../live/protocol.gen";
 import { text } from "../../app/strings";
 
 export type Option = keyof Sampling;
@@ -44,5 +44,5 @@ export function read(form: Form): { sampling: Sampling; problems: Partial<Record
   return { sampling: Object.fromEntries(OPTIONS.map(entry)) as unknown as Sampling, problems };
 }
 
-export const isDefault = (rules: { systemPrompt: string | null; sampling: Sampling }): boolean =>
-  rules.systemPrompt === null && Object.values(rules.sampling).every((value) => value === null);
+export const isDefault = (rules: { system_prompt: string | null; sampling: Sampling }): boolean =>
+  rules.system_prompt === null && Object.values(rules.sampling).every((value) => value === null);

@@ -1,7 +1,7 @@
 /** Finding what was said: the newest while a person types, the best when they ask. */
 
 import type { App } from "../../app/context.svelte";
-import type { Hit } from "../../live/protocol";
+import type { Hit } from "../../live/protocol.gen";
 
 /** A pause this long in typing is worth a search. */
 const PAUSE_MS = 120;

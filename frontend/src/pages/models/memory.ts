@@ -1,6 +1,8 @@
 import { bytes } from "../../domain/format";
-import type { MemoryReport, MemoryUse } from "../../live/protocol";
+import type { MemoryReport, MemoryUse } from "../../live/protocol.gen";
 import { text } from "../../app/strings";
+
+type Amount = Pick<MemoryUse, "host_bytes" | "gpu_bytes">;
 
 const t = text.models;
 
@@ -21,7 +23,7 @@ export function remedies(report: MemoryReport): string[] {
 }
 
 /** As the engine counts, or as the process is measured, whichever is more; null while none runs. */
-function taken({ counted, measured_host_bytes, measured_gpu_bytes }: MemoryReport): MemoryUse | null {
+function taken({ counted, measured_host_bytes, measured_gpu_bytes }: MemoryReport): Amount | null {
   if (measured_host_bytes === null && counted === null) return null;
   return {
     host_bytes: Math.max(counted?.host_bytes ?? 0, measured_host_bytes ?? 0),
@@ -29,6 +31,6 @@ function taken({ counted, measured_host_bytes, measured_gpu_bytes }: MemoryRepor
   };
 }
 
-function amount({ host_bytes, gpu_bytes }: MemoryUse): string {
+function amount({ host_bytes, gpu_bytes }: Amount): string {
   return gpu_bytes ? t.onGpu(bytes(host_bytes), bytes(gpu_bytes)) : bytes(host_bytes);
 }

@@ -1,8 +1,8 @@
 import { describe, expect, it } from "vitest";
-import type { UiModel } from "../../live/protocol";
+import type { ModelSummary } from "../../live/protocol.gen";
 import { listed, parseOrder, pressed, writeOrder } from "./sorting";
 
-const model = (name: string, more: Partial<UiModel> = {}): UiModel =>
+const model = (name: string, more: Partial<ModelSummary> = {}): ModelSummary =>
   ({
     name,
     slug: name,
@@ -10,14 +10,14 @@ const model = (name: string, more: Partial<UiModel> = {}): UiModel =>
     kind: "chat",
     status: "unloaded",
     quantization: "Q4_K_M",
-    parameterCount: null,
-    sizeBytes: 1,
+    parameter_count: null,
+    size_bytes: 1,
     ...more,
-  }) as UiModel;
+  }) as ModelSummary;
 const all = [
-  model("qwen3-14b", { sizeBytes: 14, parameterCount: 14e9, architecture: "qwen3" }),
-  model("gemma", { sizeBytes: 4, status: "ready" }),
-  model("qwen3-8b", { sizeBytes: 8, parameterCount: 8e9, architecture: "qwen3" }),
+  model("qwen3-14b", { size_bytes: 14, parameter_count: 14e9, architecture: "qwen3" }),
+  model("gemma", { size_bytes: 4, status: "ready" }),
+  model("qwen3-8b", { size_bytes: 8, parameter_count: 8e9, architecture: "qwen3" }),
 ];
 const names = (query: string, order = ""): string[] => listed(all, query, parseOrder(order)).map((m) => m.name);
 

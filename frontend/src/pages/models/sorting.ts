@@ -1,6 +1,6 @@
 /** Filtering and sorting the models, as pure functions. */
 
-import type { ModelStatus, UiModel } from "../../live/protocol";
+import type { ModelStatus, ModelSummary } from "../../live/protocol.gen";
 
 export const COLUMNS = ["name", "architecture", "parameters", "quantization", "size", "context", "lastUsed", "state"] as const;
 export type Column = (typeof COLUMNS)[number];
@@ -19,14 +19,14 @@ const ORDER_OF_STATES: Record<ModelStatus, number> = {
   unloaded: 6,
 };
 
-const KEYS: Record<Column, (model: UiModel) => string | number | null> = {
+const KEYS: Record<Column, (model: ModelSummary) => string | number | null> = {
   name: (m) => m.name,
   architecture: (m) => m.architecture,
-  parameters: (m) => m.parameterCount,
+  parameters: (m) => m.parameter_count,
   quantization: (m) => m.quantization,
-  size: (m) => m.sizeBytes,
-  context: (m) => m.contextLength,
-  lastUsed: (m) => m.lastUsedAtMs,
+  size: (m) => m.size_bytes,
+  context: (m) => m.context_length,
+  lastUsed: (m) => m.last_used_at_ms,
   state: (m) => ORDER_OF_STATES[m.status],
 };
 
@@ -50,7 +50,7 @@ export function pressed(order: Order, column: Column): Order {
 const words = new Intl.Collator("en", { numeric: true, sensitivity: "base" });
 
 /** Models that have every word of the query somewhere. Unknown values come last, either way. */
-export function listed(models: readonly UiModel[], query: string, order: Order): UiModel[] {
+export function listed(models: readonly ModelSummary[], query: string, order: Order): ModelSummary[] {
   const wanted = query.toLowerCase().split(/\s+/).filter(Boolean);
   const found = models.filter((model) => {
     const text = `${model.name} ${model.slug} ${model.architecture} ${model.quantization ?? ""} ${model.kind} ${model.status}`;
