@@ -72,9 +72,9 @@ def protocol() -> str:
     )
     return (
         f"{_HEAD}\n{types.declarations()}\n"
-        f"/** Of each topic: the data of a snapshot, and one item of a delta. */\n"
+        f"/** Data of a snapshot and one item of a delta, by topic. */\n"
         f"export interface Topics {{\n{''.join(topics)}}}\n\n"
-        f"/** Of each operation: what it takes, and what it gives. */\n"
+        f"/** Input and output, by operation. */\n"
         f"export interface Operations {{\n{''.join(operations)}}}\n{_FOOT}"
     )
 

@@ -21,7 +21,7 @@ def _generator(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", ["PYTHON", "TYPESCRIPT", "PROTOCOL"])
+@pytest.mark.parametrize("name", ["PYTHON", "TYPESCRIPT", "PROTOCOL", "PAGES"])
 def test_generated_shapes_are_fresh(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     generator = _generator(monkeypatch)
     path: Path = getattr(generator, name)

@@ -22,14 +22,6 @@ SCRIPT_COMMENT = re.compile(
 )
 # Rooms that are not rewritten yet. The list only becomes shorter.
 EXEMPT = {
-    "frontend/app",
-    "frontend/domain",
-    "frontend/live",
-    "frontend/live/reducers",
-    "frontend/pages/chat",
-    "frontend/pages/dashboard",
-    "frontend/pages/models",
-    "frontend/ui",
     "api/http",
     "api/inference",
     "api/rest",

@@ -1,54 +1,69 @@
-/** Everything the pages share, built once and handed down as context. */
+/** State that every page shares: built once by App.svelte and handed down as a Svelte context. */
 
 import { createContext } from "svelte";
 import { Client } from "../../../clients/typescript/src/request";
-import type { Chats } from "../pages/chat/conversations.svelte";
-import { Clock } from "./clock.svelte";
 import { Connection } from "../live/connection.svelte";
 import { Feed } from "../live/feed.svelte";
-import * as topics from "../live/reducers/topics";
-import { remember, remembered } from "./preferences";
-import type { OperationName, Operations, ModelSummary } from "../live/protocol.gen";
+import type { ModelSummary, OperationName, Operations } from "../live/protocol.gen";
+import { engine } from "../live/reducers/engine";
+import { live } from "../live/reducers/live";
+import { metrics } from "../live/reducers/metrics";
+import { models } from "../live/reducers/models";
+import { requests } from "../live/reducers/requests";
+import { Clock } from "./clock.svelte";
+import { readPreference, writePreference } from "./preferences";
 import { Router } from "./router.svelte";
+import { text } from "./text";
 import { Theme } from "./theme.svelte";
-import { added, removed, SUCCESS_MS, type Toast } from "./toasts";
+import { addToast, removeToast, SUCCESS_MS, type Toast } from "./toasts";
 
-export class App {
+export class AppContext {
   readonly router = new Router(document.baseURI);
   readonly connection = new Connection(this.router.base);
   readonly client = new Client(location.origin + this.router.base);
   readonly theme = new Theme();
   readonly clock = new Clock();
 
-  readonly models = new Feed(topics.models);
-  readonly engine = new Feed(topics.engine);
-  readonly metrics = new Feed(topics.metrics);
-  readonly requests = new Feed(topics.requests);
-  readonly live = new Feed(topics.live);
+  readonly models = new Feed(models);
+  readonly engine = new Feed(engine);
+  readonly metrics = new Feed(metrics);
+  readonly requests = new Feed(requests);
+  readonly live = new Feed(live);
 
   readonly loaded = $derived((this.models.data ?? []).filter(isLoaded));
 
-  /** When the connection was lost, if it is. */
+  /** Time at which the connection was lost; null while there is one. */
   readonly lostAt = $derived(this.connection.state.phase === "lost" ? this.connection.state.lostAt : null);
 
+  /** Why actions are disabled now; undefined while they are not. */
+  readonly offlineReason = $derived(this.connection.online ? undefined : text.connection.disabled);
+
   toasts = $state.raw<readonly Toast[]>([]);
-  sidebarOpen = $state(remembered("sidebar") !== "rail");
-  singleKeys = $state(remembered("singleKeys") !== "off");
+  sidebarOpen = $state(readPreference("sidebar") !== "rail");
+  singleKeys = $state(readPreference("singleKeys") !== "off");
   helpOpen = $state(false);
-  /** Made by the chat page on its first visit; outlives it, so that a deletion can still be undone elsewhere. */
-  chats: Chats | null = null;
-  /** Where the focus goes with the next visit of a page, instead of its title. */
+  /** Selector of the element that gets the focus after the next navigation, instead of the page's title. */
   focusNext: string | null = null;
 
+  readonly #pageStates = new Map<string, unknown>();
   #toastIds = 0;
 
-  /** The time of what is shown: it stands still while nothing new arrives. */
+  /** Time of the data on the page: the present, but the moment of the loss while the connection is lost. */
   get now(): number {
     return this.lostAt ?? this.clock.now;
   }
 
-  /** Call an operation; what goes wrong becomes a toast. The answer's data, or null. */
-  async run<O extends OperationName>(operation: O, input: Operations[O]["input"]): Promise<Operations[O]["output"] | null> {
+  /** State of a page that outlives its visits, made on the first one: a deletion in chat can be undone on other pages. */
+  pageState<T>(page: string, make: () => T): T {
+    if (!this.#pageStates.has(page)) this.#pageStates.set(page, make());
+    return this.#pageStates.get(page) as T;
+  }
+
+  /** Call an operation. Returns its output; shows a toast and returns null when it fails. */
+  async run<O extends OperationName>(
+    operation: O,
+    input: Operations[O]["input"],
+  ): Promise<Operations[O]["output"] | null> {
     const result = await this.connection.call(operation, input);
     if (result.ok) return result.data;
     this.toast("bad", result.error.message, result.error.details ?? null);
@@ -56,13 +71,13 @@ export class App {
   }
 
   toast(tone: Toast["tone"], message: string, details: string | null = null): void {
-    const id = this.#add({ tone, message, details, action: null });
+    const id = this.#addToast({ tone, message, details, action: null });
     if (tone === "ok") setTimeout(() => this.dismiss(id), SUCCESS_MS);
   }
 
-  /** A message with something to do about it, until it is dismissed by the id that this returns. */
+  /** Show a message with a button until it is pressed or dismissed. Returns the toast's id. */
   offer(message: string, label: string, run: () => void): number {
-    return this.#add({ tone: "ok", message, details: null, action: { label, run } });
+    return this.#addToast({ tone: "ok", message, details: null, action: { label, run } });
   }
 
   newChat(): void {
@@ -70,29 +85,29 @@ export class App {
     this.router.go(this.router.href("chat"));
   }
 
-  #add(toast: Omit<Toast, "id" | "count">): number {
+  #addToast(toast: Omit<Toast, "id" | "count">): number {
     const id = (this.#toastIds += 1);
-    this.toasts = added(this.toasts, { ...toast, id });
+    this.toasts = addToast(this.toasts, { ...toast, id });
     return id;
   }
 
   dismiss(id: number): void {
-    this.toasts = removed(this.toasts, id);
+    this.toasts = removeToast(this.toasts, id);
   }
 
   toggleSidebar(): void {
     this.sidebarOpen = !this.sidebarOpen;
-    remember("sidebar", this.sidebarOpen ? null : "rail");
+    writePreference("sidebar", this.sidebarOpen ? null : "rail");
   }
 
   useSingleKeys(on: boolean): void {
     this.singleKeys = on;
-    remember("singleKeys", on ? null : "off");
+    writePreference("singleKeys", on ? null : "off");
   }
 }
 
-export function isLoaded(model: ModelSummary): boolean {
+function isLoaded(model: ModelSummary): boolean {
   return model.status === "ready" || model.status === "sleeping" || model.status === "stopping";
 }
 
-export const [useApp, provideApp] = createContext<App>();
+export const [useApp, provideApp] = createContext<AppContext>();

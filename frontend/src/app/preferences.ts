@@ -1,6 +1,6 @@
-/** What this browser remembers. Storage may be forbidden; then the choice lasts until the reload. */
+/** Choices that this browser keeps. Where storage is forbidden, a choice lasts until the page is loaded again. */
 
-export function remembered(name: string): string | null {
+export function readPreference(name: string): string | null {
   try {
     return localStorage.getItem(name);
   } catch {
@@ -8,12 +8,12 @@ export function remembered(name: string): string | null {
   }
 }
 
-/** null forgets. */
-export function remember(name: string, value: string | null): void {
+/** A value of null removes the choice. */
+export function writePreference(name: string, value: string | null): void {
   try {
     if (value === null) localStorage.removeItem(name);
     else localStorage.setItem(name, value);
   } catch {
-    // Nothing to do: it is only not kept.
+    // The choice is not kept; the page works without.
   }
 }

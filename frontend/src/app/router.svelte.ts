@@ -1,18 +1,18 @@
-/** Where we are. The History API, below the base path the server announced. */
+/** The address of the page, by the History API, below the base path that the server announced. */
 
-import { pathOf, placeAt, type PageName } from "./routes";
+import { matchRoute, pageRow, type PageName } from "./pages";
 
 export class Router {
-  /** Path below the base, starting with "/". */
+  /** Path below the base; begins with "/". */
   path = $state("/");
-  /** Query parameters; what a page filters by lives here, so that a link carries it. */
+  /** Query parameters. Filters of a page live here, so that a link carries them. */
   query = $state.raw(new URLSearchParams());
-  /** Counts navigations, so that focus moves on each, even to the same page. */
-  visits = $state(0);
-  readonly #place = $derived(placeAt(this.path));
-  readonly page = $derived(this.#place.page);
-  /** Which of the page's things, if the path names one. */
-  readonly id = $derived(this.#place.id);
+  /** Number of navigations so far; it grows even when a link leads to the same page, so that the focus moves. */
+  navigations = $state(0);
+  readonly #route = $derived(matchRoute(this.path));
+  readonly page = $derived(this.#route.page);
+  /** The number in the path, if the page has an `:id`. */
+  readonly id = $derived(this.#route.id);
 
   /** "/" or "/some/prefix/". */
   readonly base: string;
@@ -22,29 +22,29 @@ export class Router {
     this.#read();
     addEventListener("popstate", () => {
       this.#read();
-      this.visits += 1;
+      this.navigations += 1;
     });
     document.addEventListener("click", (event) => this.#onClick(event));
   }
 
   href(page: PageName, id: number | null = null): string {
-    return this.base + pathOf(page).slice(1) + (id === null ? "" : `/${id}`);
+    return this.base + pageRow(page).paths[0]!.slice(1) + (id === null ? "" : `/${id}`);
   }
 
   go(href: string): void {
     history.pushState(null, "", href);
     this.#read();
-    this.visits += 1;
+    this.navigations += 1;
     scrollTo(0, 0);
   }
 
-  /** The same visit under another address: no history entry, no focus move. */
-  rename(href: string): void {
+  /** Change the address without a history entry and without moving the focus. */
+  replace(href: string): void {
     history.replaceState(null, "", href);
     this.#read();
   }
 
-  /** Change one parameter in place: no history entry, no focus move. An empty value removes it. */
+  /** Change one query parameter in the same way. An empty value removes it. */
   setQuery(name: string, value: string): void {
     const query = new URLSearchParams(this.query);
     if (value) query.set(name, value);
@@ -64,7 +64,8 @@ export class Router {
     if (event.defaultPrevented || event.button !== 0 || event.metaKey || event.ctrlKey || event.shiftKey) return;
     const link = (event.target as Element).closest("a");
     if (!link || link.target || link.origin !== location.origin || !link.pathname.startsWith(this.base)) return;
-    if (placeAt(`/${link.pathname.slice(this.base.length)}`).page === null) return; // the API's own pages, a download
+    // The API's own pages and downloads are left to the browser.
+    if (matchRoute(`/${link.pathname.slice(this.base.length)}`).page === null) return;
     event.preventDefault();
     this.go(link.href);
   }

@@ -1,8 +1,8 @@
 import { beforeEach, describe, expect, it } from "vitest";
+import { matchRoute, PAGES } from "./pages";
 import { Router } from "./router.svelte";
-import { pathOf, placeAt, routes } from "./routes";
 
-const pageAt = (path: string) => placeAt(path).page;
+const pageAt = (path: string) => matchRoute(path).page;
 const at = (path: string): void => history.replaceState(null, "", path);
 
 describe("routes", () => {
@@ -15,15 +15,15 @@ describe("routes", () => {
     expect(pageAt("/models/7")).toBeNull();
   });
 
-  it("know which thing a path names", () => {
-    expect(placeAt("/chat/17")).toEqual({ page: "chat", id: 17 });
-    expect(placeAt("/chat/")).toEqual({ page: "chat", id: null });
+  it("know the number in a path", () => {
+    expect(matchRoute("/chat/17")).toEqual({ page: "chat", id: 17 });
+    expect(matchRoute("/chat/")).toEqual({ page: "chat", id: null });
     expect(pageAt("/chat/0")).toBeNull();
     expect(pageAt("/chat/x")).toBeNull();
   });
 
   it("lead from every page back to itself", () => {
-    for (const { page } of routes) expect(pageAt(pathOf(page))).toBe(page);
+    for (const { name, paths } of PAGES) for (const path of paths) expect(pageAt(path.replace(":id", "7"))).toBe(name);
   });
 });
 
@@ -36,18 +36,18 @@ describe("the router", () => {
     expect(router.query.get("q")).toBe("qwen");
     expect(router.href("chat")).toBe("/tools/llm/chat");
     router.go(router.href("chat"));
-    expect([router.page, location.pathname, router.visits]).toEqual(["chat", "/tools/llm/chat", 1]);
-    router.rename(router.href("chat", 3));
-    expect([router.page, router.id, location.pathname, router.visits]).toEqual(["chat", 3, "/tools/llm/chat/3", 1]);
+    expect([router.page, location.pathname, router.navigations]).toEqual(["chat", "/tools/llm/chat", 1]);
+    router.replace(router.href("chat", 3));
+    expect([router.page, router.id, location.pathname, router.navigations]).toEqual(["chat", 3, "/tools/llm/chat/3", 1]);
   });
 
-  it("keeps filters in the address without a visit", () => {
+  it("keeps filters in the address without a navigation", () => {
     const router = new Router(`${location.origin}/tools/llm/`);
     router.setQuery("sort", "size");
     expect(location.search).toBe("?q=qwen&sort=size");
     router.setQuery("q", "");
     router.setQuery("sort", "");
-    expect([location.search, router.visits]).toEqual(["", 0]);
+    expect([location.search, router.navigations]).toEqual(["", 0]);
   });
 
   it("follows links to its pages and leaves all others to the browser", () => {
@@ -57,7 +57,7 @@ describe("the router", () => {
       `<a id="tab" href="/tools/llm/chat" target="_blank">tab</a>`;
     const click = (selector: string): boolean => {
       const event = new MouseEvent("click", { bubbles: true, cancelable: true });
-      // What is not taken must not make the test's browser load it.
+      // A link that the router leaves alone must not navigate the test's browser.
       addEventListener("click", (e) => e.preventDefault(), { once: true });
       document.querySelector(selector)!.dispatchEvent(event);
       return location.pathname === "/tools/llm/chat";

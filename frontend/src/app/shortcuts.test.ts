@@ -10,18 +10,19 @@ const press = (key: string, more: Partial<Key> = {}): Key => ({
   modal: false,
   ...more,
 });
-const command = (key: Key, waiting = false, singleKeys = true) => decide(key, waiting, singleKeys).command;
+const command = (key: Key, chordPending = false, singleKeys = true) => decide(key, chordPending, singleKeys).command;
 
 describe("shortcuts", () => {
   it("go to pages with g and a letter", () => {
-    expect(decide(press("g"), false, true)).toEqual({ command: null, waiting: true });
-    expect(["d", "m", "c", "x"].map((key) => command(press(key), true))).toEqual(["dashboard", "models", "chat", null]);
+    expect(decide(press("g"), false, true)).toEqual({ command: null, chordPending: true });
+    expect(["d", "m", "c"].map((key) => command(press(key), true))).toEqual([{ go: "dashboard" }, { go: "models" }, { go: "chat" }]);
+    expect(command(press("x"), true)).toBeNull();
     expect(command(press("d"))).toBeNull();
   });
 
   it("leave letters to text fields, but not Ctrl+B", () => {
     expect(command(press("t", { typing: true }))).toBeNull();
-    expect(decide(press("g", { typing: true }), false, true).waiting).toBe(false);
+    expect(decide(press("g", { typing: true }), false, true).chordPending).toBe(false);
     expect(command(press("b", { control: true, typing: true }))).toBe("sidebar");
   });
 

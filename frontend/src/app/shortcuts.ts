@@ -1,6 +1,8 @@
-/** Which key means what, as a pure decision. */
+/** Meaning of each key, as a pure decision. */
 
-export type Command = "dashboard" | "models" | "chat" | "sidebar" | "theme" | "help" | "search" | "newChat";
+import { PAGES, type PageName } from "./pages";
+
+export type Command = { go: PageName } | "sidebar" | "theme" | "help" | "search" | "newChat";
 
 export interface Key {
   key: string;
@@ -8,37 +10,40 @@ export interface Key {
   control: boolean;
   shift: boolean;
   alt: boolean;
-  /** The key goes into a text field. */
+  /** True when the key goes into a text field. */
   typing: boolean;
-  /** A dialog is open. */
+  /** True while a dialog is open. */
   modal: boolean;
 }
 
-/** `g` waits this long for its second key. */
+/** A chord begins with `g`; its second key must follow within this time. */
 export const CHORD_MS = 1500;
 
-const AFTER_G: Record<string, Command> = { d: "dashboard", m: "models", c: "chat" };
-const SINGLE: Record<string, Command> = { t: "theme", "?": "help", "/": "search" };
+const PAGE_BY_CHORD: ReadonlyMap<string, PageName> = new Map(PAGES.map((row) => [row.chord, row.name]));
+const COMMAND_BY_KEY: Record<string, Command> = { t: "theme", "?": "help", "/": "search" };
 
-/** What to do now, and whether the next key completes a chord. */
 export interface Decision {
   command: Command | null;
-  waiting: boolean;
+  /** True when the next key completes a chord. */
+  chordPending: boolean;
 }
 
-const NOTHING: Decision = { command: null, waiting: false };
+const NONE: Decision = { command: null, chordPending: false };
 
-/** `waiting`: `g` was pressed just before. `singleKeys`: they can be switched off, as WCAG 2.1.4 asks. */
-export function decide(key: Key, waiting: boolean, singleKeys: boolean): Decision {
-  if (key.modal || key.alt) return NOTHING;
+/** `singleKeys` is false when a person switched keys without Ctrl off, which WCAG 2.1.4 asks for. */
+export function decide(key: Key, chordPending: boolean, singleKeys: boolean): Decision {
+  if (key.modal || key.alt) return NONE;
   if (key.control) {
     const name = key.key.toLowerCase();
-    if (name === "b" && !key.shift) return { command: "sidebar", waiting: false };
-    if (name === "o" && key.shift) return { command: "newChat", waiting: false };
-    return NOTHING;
+    if (name === "b" && !key.shift) return { command: "sidebar", chordPending: false };
+    if (name === "o" && key.shift) return { command: "newChat", chordPending: false };
+    return NONE;
   }
-  if (key.typing || !singleKeys) return NOTHING;
-  if (waiting) return { command: AFTER_G[key.key] ?? null, waiting: false };
-  if (key.key === "g") return { command: null, waiting: true };
-  return { command: SINGLE[key.key] ?? null, waiting: false };
+  if (key.typing || !singleKeys) return NONE;
+  if (chordPending) {
+    const page = PAGE_BY_CHORD.get(key.key);
+    return { command: page ? { go: page } : null, chordPending: false };
+  }
+  if (key.key === "g") return { command: null, chordPending: true };
+  return { command: COMMAND_BY_KEY[key.key] ?? null, chordPending: false };
 }

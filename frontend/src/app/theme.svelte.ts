@@ -1,32 +1,35 @@
-/** Light, dark, or as the system says. The script in index.html sets the first paint by the same rule. */
+/** Light, dark, or the system's theme. The script in index.html sets the first paint by the same rule. */
 
 import { MediaQuery } from "svelte/reactivity";
-import { remember, remembered } from "./preferences";
+import type { IconName } from "../ui/icons";
+import { readPreference, writePreference } from "./preferences";
 
-export type Choice = "system" | "light" | "dark";
-export const CHOICES: readonly Choice[] = ["system", "light", "dark"];
+export type ThemeChoice = "system" | "light" | "dark";
+const CHOICES: readonly ThemeChoice[] = ["system", "light", "dark"];
+
+export const THEME_ICONS: Record<ThemeChoice, IconName> = { system: "monitor", light: "sun", dark: "moon" };
 
 export class Theme {
-  choice = $state<Choice>("system");
-  readonly #systemDark = new MediaQuery("(prefers-color-scheme: dark)");
-  /** What is shown. */
-  readonly shown = $derived(
-    this.choice === "system" ? (this.#systemDark.current ? "dark" : "light") : this.choice,
+  choice = $state<ThemeChoice>("system");
+  readonly #systemIsDark = new MediaQuery("(prefers-color-scheme: dark)");
+  /** The theme in use. */
+  readonly current = $derived(
+    this.choice === "system" ? (this.#systemIsDark.current ? "dark" : "light") : this.choice,
   );
 
   constructor() {
-    const saved = remembered("theme");
+    const saved = readPreference("theme");
     if (saved === "light" || saved === "dark") this.choice = saved;
   }
 
-  /** Call once from the root component: keeps the document in step. */
+  /** Keep the document in step: call in an effect of the root component. */
   apply(): void {
-    document.documentElement.dataset.theme = this.shown;
+    document.documentElement.dataset.theme = this.current;
   }
 
-  choose(choice: Choice): void {
+  choose(choice: ThemeChoice): void {
     this.choice = choice;
-    remember("theme", choice === "system" ? null : choice);
+    writePreference("theme", choice === "system" ? null : choice);
   }
 
   next(): void {

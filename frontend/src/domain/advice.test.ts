@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { text } from "../app/strings";
+import { text } from "./text";
 import { advice } from "./advice";
 
 describe("advice", () => {

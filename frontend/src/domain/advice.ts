@@ -1,6 +1,6 @@
-/** What to do about a model that failed to load, from the engine's words. */
+/** Advice about a model that failed to load, found in the engine's error and log. */
 
-import { text } from "../app/strings";
+import { text } from "./text";
 
 const KNOWN: readonly (readonly [RegExp, string])[] = [
   [/out of memory|failed to allocate|alloc.*fail|bad_alloc|cannot allocate|killed|signal 9|SIGKILL/i, text.advice.memory],

@@ -1,6 +1,6 @@
 /** Numbers and times as people read them. `null` is "not known" and shows as a dash, never as zero. */
 
-import { text } from "../app/strings";
+import { text } from "./text";
 
 type Maybe = number | null | undefined;
 

@@ -1,23 +1,23 @@
-/** The state of the connection to the service, as a pure reducer. */
+/** State of the connection to the service, as a pure reducer. */
 
-export type LinkState =
+export type ConnectionState =
   | { phase: "connecting" }
   | { phase: "online" }
   /** `lostAt` null: there never was a connection. `retryAt` null: an attempt is under way. */
   | { phase: "lost"; lostAt: number | null; attempt: number; retryAt: number | null };
 
-export type LinkEvent =
+export type ConnectionEvent =
   | { type: "connected" }
   | { type: "disconnected"; now: number }
   | { type: "refused"; now: number }
   | { type: "retrying" };
 
-/** 1, 2, 4, 8, then 10 s: quick after a hiccup, and no load on a service that is down for long. */
+/** 1, 2, 4, 8, then 10 s: quick after a short break, and no load on a service that is down for long. */
 export function retryDelayMs(attempt: number): number {
   return Math.min(1000 * 2 ** (attempt - 1), 10_000);
 }
 
-export function linked(state: LinkState, event: LinkEvent): LinkState {
+export function nextState(state: ConnectionState, event: ConnectionEvent): ConnectionState {
   switch (event.type) {
     case "connected":
       return { phase: "online" };

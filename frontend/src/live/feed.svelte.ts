@@ -1,50 +1,50 @@
-/** A topic's data in the browser: the server's snapshot, kept up to date by a pure reducer. */
+/** Data of one topic in the browser: the server's snapshot, kept up to date by a pure reducer. */
 
+import type { Connection, Subscriber } from "./connection.svelte";
+import { FrameThrottle } from "./frame_throttle.svelte";
 import type { Delta, Snapshot, Topic, Topics } from "./protocol.gen";
-import type { Connection, Listener } from "./connection.svelte";
-import { Shown } from "./frame_throttle.svelte";
 
-/** How one topic's messages become what the pages show. */
-export interface Reduction<T extends Topic, State> {
+/** A reducer makes the state that pages show from the messages of one topic. */
+export interface Reducer<T extends Topic, State> {
   readonly topic: T;
   fromSnapshot(data: Topics[T]["data"]): State;
   apply(state: State, items: readonly Topics[T]["item"][]): State;
 }
 
-export class Feed<T extends Topic, State> implements Listener {
+export class Feed<T extends Topic, State> implements Subscriber {
   readonly topic: T;
-  readonly #reduction: Reduction<T, State>;
-  readonly #shown = new Shown<State>();
+  readonly #reducer: Reducer<T, State>;
+  readonly #state = new FrameThrottle<State>();
   #seq: number | undefined;
 
-  constructor(reduction: Reduction<T, State>) {
-    this.topic = reduction.topic;
-    this.#reduction = reduction;
+  constructor(reducer: Reducer<T, State>) {
+    this.topic = reducer.topic;
+    this.#reducer = reducer;
   }
 
   /** null until the first snapshot. */
   get data(): State | null {
-    return this.#shown.data;
+    return this.#state.shown;
   }
 
   get since(): number | undefined {
     return this.#seq;
   }
 
-  /** Join for as long as the calling component lives: `$effect(() => feed.watch(connection))`. */
+  /** Join the topic for as long as the calling component lives: `$effect(() => feed.watch(connection))`. */
   watch(connection: Connection): () => void {
     return connection.join(this);
   }
 
   onSnapshot(message: Snapshot): void {
     this.#seq = message.seq;
-    this.#shown.set(this.#reduction.fromSnapshot((message as Snapshot<T>).data));
+    this.#state.set(this.#reducer.fromSnapshot((message as Snapshot<T>).data));
   }
 
   onDelta(message: Delta): void {
-    const { latest } = this.#shown;
+    const { latest } = this.#state;
     if (latest === null || this.#seq === undefined || message.seq <= this.#seq) return;
     this.#seq = message.seq;
-    this.#shown.set(this.#reduction.apply(latest, (message as Delta<T>).items));
+    this.#state.set(this.#reducer.apply(latest, (message as Delta<T>).items));
   }
 }

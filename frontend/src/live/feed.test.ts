@@ -1,8 +1,8 @@
 import { describe, expect, it } from "vitest";
 import type { Delta, Snapshot, RequestRecord } from "./protocol.gen";
-import { Feed, type Reduction } from "./feed.svelte";
+import { Feed, type Reducer } from "./feed.svelte";
 
-const ids: Reduction<"requests", string[]> = {
+const ids: Reducer<"requests", string[]> = {
   topic: "requests",
   fromSnapshot: (data) => data.records.map((r) => r.id),
   apply: (state, items) => [...state, ...items.map((r) => r.id)],
@@ -49,7 +49,7 @@ describe("a feed", () => {
     expect(feed.data).toEqual(["a"]);
   });
 
-  it("starts over with the server: a snapshot wins whatever its number", async () => {
+  it("takes a snapshot whatever its number, as the server may have restarted", async () => {
     const feed = new Feed(ids);
     feed.onSnapshot(snapshot(900, "old"));
     feed.onSnapshot(snapshot(2, "new"));
@@ -58,7 +58,7 @@ describe("a feed", () => {
     expect(feed.data).toEqual(["new", "newer"]);
   });
 
-  it("goes on after a loss", async () => {
+  it("resumes after a lost connection", async () => {
     const feed = new Feed(ids);
     feed.onSnapshot(snapshot(1, "a"));
     feed.onDelta(delta(9, 7, "z"));

@@ -1,27 +1,29 @@
-/** A value that changes often and is shown once per frame; at once in a hidden tab, which has no frames. */
+/** State that may change many times a frame, shown to components at most once a frame. */
 
-/** With reduced motion, text comes in steps this long instead of with every frame. */
-const CALM_MS = 250;
+/** With reduced motion, streamed text appears in steps of this length instead of once a frame. */
+const REDUCED_MOTION_STEP_MS = 250;
 
-export class Shown<State> {
-  /** What is shown. */
-  data = $state.raw<State | null>(null);
-  /** What is known. */
+export class FrameThrottle<State> {
+  /** The state that components read. */
+  shown = $state.raw<State | null>(null);
+  /** The newest state; `shown` follows it. */
   latest: State | null = null;
 
   readonly #isText: boolean;
   #frame = 0;
   #timer: ReturnType<typeof setTimeout> | undefined;
 
+  /** `isText`: the state is text that streams in, which reduced motion slows down. */
   constructor(isText = false) {
     this.#isText = isText;
   }
 
   set(state: State): void {
     this.latest = state;
+    // A hidden tab draws no frames, so its state is shown at once.
     if (document.hidden) this.#show();
     else if (this.#isText && matchMedia("(prefers-reduced-motion: reduce)").matches)
-      this.#timer ??= setTimeout(() => this.#show(), CALM_MS);
+      this.#timer ??= setTimeout(() => this.#show(), REDUCED_MOTION_STEP_MS);
     else this.#frame ||= requestAnimationFrame(() => this.#show());
   }
 
@@ -30,6 +32,6 @@ export class Shown<State> {
     clearTimeout(this.#timer);
     this.#frame = 0;
     this.#timer = undefined;
-    this.data = this.latest;
+    this.shown = this.latest;
   }
 }

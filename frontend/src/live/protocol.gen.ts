@@ -1371,7 +1371,7 @@ export interface Verdict {
   warnings: Problem[];
 }
 
-/** Of each topic: the data of a snapshot, and one item of a delta. */
+/** Data of a snapshot and one item of a delta, by topic. */
 export interface Topics {
   models: { data: ModelsSnapshot; item: ModelUpsert | ModelRemove };
   metrics: { data: MetricsSnapshot; item: Sample };
@@ -1382,7 +1382,7 @@ export interface Topics {
   [topic: `chat:${number}`]: { data: AnswerSnapshot; item: ConversationUpsert | ConversationRemove | MessageUpsert | MessageGrow | MessageRemove | AnswerFailure | BranchesChanged };
 }
 
-/** Of each operation: what it takes, and what it gives. */
+/** Input and output, by operation. */
 export interface Operations {
   "models.list": { input: ListModels; output: ModelList };
   "models.get": { input: GetModel; output: ModelView };

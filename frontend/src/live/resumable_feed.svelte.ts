@@ -1,89 +1,90 @@
-/** A topic whose snapshot holds only what the service has not stored: the rest is loaded, then deltas carry on. */
+/** Data of a topic whose snapshot holds only what the service has not stored: the stored part is loaded, deltas follow. */
 
+import type { Connection, Subscriber } from "./connection.svelte";
+import { FrameThrottle } from "./frame_throttle.svelte";
 import type { Delta, Snapshot, Topic, Topics } from "./protocol.gen";
-import type { Connection, Listener } from "./connection.svelte";
-import { Shown } from "./frame_throttle.svelte";
 
-export interface StoredReduction<T extends Topic, Stored, State> {
+export interface ResumableReducer<T extends Topic, Stored, State> {
   readonly topic: T;
-  /** What is stored; null when it cannot be had. */
+  /** Load the stored part; null when that fails. */
   load(): Promise<Stored | null>;
-  /** `old`: what was known before a reconnection, or before things became unclear. */
-  begin(stored: Stored, data: Topics[T]["data"], old: State | null): State;
-  /** Items may tell again what is known already. */
+  /** `previous` is the state before a reconnection or a reload; null on the first start. */
+  start(stored: Stored, data: Topics[T]["data"], previous: State | null): State;
+  /** An item may repeat what the state already holds. */
   apply(state: State, items: readonly Topics[T]["item"][]): State;
-  /** Something happened that only what is stored can tell. */
-  isUnclear(state: State): boolean;
+  /** True after an item whose outcome only the stored part tells. */
+  needsReload(state: State): boolean;
 }
 
-export class StoredFeed<T extends Topic, Stored, State> implements Listener {
+export class ResumableFeed<T extends Topic, Stored, State> implements Subscriber {
   readonly topic: T;
-  /** What was missed meanwhile is loaded, so every join begins anew. */
+  /** A join always asks for a snapshot, as the load brings what was missed. */
   readonly since = undefined;
 
-  readonly #reduction: StoredReduction<T, Stored, State>;
-  readonly #shown: Shown<State>;
+  readonly #reducer: ResumableReducer<T, Stored, State>;
+  readonly #state: FrameThrottle<State>;
   #connection: Connection | null = null;
-  /** Items that came while it was loaded; null when nothing is being loaded. */
-  #waiting: Topics[T]["item"][] | null = null;
+  /** Items that arrived during a load; null when no load is under way. */
+  #queued: Topics[T]["item"][] | null = null;
 
-  constructor(reduction: StoredReduction<T, Stored, State>, isText = false) {
-    this.topic = reduction.topic;
-    this.#reduction = reduction;
-    this.#shown = new Shown(isText);
+  constructor(reducer: ResumableReducer<T, Stored, State>, isText = false) {
+    this.topic = reducer.topic;
+    this.#reducer = reducer;
+    this.#state = new FrameThrottle(isText);
   }
 
-  /** null until the first is there. */
+  /** null until the first load has ended. */
   get data(): State | null {
-    return this.#shown.data;
+    return this.#state.shown;
   }
 
-  /** What is known, of which `data` may show a little less. */
+  /** The newest state; `data` follows it once a frame. */
   get latest(): State | null {
-    return this.#shown.latest;
+    return this.#state.latest;
   }
 
-  /** Join for as long as the calling component lives: `$effect(() => feed.watch(connection))`. */
+  /** Join the topic for as long as the calling component lives: `$effect(() => feed.watch(connection))`. */
   watch(connection: Connection): () => void {
     this.#connection = connection;
     return connection.join(this);
   }
 
+  /** Load the stored part again. */
   refresh(): void {
     this.#connection?.refresh(this);
   }
 
   onSnapshot(message: Snapshot): void {
-    void this.#begin((message as Snapshot<T>).data);
+    void this.#start((message as Snapshot<T>).data);
   }
 
   onDelta(message: Delta): void {
     this.onItems((message as Delta<T>).items);
   }
 
-  /** From the feed, or from a reader who need not wait for it. */
+  /** Take items from the topic, or from this page when it already knows the outcome of a call. */
   onItems(items: readonly Topics[T]["item"][]): void {
-    if (this.#waiting) this.#waiting.push(...items);
+    if (this.#queued) this.#queued.push(...items);
     else this.#apply(items);
   }
 
-  async #begin(data: Topics[T]["data"]): Promise<void> {
-    const waiting: Topics[T]["item"][] = [];
-    this.#waiting = waiting;
-    const stored = await this.#reduction.load();
-    if (this.#waiting !== waiting) return; // begun anew meanwhile
-    this.#waiting = null;
+  async #start(data: Topics[T]["data"]): Promise<void> {
+    const queued: Topics[T]["item"][] = [];
+    this.#queued = queued;
+    const stored = await this.#reducer.load();
+    if (this.#queued !== queued) return; // a newer snapshot started another load
+    this.#queued = null;
     if (stored === null) return;
-    this.#shown.set(this.#reduction.begin(stored, data, this.latest));
-    this.#apply(waiting);
+    this.#state.set(this.#reducer.start(stored, data, this.latest));
+    this.#apply(queued);
   }
 
   #apply(items: readonly Topics[T]["item"][]): void {
     if (this.latest === null || items.length === 0) return;
-    const { apply, isUnclear } = this.#reduction;
-    const wasUnclear = isUnclear(this.latest);
+    const { apply, needsReload } = this.#reducer;
+    const neededReload = needsReload(this.latest);
     const state = apply(this.latest, items);
-    this.#shown.set(state);
-    if (isUnclear(state) && !wasUnclear) this.refresh();
+    this.#state.set(state);
+    if (needsReload(state) && !neededReload) this.refresh();
   }
 }

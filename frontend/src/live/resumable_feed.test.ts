@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import type { Conversation, Delta, Snapshot } from "./protocol.gen";
 import type { Connection } from "./connection.svelte";
-import { StoredFeed, type StoredReduction } from "./resumable_feed.svelte";
+import { ResumableFeed, type ResumableReducer } from "./resumable_feed.svelte";
 
 type Loaded = { promise: Promise<string[] | null>; done: (names: string[] | null) => void };
 
@@ -11,13 +11,13 @@ function loading(): Loaded {
   return { promise, done };
 }
 
-function names(...loads: Loaded[]): StoredReduction<"chats", string[], string[]> {
+function names(...loads: Loaded[]): ResumableReducer<"chats", string[], string[]> {
   return {
     topic: "chats",
     load: () => loads.shift()!.promise,
-    begin: (stored, { answering }) => [...stored, ...answering.map(String)],
+    start: (stored, { answering }) => [...stored, ...answering.map(String)],
     apply: (state, items) => [...state, ...items.map((item) => (item.kind === "remove" ? "?" : "+"))],
-    isUnclear: (state) => state.includes("?"),
+    needsReload: (state) => state.includes("?"),
   };
 }
 const snapshot = (...answering: number[]): Snapshot<"chats"> => ({ topic: "chats", seq: 1, data: { answering } });
@@ -25,10 +25,10 @@ const upsert = { kind: "upsert" as const, conversation: {} as Conversation as ne
 const delta = (...items: Delta<"chats">["items"]): Delta<"chats"> => ({ topic: "chats", seq: 2, items, dropped: 0 });
 const settled = (): Promise<void> => new Promise((resolve) => setTimeout(resolve));
 
-describe("a feed of what is stored", () => {
-  it("waits for what is stored and loses nothing that comes meanwhile", async () => {
+describe("a resumable feed", () => {
+  it("applies the items that arrived during the load", async () => {
     const load = loading();
-    const feed = new StoredFeed(names(load));
+    const feed = new ResumableFeed(names(load));
     feed.onSnapshot(snapshot(7));
     feed.onDelta(delta(upsert));
     expect(feed.latest).toBeNull();
@@ -37,9 +37,9 @@ describe("a feed of what is stored", () => {
     expect(feed.latest).toEqual(["a", "7", "+"]);
   });
 
-  it("keeps the newest of two beginnings, whichever is loaded first", async () => {
+  it("keeps the newer of two loads, whichever ends first", async () => {
     const [first, second] = [loading(), loading()];
-    const feed = new StoredFeed(names(first, second));
+    const feed = new ResumableFeed(names(first, second));
     feed.onSnapshot(snapshot(1));
     feed.onSnapshot(snapshot(2));
     second.done(["new"]);
@@ -49,9 +49,9 @@ describe("a feed of what is stored", () => {
     expect(feed.latest).toEqual(["new", "2"]);
   });
 
-  it("shows what it had while nothing can be loaded, and goes on", async () => {
+  it("keeps its state when a load fails, and applies later items", async () => {
     const [first, second] = [loading(), loading()];
-    const feed = new StoredFeed(names(first, second));
+    const feed = new ResumableFeed(names(first, second));
     feed.onSnapshot(snapshot());
     first.done(["a"]);
     await settled();
@@ -62,9 +62,9 @@ describe("a feed of what is stored", () => {
     expect(feed.latest).toEqual(["a", "+"]);
   });
 
-  it("begins anew once when things are unclear", async () => {
+  it("loads once more when the state needs it", async () => {
     const load = loading();
-    const feed = new StoredFeed(names(load));
+    const feed = new ResumableFeed(names(load));
     let refreshed = 0;
     const connection = { join: () => () => {}, refresh: () => (refreshed += 1) } as unknown as Connection;
     feed.watch(connection);

@@ -1,10 +1,10 @@
-/** A small line over time on a canvas; loaded when the first is on screen. */
+/** A small line over time on a canvas, drawn by uPlot; loaded with the first chart on the page. */
 
 import uPlot from "uplot";
 
 const HEIGHT = 40;
 
-export class Chart {
+export class LineChart {
   readonly #plot: uPlot;
   readonly #resize: ResizeObserver;
 

@@ -1,17 +1,17 @@
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
-import { lazily } from "./retry_import";
+import { retryImport } from "./retry_import";
 
 beforeEach(() => void vi.useFakeTimers());
 afterEach(() => void vi.useRealTimers());
 
-test("what is there is given at once", async () => {
-  await expect(lazily(() => Promise.resolve("code"))).resolves.toBe("code");
+test("returns code that loads at once", async () => {
+  await expect(retryImport(() => Promise.resolve("code"))).resolves.toBe("code");
 });
 
-test("what cannot be loaded is asked for again, more and more slowly", async () => {
+test("retries with growing pauses", async () => {
   const asked: number[] = [];
   const start = Date.now();
-  const loaded = lazily(() => {
+  const loaded = retryImport(() => {
     asked.push(Date.now() - start);
     return asked.length < 8 ? Promise.reject(new Error("unreachable")) : Promise.resolve("code");
   });

@@ -3,8 +3,8 @@
 const FIRST_PAUSE_MS = 1000;
 const LONGEST_PAUSE_MS = 30_000;
 
-/** A page outlives the service it came from: what cannot be loaded now is asked for again until it can. */
-export async function lazily<T>(load: () => Promise<T>): Promise<T> {
+/** Load code, again and again until that succeeds: an open page may outlive the service that it came from. */
+export async function retryImport<T>(load: () => Promise<T>): Promise<T> {
   for (let pause = FIRST_PAUSE_MS; ; pause = Math.min(2 * pause, LONGEST_PAUSE_MS)) {
     try {
       return await load();

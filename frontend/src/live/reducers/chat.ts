@@ -1,124 +1,131 @@
-/** A conversation's tree of messages, kept up to date by a pure reducer. */
+/** One conversation's tree of messages: how it starts from the stored messages and grows by the items of its topic. */
 
-import type { Conversation, ConversationView, Message, MessageGrow, Topics } from "../protocol.gen";
+import type { AnswerFailure, Conversation, ConversationView, Message, MessageGrow, Topics } from "../protocol.gen";
 
 export type ChatTopic = `chat:${number}`;
 export type ChatItem = Topics[ChatTopic]["item"];
 
-/** Why there is no whole answer. */
-export interface Failure {
-  code: string;
-  message: string;
-}
+/** Why there is no complete answer. */
+export type ChatError = Pick<AnswerFailure, "code" | "message">;
 
 export interface Thread {
   readonly conversation: Conversation;
   readonly messages: ReadonlyMap<number, Message>;
-  /** Ids of the messages that follow one, oldest first; null: the first ones. */
+  /** Ids of the messages that follow a message, oldest first; those of null begin the conversation. */
   readonly children: ReadonlyMap<number | null, readonly number[]>;
-  /** The last message of the branch that is read. */
+  /** Id of the last message of the active branch. */
   readonly leaf: number | null;
-  readonly failure: Failure | null;
-  /** The conversation was deleted. */
-  readonly isGone: boolean;
-  /** Only the service knows how it goes on from here. */
-  readonly isUnclear: boolean;
-  /** Lengths in characters of the message that grows. */
-  readonly grown: { id: number; content: number; reasoning: number } | null;
+  readonly error: ChatError | null;
+  readonly isDeleted: boolean;
+  /** True when only the service knows how the conversation goes on. */
+  readonly needsReload: boolean;
+  /** Lengths of the growing message's text, in characters. */
+  readonly growing: TextLengths | null;
 }
 
-/** `answer` is the one being generated, which may be further than what is stored of it. */
-export function begun(view: ConversationView, answer: Message | null, old: Thread | null): Thread {
-  const messages = new Map(view.messages.map((record) => [record.id, record]));
+interface TextLengths {
+  id: number;
+  content: number;
+  reasoning: number;
+}
+
+/** `answer` is the message that is being generated; its text may be longer than the stored one. */
+export function startThread(view: ConversationView, answer: Message | null, previous: Thread | null): Thread {
+  const messages = new Map(view.messages.map((message) => [message.id, message]));
   const leaf = view.messages.reduce<number | null>((last, m) => (m.is_active ? Math.max(last ?? 0, m.id) : last), null);
-  const thread = shaped({
+  const thread = withChildren({
     conversation: view.conversation,
     messages,
     children: new Map(),
     leaf,
-    failure: old && newest(old) >= Math.max(0, ...messages.keys()) ? old.failure : null,
-    isGone: false,
-    isUnclear: false,
-    grown: null,
+    error: previous && lastMessageId(previous) >= Math.max(0, ...messages.keys()) ? previous.error : null,
+    isDeleted: false,
+    needsReload: false,
+    growing: null,
   });
-  return answer ? put(thread, answer) : thread;
+  return answer ? putMessage(thread, answer) : thread;
 }
 
-export function applied(thread: Thread, items: readonly ChatItem[]): Thread {
-  return items.reduce(one, thread);
+export function applyToThread(thread: Thread, items: readonly ChatItem[]): Thread {
+  return items.reduce(applyItem, thread);
 }
 
-function one(thread: Thread, item: ChatItem): Thread {
+function applyItem(thread: Thread, item: ChatItem): Thread {
   switch (item.kind) {
     case "upsert":
       return { ...thread, conversation: item.conversation };
     case "remove":
-      return { ...thread, isGone: true };
+      return { ...thread, isDeleted: true };
     case "message":
-      return put(thread, item.message);
+      return putMessage(thread, item.message);
     case "grow":
-      return grow(thread, item);
+      return appendText(thread, item);
     case "remove_message": {
-      // What is read instead may be another branch.
+      // Another branch may be active now, so the messages are loaded again.
       const messages = new Map(thread.messages);
       const removed = messages.get(item.id);
       messages.delete(item.id);
       const leaf = thread.leaf === item.id ? (removed?.parent_id ?? null) : thread.leaf;
-      return shaped({ ...thread, messages, leaf, isUnclear: true });
+      return withChildren({ ...thread, messages, leaf, needsReload: true });
     }
     case "failure":
-      return { ...thread, failure: { code: item.code, message: item.message } };
+      return { ...thread, error: { code: item.code, message: item.message } };
     case "branches":
-      return { ...thread, isUnclear: true };
+      return { ...thread, needsReload: true };
   }
 }
 
-/** A message that was not known is the end of what is read, as that is where every new one goes. */
-function put(thread: Thread, message: Message): Thread {
+/** Store a message. A new one becomes the end of the active branch, as every new message does. */
+function putMessage(thread: Thread, message: Message): Thread {
   const known = thread.messages.get(message.id);
-  if (known && !isFresher(message, known)) return thread;
+  if (known && !isNewer(message, known)) return thread;
   const messages = new Map(thread.messages).set(message.id, message);
-  if (known) return { ...thread, messages, grown: null };
-  return shaped({ ...thread, messages, leaf: message.id, failure: null, grown: null });
+  if (known) return { ...thread, messages, growing: null };
+  return withChildren({ ...thread, messages, leaf: message.id, error: null, growing: null });
 }
 
-/** What is complete does not change any more, what is not only grows. */
-function isFresher(message: Message, known: Message): boolean {
+/** A complete message never changes; one that is being generated only grows. */
+function isNewer(message: Message, known: Message): boolean {
   if (known.status !== "generating") return false;
-  return message.status !== "generating" || extent(message) > extent(known);
+  return message.status !== "generating" || textLength(message) > textLength(known);
 }
 
-const extent = (message: Message): number => message.content.length + (message.reasoning?.length ?? 0);
+const textLength = (message: Message): number => message.content.length + (message.reasoning?.length ?? 0);
 
-function grow(thread: Thread, growth: MessageGrow): Thread {
-  const old = thread.messages.get(growth.id);
-  if (!old) return { ...thread, isUnclear: true };
+function appendText(thread: Thread, grow: MessageGrow): Thread {
+  const old = thread.messages.get(grow.id);
+  if (!old) return { ...thread, needsReload: true };
   if (old.status !== "generating") return thread;
-  const had = thread.grown?.id === old.id ? thread.grown : lengths(old);
-  if (had.content < growth.content_at || had.reasoning < growth.reasoning_at) return { ...thread, isUnclear: true };
-  const content = tail(growth.content, had.content - growth.content_at);
-  const reasoning = tail(growth.reasoning, had.reasoning - growth.reasoning_at);
+  const had = thread.growing?.id === old.id ? thread.growing : lengthsOf(old);
+  if (had.content < grow.content_at || had.reasoning < grow.reasoning_at) return { ...thread, needsReload: true };
+  const content = characterSlice(grow.content, had.content - grow.content_at);
+  const reasoning = characterSlice(grow.reasoning, had.reasoning - grow.reasoning_at);
   if (!content && !reasoning) return thread;
   const message = { ...old, content: old.content + content, reasoning: (old.reasoning ?? "") + reasoning || null };
   return {
     ...thread,
     messages: new Map(thread.messages).set(old.id, message),
-    grown: { id: old.id, content: had.content + size(content), reasoning: had.reasoning + size(reasoning) },
+    growing: {
+      id: old.id,
+      content: had.content + characterCount(content),
+      reasoning: had.reasoning + characterCount(reasoning),
+    },
   };
 }
 
-const lengths = (message: Message) => ({
+const lengthsOf = (message: Message): TextLengths => ({
   id: message.id,
-  content: size(message.content),
-  reasoning: size(message.reasoning ?? ""),
+  content: characterCount(message.content),
+  reasoning: characterCount(message.reasoning ?? ""),
 });
 
-/** Characters of Unicode, as the service counts; a string's own length counts some twice. */
-const size = (text: string): number => text.length - (text.match(/[\ud800-\udbff][\udc00-\udfff]/g)?.length ?? 0);
+/** Characters of Unicode, as the service counts; `length` of a string counts some of them twice. */
+const characterCount = (text: string): number =>
+  text.length - (text.match(/[\ud800-\udbff][\udc00-\udfff]/g)?.length ?? 0);
 
-const tail = (text: string, from: number): string => (from === 0 ? text : [...text].slice(from).join(""));
+const characterSlice = (text: string, from: number): string => (from === 0 ? text : [...text].slice(from).join(""));
 
-function shaped(thread: Thread): Thread {
+function withChildren(thread: Thread): Thread {
   const children = new Map<number | null, number[]>();
   for (const { id, parent_id } of [...thread.messages.values()].sort((a, b) => a.id - b.id)) {
     const known = children.get(parent_id);
@@ -130,8 +137,8 @@ function shaped(thread: Thread): Thread {
 
 // --- reading ---------------------------------------------------------------------------------------------------------
 
-/** The branch that is read, oldest first. */
-export function path(thread: Thread): Message[] {
+/** Messages of the active branch, oldest first. */
+export function activeBranch(thread: Thread): Message[] {
   const found: Message[] = [];
   let id = thread.leaf;
   while (id !== null) {
@@ -143,12 +150,12 @@ export function path(thread: Thread): Message[] {
   return found.reverse();
 }
 
-/** Ids of the messages in whose place a message stands, itself included. */
-export const alternatives = (thread: Thread, message: Message): readonly number[] =>
+/** Ids of the messages with the same parent, the message's own included. */
+export const siblings = (thread: Thread, message: Message): readonly number[] =>
   thread.children.get(message.parent_id) ?? [message.id];
 
-/** Highest id so far; 0 without any. */
-export const newest = (thread: Thread): number => Math.max(0, ...thread.messages.keys());
+/** Highest id of a message; 0 without any. */
+export const lastMessageId = (thread: Thread): number => Math.max(0, ...thread.messages.keys());
 
 export function isAnswering(thread: Thread): boolean {
   const last = thread.leaf === null ? undefined : thread.messages.get(thread.leaf);

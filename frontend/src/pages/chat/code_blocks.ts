@@ -1,9 +1,9 @@
-/** What a finished code block gets: colours and a button to copy it. */
+/** Decoration of finished code blocks: syntax colours, and a button that copies the code. */
 
-import { lazily } from "../../ui/retry_import";
-import { text } from "../../app/strings";
+import { retryImport } from "../../ui/retry_import";
+import { text } from "../../ui/text";
 
-export function dressCode(block: HTMLElement): void {
+export function decorateCodeBlocks(block: HTMLElement): void {
   for (const code of block.querySelectorAll<HTMLElement>("pre > code")) {
     void colour(code);
     if (navigator.clipboard) code.parentElement!.append(copyButton(code));
@@ -13,8 +13,8 @@ export function dressCode(block: HTMLElement): void {
 async function colour(code: HTMLElement): Promise<void> {
   const language = /language-(\S+)/.exec(code.className)?.[1];
   if (!language) return;
-  const { highlighted } = await lazily(() => import("./highlight"));
-  const html = highlighted(code.textContent, language);
+  const { highlight } = await retryImport(() => import("./highlight"));
+  const html = highlight(code.textContent, language);
   // highlight.js escapes the code; the markup is its own.
   if (html !== null) code.innerHTML = html;
 }
@@ -23,11 +23,11 @@ function copyButton(code: HTMLElement): HTMLButtonElement {
   const button = document.createElement("button");
   button.type = "button";
   button.className = "copy-code";
-  button.textContent = text.chat.copy;
+  button.textContent = text.copy;
   button.addEventListener("click", () => {
     void navigator.clipboard.writeText(code.textContent).then(() => {
-      button.textContent = text.chat.copied;
-      setTimeout(() => (button.textContent = text.chat.copy), 2000);
+      button.textContent = text.copied;
+      setTimeout(() => (button.textContent = text.copy), 2000);
     });
   });
   return button;

@@ -1,104 +1,114 @@
-/** One stored conversation as a page reads it, and what can be asked of it. Answers go on whoever leaves. */
+/** The conversation on the page: its messages as they grow, and the requests about it. An answer goes on after the page is left. */
 
 import { chat, editMessage, regenerateAnswer, type ImageBody } from "../../../../clients/typescript/src/api";
 import { ApiError, type Request } from "../../../../clients/typescript/src/request";
-import type { App } from "../../app/context.svelte";
-import { StoredFeed } from "../../live/resumable_feed.svelte";
+import type { AppContext } from "../../app/context.svelte";
 import type { ConversationView, Message } from "../../live/protocol.gen";
-import { applied, begun, isAnswering, newest, path, type ChatTopic, type Failure, type Thread } from "../../live/reducers/chat";
+import {
+  activeBranch,
+  applyToThread,
+  isAnswering,
+  lastMessageId,
+  startThread,
+  type ChatError,
+  type ChatTopic,
+  type Thread,
+} from "../../live/reducers/chat";
+import { ResumableFeed } from "../../live/resumable_feed.svelte";
 
-/** What was said and has not been stored yet. */
-export interface Pending {
+/** A sent message that the service has not stored yet. */
+export interface PendingMessage {
   text: string;
-  /** The newest message before it. */
+  /** Id of the newest message before it. */
   after: number;
 }
 
-/** What was said is stored by then. */
+/** With this error the service has stored the message; only the answer is missing. */
 const ENGINE_FAILED = "LLAMACPP_ERROR";
 
 export class OpenConversation {
-  readonly feed: StoredFeed<ChatTopic, ConversationView, Thread>;
-  /** Why it cannot be read. */
+  readonly feed: ResumableFeed<ChatTopic, ConversationView, Thread>;
+  /** Why the conversation cannot be read; null while it can. */
   missing = $state<string | null>(null);
 
-  #pending = $state.raw<Pending | null>(null);
+  #pending = $state.raw<PendingMessage | null>(null);
   #isSending = $state(false);
-  #refusal = $state.raw<Failure | null>(null);
+  #refusal = $state.raw<ChatError | null>(null);
 
   constructor(
     readonly id: number,
-    readonly app: App,
+    readonly app: AppContext,
   ) {
-    this.feed = new StoredFeed<ChatTopic, ConversationView, Thread>(
+    this.feed = new ResumableFeed<ChatTopic, ConversationView, Thread>(
       {
         topic: `chat:${id}`,
         load: () => this.#load(),
-        begin: (view, { answer }, old) => begun(view, answer, old),
-        apply: applied,
-        isUnclear: (thread) => thread.isUnclear,
+        start: (view, { answer }, previous) => startThread(view, answer, previous),
+        apply: applyToThread,
+        needsReload: (thread) => thread.needsReload,
       },
       true,
     );
   }
 
-  // Not $derived: that would end with the page that made this, which is outlived.
+  // These are no $derived: one would end with the component that made this object, which outlives it.
 
   get thread(): Thread | null {
     return this.feed.data;
   }
 
-  /** What is read, oldest first. */
+  /** Messages of the active branch, oldest first. */
   get messages(): readonly Message[] {
-    return this.thread ? path(this.thread) : [];
+    return this.thread ? activeBranch(this.thread) : [];
   }
 
-  get answering(): boolean {
+  get isAnswering(): boolean {
     return this.thread !== null && isAnswering(this.thread);
   }
 
   get busy(): boolean {
-    return this.#isSending || this.answering;
+    return this.#isSending || this.isAnswering;
   }
 
-  get failure(): Failure | null {
-    return this.busy ? null : (this.thread?.failure ?? this.#refusal);
+  get error(): ChatError | null {
+    return this.busy ? null : (this.thread?.error ?? this.#refusal);
   }
 
-  get pending(): Pending | null {
-    const stored = this.thread ? newest(this.thread) : 0;
+  get pending(): PendingMessage | null {
+    const stored = this.thread ? lastMessageId(this.thread) : 0;
     return this.#pending && stored <= this.#pending.after ? this.#pending : null;
   }
 
-  /** False when it was not even stored. */
+  /** Send a message. False when the service did not store it. */
   async send(text: string, model: string, images: readonly ImageBody[]): Promise<boolean> {
-    this.#pending = { text, after: this.#newest };
+    this.#pending = { text, after: this.#lastId };
     const body = { conversation_id: this.id, message: text, model, stream: true };
-    const isBegun = await this.#ask(chat(images.length ? { ...body, images: [...images] } : body));
+    const isStored = await this.#request(chat(images.length ? { ...body, images: [...images] } : body));
     this.#pending = null;
-    return isBegun;
+    return isStored;
   }
 
   edit(messageId: number, text: string, model: string): Promise<boolean> {
-    return this.#ask(editMessage(this.id, messageId, { message: text, model, stream: true }));
+    return this.#request(editMessage(this.id, messageId, { message: text, model, stream: true }));
   }
 
-  /** `messageId`: an answer to have another of, or a message of the user that has none. */
+  /** Answer again. `messageId` names an answer, or a message of the user that has none. */
   regenerate(messageId: number, model: string): Promise<boolean> {
-    return this.#ask(regenerateAnswer(this.id, messageId, { model, stream: true }));
+    return this.#request(regenerateAnswer(this.id, messageId, { model, stream: true }));
   }
 
   async stop(): Promise<void> {
     await this.app.run("chats.stop", { id: this.id });
   }
 
-  async choose(messageId: number): Promise<void> {
+  /** Make the branch with this message the active one. */
+  async chooseBranch(messageId: number): Promise<void> {
     await this.app.run("chats.choose", { id: this.id, message_id: messageId });
   }
 
-  /** Until the answer begins; its tokens, and why it failed, come by the feed, as for every other reader. */
-  async #ask(request: Request<unknown>): Promise<boolean> {
-    const after = this.#newest;
+  /** Wait until the answer begins. Its text and its errors arrive by the feed, as for every other reader. */
+  async #request(request: Request<unknown>): Promise<boolean> {
+    const after = this.#lastId;
     this.#refusal = null;
     this.#isSending = true;
     try {
@@ -106,7 +116,7 @@ export class OpenConversation {
       return true;
     } catch (error) {
       if (!(error instanceof ApiError)) throw error;
-      if (this.#newest > after || error.code === ENGINE_FAILED) return true;
+      if (this.#lastId > after || error.code === ENGINE_FAILED) return true;
       this.#refusal = { code: error.code, message: error.message };
       return false;
     } finally {
@@ -114,8 +124,8 @@ export class OpenConversation {
     }
   }
 
-  get #newest(): number {
-    return this.feed.latest ? newest(this.feed.latest) : 0;
+  get #lastId(): number {
+    return this.feed.latest ? lastMessageId(this.feed.latest) : 0;
   }
 
   async #load(): Promise<ConversationView | null> {

@@ -1,84 +1,65 @@
-/** All conversations: the list, the one that is open, and what can be done with each. */
+/** All conversations: the list, the open one, and the actions on each. */
 
 import { deleteConversation, importConversations } from "../../../../clients/typescript/src/api";
 import { ApiError } from "../../../../clients/typescript/src/request";
-import type { App } from "../../app/context.svelte";
-import { StoredFeed } from "../../live/resumable_feed.svelte";
-import type { Conversation, ConversationList, Sampling, UpdateConversation } from "../../live/protocol.gen";
-import { text } from "../../app/strings";
+import type { AppContext } from "../../app/context.svelte";
+import type { Conversation, ConversationList as StoredList, UpdateConversation } from "../../live/protocol.gen";
+import { applyToList, startList, type ConversationList } from "../../live/reducers/chats";
+import { ResumableFeed } from "../../live/resumable_feed.svelte";
+import { adjacentId, groupByAge, type AgeGroup } from "./age_groups";
 import { OpenConversation } from "./conversation.svelte";
-import { changed, grouped, listed, neighbour, type Group, type List } from "../../live/reducers/conversations";
-import { Search } from "./search.svelte";
-
-export const DEFAULT_SAMPLING: Sampling = {
-  temperature: null,
-  top_p: null,
-  top_k: null,
-  min_p: null,
-  num_predict: null,
-  repeat_penalty: null,
-  presence_penalty: null,
-  frequency_penalty: null,
-  seed: null,
-  stop: null,
-  context_history_limit: null,
-};
+import { DEFAULT_SETTINGS, type ConversationSettings } from "./sampling_form";
+import { ConversationSearch } from "./search.svelte";
+import { text } from "./text";
 
 type Changes = Omit<UpdateConversation, "id">;
 
-/** What rules a conversation besides its model. */
-export interface Rules {
-  system_prompt: string | null;
-  sampling: Sampling;
-}
-
-export const DEFAULT_RULES: Rules = { system_prompt: null, sampling: DEFAULT_SAMPLING };
-
-/** So many more conversations at a time: thousands of rows make the page slow, and the search finds the rest. */
+/** Conversations listed at first, and more at each press of a button: thousands of rows make the page slow. */
 const STEP = 300;
+const UNDO_MS = 8000;
 
-export class Chats {
-  readonly list: StoredFeed<"chats", ConversationList, List>;
-  readonly search: Search;
-  /** Those put away are shown instead of the others. */
+export class Conversations {
+  readonly list: ResumableFeed<"chats", StoredList, ConversationList>;
+  readonly search: ConversationSearch;
+  /** True while the list shows the archived conversations instead of the others. */
   archived = $state(false);
-  /** Of the conversation to come. */
-  rules = $state.raw<Rules>(DEFAULT_RULES);
+  /** Settings of the conversation that begins next. */
+  settings = $state.raw<ConversationSettings>(DEFAULT_SETTINGS);
   limit = $state(STEP);
 
-  /** Deleted, but for the time in which that can be undone. */
-  #leaving = $state.raw<ReadonlySet<number>>(new Set());
+  /** Ids of conversations that are hidden, and are deleted when they can no longer be restored. */
+  #pendingDeletions = $state.raw<ReadonlySet<number>>(new Set());
   readonly #timers = new Map<number, ReturnType<typeof setTimeout>>();
   #open: OpenConversation | null = null;
 
-  constructor(readonly app: App) {
-    this.search = new Search(app);
-    this.list = new StoredFeed<"chats", ConversationList, List>({
+  constructor(readonly app: AppContext) {
+    this.search = new ConversationSearch(app);
+    this.list = new ResumableFeed<"chats", StoredList, ConversationList>({
       topic: "chats",
       load: async () => {
         const result = await app.connection.call("chats.list", { limit: this.limit, archived: null });
         return result.ok ? result.data : null;
       },
-      begin: (listing, { answering }) => listed(listing.conversations, answering),
-      apply: changed,
-      isUnclear: () => false,
+      start: (stored, { answering }) => startList(stored.conversations, answering),
+      apply: applyToList,
+      needsReload: () => false,
     });
-    // A deletion that waits is carried out when the page goes away.
-    addEventListener("pagehide", () => this.#leaving.forEach((id) => this.#forget(id)));
+    // A closed tab can undo nothing, so pending deletions happen at once.
+    addEventListener("pagehide", () => this.#pendingDeletions.forEach((id) => this.#deleteOnExit(id)));
   }
 
-  /** The conversation with that id; the same one as long as no other is asked for. */
+  /** The conversation with that id: the same object until another one is opened. */
   open(id: number): OpenConversation {
     if (this.#open?.id !== id) this.#open = new OpenConversation(id, this.app);
     return this.#open;
   }
 
-  // Not $derived: that would end with the page that made this, which is outlived.
+  // These are no $derived: one would end with the component that made this object, which outlives it.
 
-  get groups(): Group[] {
+  get groups(): AgeGroup[] {
     const all = [...(this.list.data?.conversations.values() ?? [])];
-    const shown = all.filter((one) => one.is_archived === this.archived && !this.#leaving.has(one.id));
-    return grouped(shown, this.app.clock.now);
+    const shown = all.filter((one) => one.is_archived === this.archived && !this.#pendingDeletions.has(one.id));
+    return groupByAge(shown, this.app.clock.now);
   }
 
   get hasMore(): boolean {
@@ -93,22 +74,24 @@ export class Chats {
     return this.list.data?.answering.has(id) ?? false;
   }
 
-  next(id: number | null, step: 1 | -1): number | null {
-    return neighbour(this.groups, id, step);
+  /** Id of the conversation before or after `id` in the list. */
+  adjacent(id: number | null, step: 1 | -1): number | null {
+    return adjacentId(this.groups, id, step);
   }
 
-  more(): void {
+  showMore(): void {
     this.limit += STEP;
     this.list.refresh();
   }
 
+  /** Id of the new conversation; null when the service refused it. */
   async create(model: string): Promise<number | null> {
-    const made = await this.app.run("chats.create", { model, ...this.rules });
-    if (made) this.rules = DEFAULT_RULES;
+    const made = await this.app.run("chats.create", { model, ...this.settings });
+    if (made) this.settings = DEFAULT_SETTINGS;
     return made?.conversation.id ?? null;
   }
 
-  /** Shown at once; a refusal takes it back. */
+  /** Change a conversation. The list shows the change at once, and takes it back when the service refuses. */
   async update(id: number, changes: Changes): Promise<void> {
     const old = this.get(id);
     if (old) this.list.onItems([{ kind: "upsert", conversation: withChanges(old, changes) }]);
@@ -117,10 +100,10 @@ export class Chats {
     if (now) this.list.onItems([{ kind: "upsert", conversation: now }]);
   }
 
-  /** Gone from sight at once, and from the service when it is too late to undo. */
+  /** Hide a conversation at once and delete it when the time to undo is over. */
   remove({ id, title }: Conversation): void {
-    this.#leaving = new Set(this.#leaving).add(id);
-    const toast = this.app.offer(text.chats.deleted(title), text.chats.undo, () => this.#keep(id));
+    this.#pendingDeletions = new Set(this.#pendingDeletions).add(id);
+    const toast = this.app.offer(text.list.deleted(title), text.list.undo, () => this.#restore(id));
     this.#timers.set(
       id,
       setTimeout(() => {
@@ -131,39 +114,37 @@ export class Chats {
     if (this.app.router.id === id) this.app.router.go(this.app.router.href("chat"));
   }
 
-  /** How many conversations a file brought; what is wrong with it becomes a toast. */
+  /** Import the conversations of a file. A toast says how many there were, or what is wrong with the file. */
   async import(file: File): Promise<void> {
     try {
       const document = JSON.parse(await file.text()) as Record<string, unknown>;
       const { count } = await this.app.client.send(importConversations(document));
-      this.app.toast("ok", text.chats.imported(count));
+      this.app.toast("ok", text.list.imported(count));
     } catch (error) {
-      if (error instanceof SyntaxError) this.app.toast("bad", text.chats.notJson(file.name), error.message);
+      if (error instanceof SyntaxError) this.app.toast("bad", text.list.notJson(file.name), error.message);
       else if (error instanceof ApiError) this.app.toast("bad", error.message, error.details ?? null);
       else throw error;
     }
   }
 
-  #keep(id: number): void {
+  #restore(id: number): void {
     clearTimeout(this.#timers.get(id));
     this.#timers.delete(id);
-    const leaving = new Set(this.#leaving);
-    leaving.delete(id);
-    this.#leaving = leaving;
+    const pending = new Set(this.#pendingDeletions);
+    pending.delete(id);
+    this.#pendingDeletions = pending;
   }
 
   async #delete(id: number): Promise<void> {
     await this.app.run("chats.delete", { id });
-    this.#keep(id);
+    this.#restore(id);
   }
 
-  #forget(id: number): void {
+  #deleteOnExit(id: number): void {
     const { method, path } = deleteConversation(id);
     void fetch(this.app.router.base + path.slice(1), { method, keepalive: true });
   }
 }
-
-const UNDO_MS = 8000;
 
 /** A change of null keeps the value, as in the operation. */
 function withChanges(conversation: Conversation, { title, is_pinned, is_archived }: Changes): Conversation {

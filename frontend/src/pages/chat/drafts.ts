@@ -1,8 +1,9 @@
-/** What was begun to be written, by conversation; kept over a reload. */
+/** Unsent messages, one for each conversation; they survive a reload of the tab. */
 
 const key = (id: number | null): string => `draft ${id ?? "new"}`;
 
-export function draftOf(id: number | null): string {
+/** An `id` of null stands for the conversation that begins next. */
+export function readDraft(id: number | null): string {
   try {
     return sessionStorage.getItem(key(id)) ?? "";
   } catch {
@@ -10,11 +11,11 @@ export function draftOf(id: number | null): string {
   }
 }
 
-export function keepDraft(id: number | null, draft: string): void {
+export function saveDraft(id: number | null, draft: string): void {
   try {
     if (draft === "") sessionStorage.removeItem(key(id));
     else sessionStorage.setItem(key(id), draft);
   } catch {
-    // Nothing to do: it is only not kept.
+    // The draft is lost with a reload; the page works without.
   }
 }

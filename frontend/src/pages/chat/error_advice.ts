@@ -1,19 +1,19 @@
-/** What to do about a missing answer. */
+/** Advice about an answer that failed. */
 
-import { text } from "../../app/strings";
-import type { Failure } from "../../live/reducers/chat";
+import type { ChatError } from "../../live/reducers/chat";
+import { text } from "./text";
 
-const HINTS: Record<string, string> = {
-  CONNECTION_FAILED: text.chatErrors.unreachableHint,
-  NOT_FOUND: text.chatErrors.notFound,
-  RATE_LIMITED: text.chatErrors.overloaded,
-  CANCELLED: text.chatErrors.cancelled,
-  INSUFFICIENT_MEMORY: text.chatErrors.unavailable,
-  SERVICE_UNAVAILABLE: text.chatErrors.unavailable,
-  LLAMACPP_ERROR: text.chatErrors.unavailable,
+const ADVICE_BY_CODE: Record<string, string> = {
+  CONNECTION_FAILED: text.errors.unreachableHint,
+  NOT_FOUND: text.errors.notFound,
+  RATE_LIMITED: text.errors.overloaded,
+  CANCELLED: text.errors.cancelled,
+  INSUFFICIENT_MEMORY: text.errors.unavailable,
+  SERVICE_UNAVAILABLE: text.errors.unavailable,
+  LLAMACPP_ERROR: text.errors.unavailable,
 };
 
-export function hint({ code, message }: Failure): string {
-  if (/context|exceed/i.test(message)) return text.chatErrors.tooLarge;
-  return HINTS[code] ?? text.chatErrors.other;
+export function adviceFor({ code, message }: ChatError): string {
+  if (/context|exceed/i.test(message)) return text.errors.tooLarge;
+  return ADVICE_BY_CODE[code] ?? text.errors.other;
 }

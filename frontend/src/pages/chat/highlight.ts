@@ -1,4 +1,4 @@
-/** Syntax colours for finished code blocks; loaded with the first of them. */
+/** Syntax colours for code blocks; loaded with the first block that names its language. */
 
 import hljs from "highlight.js/lib/core";
 import bash from "highlight.js/lib/languages/bash";
@@ -21,7 +21,7 @@ import yaml from "highlight.js/lib/languages/yaml";
 const languages = { bash, c, cpp, css, diff, go, ini, java, javascript, json, python, rust, sql, typescript, xml, yaml };
 for (const [name, language] of Object.entries(languages)) hljs.registerLanguage(name, language);
 
-/** HTML of the code in colours, or null for a language we do not know. */
-export function highlighted(code: string, language: string): string | null {
+/** HTML of the code in colours; null for an unknown language. */
+export function highlight(code: string, language: string): string | null {
   return hljs.getLanguage(language) ? hljs.highlight(code, { language, ignoreIllegals: true }).value : null;
 }

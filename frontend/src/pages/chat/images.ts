@@ -1,14 +1,14 @@
-/** Pictures that go with a message. */
+/** Images attached to a message. */
 
 import type { ImageBody } from "../../../../clients/typescript/src/api";
 
-export const MOST_IMAGES = 16;
+export const MAX_IMAGES = 16;
 export const IMAGE_TYPES: readonly ImageBody["media_type"][] = ["image/png", "image/jpeg", "image/gif", "image/webp"];
 
 export const isImage = (file: Blob): boolean => (IMAGE_TYPES as readonly string[]).includes(file.type);
 
-/** A picture with its bytes in base64. Raises DOMException for a file that cannot be read. */
-export async function imageOf(file: File): Promise<ImageBody> {
+/** Image with its bytes in base64. Raises DOMException for a file that cannot be read. */
+export async function readImage(file: File): Promise<ImageBody> {
   const url = await new Promise<string>((resolve, reject) => {
     const reader = new FileReader();
     reader.onload = () => resolve(reader.result as string);

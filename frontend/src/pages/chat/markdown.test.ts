@@ -1,8 +1,8 @@
 import { describe, expect, it } from "vitest";
-import { GrowingMarkdown } from "./markdown";
+import { StreamingMarkdown } from "./markdown";
 
 function whole(source: string): string {
-  const markdown = new GrowingMarkdown();
+  const markdown = new StreamingMarkdown();
   markdown.update(source, true);
   return markdown.frozen.join("");
 }
@@ -30,10 +30,10 @@ def f(x):
 
 Last line`;
 
-describe("growing markdown", () => {
+describe("streaming markdown", () => {
   it("ends the same however the text arrived", () => {
     for (const step of [1, 3, 7, 50]) {
-      const markdown = new GrowingMarkdown();
+      const markdown = new StreamingMarkdown();
       for (let end = step; end < ESSAY.length; end += step) markdown.update(ESSAY.slice(0, end), false);
       markdown.update(ESSAY, true);
       expect(markdown.frozen.join("")).toBe(whole(ESSAY));
@@ -42,7 +42,7 @@ describe("growing markdown", () => {
   });
 
   it("never changes a block it has frozen", () => {
-    const markdown = new GrowingMarkdown();
+    const markdown = new StreamingMarkdown();
     let before: readonly string[] = [];
     for (let end = 1; end <= ESSAY.length; end += 1) {
       markdown.update(ESSAY.slice(0, end), false);
@@ -53,7 +53,7 @@ describe("growing markdown", () => {
   });
 
   it("shows an open code block before it is closed", () => {
-    const markdown = new GrowingMarkdown();
+    const markdown = new StreamingMarkdown();
     markdown.update("Look:\n\n```js\nlet a = 1;\n", false);
     expect(markdown.tail).toContain('<code class="language-js">let a = 1;');
   });

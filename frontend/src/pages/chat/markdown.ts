@@ -1,21 +1,21 @@
-/** Markdown that grows: finished blocks are rendered once and never touched again, only the last one is. */
+/** Markdown that streams in: a finished block is rendered once, only the last block is rendered again. */
 
 import DOMPurify from "dompurify";
 import { Marked, type Token } from "marked";
 
 const ESCAPES: Record<string, string> = { "&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;" };
-const escaped = (text: string): string => text.replace(/[&<>"']/g, (character) => ESCAPES[character]!);
+const escapeHtml = (text: string): string => text.replace(/[&<>"']/g, (character) => ESCAPES[character]!);
 
 const marked = new Marked({
   gfm: true,
   renderer: {
-    // What a model writes never becomes markup of ours, and its pictures, whose addresses could carry the prompt
-    // away, are links that a person may follow.
-    html: ({ text }) => escaped(text),
-    image: ({ href, text }) => `<a href="${escaped(href)}">${escaped(text || href)}</a>`,
+    // Markup in an answer is shown as text. Images are links, as loading one would send its address, which may carry
+    // the prompt, to a foreign server.
+    html: ({ text }) => escapeHtml(text),
+    image: ({ href, text }) => `<a href="${escapeHtml(href)}">${escapeHtml(text || href)}</a>`,
     checkbox: ({ checked }) => (checked ? "☑ " : "☐ "),
     code: ({ text, lang }) =>
-      `<pre tabindex="0"><code class="language-${escaped(/^[\w+#.-]*/.exec(lang ?? "")![0])}">${escaped(text)}\n</code></pre>`,
+      `<pre tabindex="0"><code class="language-${escapeHtml(/^[\w+#.-]*/.exec(lang ?? "")![0])}">${escapeHtml(text)}\n</code></pre>`,
   },
 });
 
@@ -27,7 +27,7 @@ purify.addHook("afterSanitizeAttributes", (node) => {
   node.setAttribute("rel", "noopener noreferrer");
 });
 
-function sanitized(html: string): string {
+function sanitize(html: string): string {
   return purify.sanitize(html, {
     FORBID_TAGS: ["style", "form", "input", "button", "img", "picture", "video", "audio", "svg", "math"],
     FORBID_ATTR: ["style", "id", "name"],
@@ -35,17 +35,17 @@ function sanitized(html: string): string {
   });
 }
 
-const render = (tokens: Token[]): string => sanitized(marked.parser(tokens));
+const render = (tokens: Token[]): string => sanitize(marked.parser(tokens));
 
-export class GrowingMarkdown {
-  /** HTML of the blocks that cannot change any more. */
+export class StreamingMarkdown {
+  /** HTML of the finished blocks. */
   frozen: readonly string[] = [];
-  /** HTML of the last block. */
+  /** HTML of the last block, which may still change. */
   tail = "";
   #length = 0;
   #source = "";
 
-  /** `text` must begin with what it was before. `complete`: nothing will follow. */
+  /** `text` must begin with the text of the call before. `complete`: the text has ended. */
   update(text: string, complete: boolean): void {
     this.#source += text.slice(this.#length);
     this.#length = text.length;

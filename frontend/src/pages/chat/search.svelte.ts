@@ -1,37 +1,37 @@
-/** Finding what was said: the newest while a person types, the best when they ask. */
+/** Full-text search in conversations: newest hits first while a person types, best hits first after Enter. */
 
-import type { App } from "../../app/context.svelte";
+import type { AppContext } from "../../app/context.svelte";
 import type { Hit } from "../../live/protocol.gen";
 
-/** A pause this long in typing is worth a search. */
+/** A search starts after a pause of this length in typing. */
 const PAUSE_MS = 120;
-const MOST = 50;
+const MAX_HITS = 50;
 
-export class Search {
+export class ConversationSearch {
   text = $state("");
-  /** null: nothing is searched for, or nothing has been found out yet. */
+  /** null without a search, and until the first one has ended. */
   hits = $state.raw<readonly Hit[] | null>(null);
   isRanked = $state(false);
   problem = $state<string | null>(null);
 
-  readonly #app: App;
-  /** A newer search of this page breaks an older one off. */
+  readonly #app: AppContext;
+  /** The service breaks an older search of the same client off. */
   readonly #client = crypto.randomUUID?.() ?? String(Math.random());
   #timer: ReturnType<typeof setTimeout> | undefined;
   #count = 0;
 
-  constructor(app: App) {
+  constructor(app: AppContext) {
     this.#app = app;
   }
 
-  type(typed: string): void {
+  onInput(typed: string): void {
     this.text = typed;
     clearTimeout(this.#timer);
     if (typed.trim() === "") this.clear();
     else this.#timer = setTimeout(() => void this.#find(false), PAUSE_MS);
   }
 
-  /** The best first. */
+  /** Search again, best hits first. */
   rank(): void {
     clearTimeout(this.#timer);
     if (this.text.trim() !== "") void this.#find(true);
@@ -50,12 +50,12 @@ export class Search {
     const count = (this.#count += 1);
     const result = await this.#app.connection.call("chats.search", {
       text: this.text,
-      limit: MOST,
+      limit: MAX_HITS,
       newest_first: !isRanked,
       is_typing: !isRanked,
       client: this.#client,
     });
-    if (count !== this.#count) return; // the text is another one by now
+    if (count !== this.#count) return; // a newer search has started
     this.hits = result.ok ? result.data.hits : [];
     this.problem = result.ok ? null : result.error.message;
     this.isRanked = isRanked;

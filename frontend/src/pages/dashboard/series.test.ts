@@ -50,7 +50,7 @@ describe("the machine's series", () => {
     expect(series([sample(0, { swap_total_bytes: GIB, swap_used_bytes: GIB / 2 })])[1]?.note).toBe("of 16.0 GiB · swap 512 MiB");
   });
 
-  it("are told in a table, a row a minute, newest first", () => {
+  it("fill a table with a row a minute, newest first", () => {
     const samples = [sample(0, { cpu_percent: 1 }), sample(59_000, { cpu_percent: 2 }), sample(61_000, { cpu_percent: 3 })];
     expect(minutes(samples, series(samples)).map((row) => [row.t, row.cells[0]])).toEqual([
       [61_000, 3],

@@ -1,13 +1,13 @@
-/** What the machine's tiles show, from samples. */
+/** Series of the machine's tiles, made from samples. */
 
 import { bytes, percent } from "../../domain/format";
 import type { Sample } from "../../live/protocol.gen";
-import { text } from "../../app/strings";
+import { text } from "./text";
 
 export interface Series {
   key: string;
   name: string;
-  /** In the tile, large and small. */
+  /** Large text in the tile; `note` is the small text below it. */
   value: string;
   note: string;
   /** Percent at each sample; null draws a gap. */
@@ -17,17 +17,17 @@ export interface Series {
 const share = (used: number | null, total: number | null): number | null =>
   used === null || !total ? null : (100 * used) / total;
 
-/** CPU, memory and disk always; each GPU that says something. Absent hardware has no series. */
+/** CPU, memory and disk always; each GPU as far as its driver reports. Absent hardware has no series. */
 export function series(samples: readonly Sample[]): Series[] {
   const last = samples.at(-1);
   if (!last) return [];
   return [
-    { key: "cpu", name: text.host.cpu, value: percent(last.cpu_percent), note: "", points: samples.map((s) => s.cpu_percent) },
+    { key: "cpu", name: text.machine.cpu, value: percent(last.cpu_percent), note: "", points: samples.map((s) => s.cpu_percent) },
     {
       key: "memory",
-      name: text.host.memory,
+      name: text.machine.memory,
       value: bytes(last.memory_used_bytes),
-      note: [text.host.of(bytes(last.memory_total_bytes)), last.swap_total_bytes ? text.host.swap(bytes(last.swap_used_bytes)) : ""]
+      note: [text.machine.of(bytes(last.memory_total_bytes)), last.swap_total_bytes ? text.machine.swap(bytes(last.swap_used_bytes)) : ""]
         .filter(Boolean)
         .join(" · "),
       points: samples.map((s) => share(s.memory_used_bytes, s.memory_total_bytes)),
@@ -35,9 +35,9 @@ export function series(samples: readonly Sample[]): Series[] {
     ...last.gpus.flatMap((gpu) => gpuSeries(samples, gpu.index)),
     {
       key: "disk",
-      name: text.host.disk,
+      name: text.machine.disk,
       value: bytes(last.disk_used_bytes),
-      note: text.host.of(bytes(last.disk_total_bytes)),
+      note: text.machine.of(bytes(last.disk_total_bytes)),
       points: samples.map((s) => share(s.disk_used_bytes, s.disk_total_bytes)),
     },
   ];
@@ -52,7 +52,7 @@ function gpuSeries(samples: readonly Sample[], index: number): Series[] {
   if (gpu.usage_percent !== null) {
     found.push({
       key: `gpu-${index}`,
-      name: `${text.host.gpu} ${index}`,
+      name: `${text.machine.gpu} ${index}`,
       value: percent(gpu.usage_percent),
       note: [gpu.name, ...heat, ...power].join(" · "),
       points: samples.map((s) => at(s)?.usage_percent ?? null),
@@ -61,9 +61,9 @@ function gpuSeries(samples: readonly Sample[], index: number): Series[] {
   if (gpu.memory_used_bytes !== null) {
     found.push({
       key: `gpu-${index}-memory`,
-      name: `${text.host.gpuMemory} ${index}`,
+      name: `${text.machine.gpuMemory} ${index}`,
       value: bytes(gpu.memory_used_bytes),
-      note: gpu.memory_total_bytes === null ? gpu.name : text.host.of(bytes(gpu.memory_total_bytes)),
+      note: gpu.memory_total_bytes === null ? gpu.name : text.machine.of(bytes(gpu.memory_total_bytes)),
       points: samples.map((s) => share(at(s)?.memory_used_bytes ?? null, at(s)?.memory_total_bytes ?? null)),
     });
   }

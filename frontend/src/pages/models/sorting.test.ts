@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import type { ModelSummary } from "../../live/protocol.gen";
-import { listed, parseOrder, pressed, writeOrder } from "./sorting";
+import { filterAndSort, parseSort, toggleSort, formatSort } from "./sorting";
 
 const model = (name: string, more: Partial<ModelSummary> = {}): ModelSummary =>
   ({
@@ -19,7 +19,7 @@ const all = [
   model("gemma", { size_bytes: 4, status: "ready" }),
   model("qwen3-8b", { size_bytes: 8, parameter_count: 8e9, architecture: "qwen3" }),
 ];
-const names = (query: string, order = ""): string[] => listed(all, query, parseOrder(order)).map((m) => m.name);
+const names = (query: string, order = ""): string[] => filterAndSort(all, query, parseSort(order)).map((m) => m.name);
 
 describe("the list of models", () => {
   it("is by name as people count", () => expect(names("")).toEqual(["gemma", "qwen3-8b", "qwen3-14b"]));
@@ -38,22 +38,22 @@ describe("the list of models", () => {
   it("puts loaded models first by state", () => expect(names("", "state")[0]).toBe("gemma"));
 
   it("does not reorder what it was given", () => {
-    listed(all, "", parseOrder("-size"));
+    filterAndSort(all, "", parseSort("-size"));
     expect(all[0]?.name).toBe("qwen3-14b");
   });
 });
 
 describe("the order in the address", () => {
   it("survives the round trip, and nonsense is the default", () => {
-    for (const written of ["size", "-size", "-name", ""]) expect(writeOrder(parseOrder(written))).toBe(written);
-    expect(parseOrder("-colour")).toEqual({ column: "name", descending: false });
-    expect(parseOrder(null)).toEqual({ column: "name", descending: false });
+    for (const written of ["size", "-size", "-name", ""]) expect(formatSort(parseSort(written))).toBe(written);
+    expect(parseSort("-colour")).toEqual({ column: "name", descending: false });
+    expect(parseSort(null)).toEqual({ column: "name", descending: false });
   });
 
   it("turns around when the same column is pressed again", () => {
-    const once = pressed(parseOrder(""), "size");
+    const once = toggleSort(parseSort(""), "size");
     expect(once).toEqual({ column: "size", descending: false });
-    expect(pressed(once, "size").descending).toBe(true);
-    expect(pressed(once, "name")).toEqual({ column: "name", descending: false });
+    expect(toggleSort(once, "size").descending).toBe(true);
+    expect(toggleSort(once, "name")).toEqual({ column: "name", descending: false });
   });
 });

@@ -1,6 +1,10 @@
 import { describe, expect, it } from "vitest";
 import type { LiveRequest, EngineSummary, ModelSummary, RequestRecord, Sample } from "../protocol.gen";
-import { engine, live, metrics, models, requests, WINDOW_MS } from "./topics";
+import { engine } from "./engine";
+import { live } from "./live";
+import { metrics, WINDOW_MS } from "./metrics";
+import { models } from "./models";
+import { requests } from "./requests";
 
 const model = (id: number, name: string, status: ModelSummary["status"] = "unloaded"): ModelSummary =>
   ({ id, name, status }) as ModelSummary;
@@ -28,13 +32,13 @@ describe("models", () => {
     expect(start).toHaveLength(2);
   });
 
-  it("do not mind the removal of a stranger", () => {
+  it("ignore the removal of an unknown model", () => {
     expect(models.apply(start, [{ kind: "remove", id: 99 }])).toEqual(start);
   });
 });
 
 describe("engine", () => {
-  it("is what was said last", () => {
+  it("is the last item", () => {
     const idle = { status: "idle" } as EngineSummary;
     const running = { status: "running" } as EngineSummary;
     expect(engine.apply(idle, [idle, running])).toBe(running);
@@ -43,7 +47,7 @@ describe("engine", () => {
 });
 
 describe("live", () => {
-  it("is all that runs now", () => {
+  it("is the last list", () => {
     const [one, two] = [{ id: "1" }, { id: "2" }] as LiveRequest[];
     const start = live.fromSnapshot({ live: [one!] });
     expect(live.apply(start, [[two!, one!], [two!]])).toEqual([two]);
@@ -57,7 +61,7 @@ describe("metrics", () => {
     expect(metrics.apply(start, [sample(WINDOW_MS + 500)]).map((s) => s.timestamp_ms)).toEqual([1000, WINDOW_MS + 500]);
   });
 
-  it("never go back in time", () => {
+  it("ignore samples older than the last one", () => {
     const start = metrics.fromSnapshot({ samples: [sample(10), sample(20)] });
     expect(metrics.apply(start, [sample(20), sample(15), sample(30)]).map((s) => s.timestamp_ms)).toEqual([10, 20, 30]);
   });
