@@ -1,6 +1,9 @@
-"""Writes what both clients know of the service, from docs/openapi.json: shapes and operations.
+"""Writes what the clients know of the service, and the service of the web UI.
 
-`python clients/generate.py` rewrites it; tests/test_clients.py fails when it is stale.
+The Python and the TypeScript client get the shapes and operations of REST, the web UI gets those of its namespace, and
+the service gets the addresses of the UI's pages.
+
+`python clients/generate.py` rewrites the files; tests/test_clients.py fails when one is stale.
 """
 
 from __future__ import annotations
@@ -16,9 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ui_protocol import protocol
+
 ROOT = Path(__file__).parents[1]
 PYTHON = ROOT / "src/llama_async_proxy/client/api.py"
 TYPESCRIPT = ROOT / "clients/typescript/src/api.ts"
+PROTOCOL = ROOT / "frontend/src/live/protocol.gen.ts"
+PAGES = ROOT / "src/llama_async_proxy/api/ui/pages.py"
+PAGE_TABLE = ROOT / "frontend/src/app/pages.ts"
 _ENVELOPE = {"success", "data", "timestamp", "message"}
 Schema = Mapping[str, Any]
 
@@ -325,14 +333,36 @@ def _camel(name: str) -> str:
 
 # --- files ------------------------------------------------------------------------------------------------------------
 
-FILES: Mapping[Path, Callable[[Document], str]] = {PYTHON: python, TYPESCRIPT: typescript}
-
 
 def document() -> Document:
     return Document(json.loads((ROOT / "docs/openapi.json").read_text()))
 
 
+def pages() -> str:
+    """The module that tells the service which addresses are pages of the web UI."""
+    rows = re.findall(r"^    paths: \[(.*)\],$", PAGE_TABLE.read_text(), re.MULTILINE)
+    paths = [path for row in rows for path in json.loads(f"[{row}]")]
+    lines = "".join(f"        {json.dumps(path)},\n" for path in paths)
+    return f'''"""Addresses of the web UI's pages, made by clients/generate.py from its pages.ts; `:id` is a number."""
+
+from __future__ import annotations
+
+PAGES = frozenset(
+    {{
+{lines}    }}
+)
+'''
+
+
+FILES: Mapping[Path, Callable[[], str]] = {
+    PYTHON: lambda: python(document()),
+    TYPESCRIPT: lambda: typescript(document()),
+    PROTOCOL: protocol,
+    PAGES: pages,
+}
+
+
 if __name__ == "__main__":
     for path, make in FILES.items():
-        path.write_text(make(document()))
+        path.write_text(make())
         print(f"wrote {path.relative_to(ROOT)}")

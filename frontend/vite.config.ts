@@ -1,6 +1,7 @@
 import { svelte } from "@sveltejs/vite-plugin-svelte";
 import tailwindcss from "@tailwindcss/vite";
 import { defineConfig, type ProxyOptions } from "vite";
+import { sizeBudgets } from "./size_budgets.ts";
 
 const service = process.env.LLAMA_ASYNC_PROXY_URL ?? "http://127.0.0.1:3000";
 
@@ -16,7 +17,7 @@ const forwarded: ProxyOptions = {
 export default defineConfig({
   // Relative, so that one build works under any sub-path: the server sets <base href>.
   base: "./",
-  plugins: [tailwindcss(), svelte()],
+  plugins: [tailwindcss(), svelte(), sizeBudgets()],
   build: {
     target: "es2022",
     outDir: process.env.LLAMA_ASYNC_PROXY_WEB_OUT ?? "../src/llama_async_proxy/web",

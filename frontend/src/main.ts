@@ -1,5 +1,5 @@
 import { mount } from "svelte";
 import "./app.css";
-import Shell from "./shell/Shell.svelte";
+import App from "./app/App.svelte";
 
-mount(Shell, { target: document.getElementById("app")! });
+mount(App, { target: document.getElementById("app")! });

@@ -1,18 +1,13 @@
-"""The UI's own unit tests and type check, and that both ends of its feed speak of the same fields."""
+"""The UI's own unit tests and type check."""
 
 from __future__ import annotations
 
-import re
 import subprocess
 from pathlib import Path
 
-import msgspec
 import pytest
 
-from llama_async_proxy.api.ui import schema
-
 FRONTEND = Path(__file__).parents[2] / "frontend"
-PROTOCOL = (FRONTEND / "src" / "lib" / "protocol.ts").read_text()
 
 
 @pytest.mark.node
@@ -23,31 +18,6 @@ def test_sources_pass(node_modules: Path, script: str) -> None:
         ["npm", "run", "--silent", script], cwd=node_modules.parent, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-@pytest.mark.parametrize(
-    ("struct", "interface"),
-    [
-        (schema.UiModel, "UiModel"),
-        (schema.UiQueue, "QueueState"),
-        (schema.UiProgress, "LoadProgress"),
-        (schema.UiGpu, "UiGpu"),
-        (schema.UiSample, "UiSample"),
-        (schema.UiEngine, "UiEngine"),
-        (schema.UiRequest, "UiRequest"),
-        (schema.UiConversation, "UiConversation"),
-        (schema.UiAttachment, "UiAttachment"),
-        (schema.UiMessage, "UiMessage"),
-    ],
-)
-def test_both_ends_know_the_same_fields(struct: type[msgspec.Struct], interface: str) -> None:
-    found = re.search(rf"export interface {interface} {{\n(.*?)\n}}", PROTOCOL, re.DOTALL)
-    assert found is not None
-    written = dict(re.findall(r"^  (\w+): (.*);$", found[1], re.MULTILINE))
-    fields = {field.encode_name: field for field in msgspec.structs.fields(struct)}
-    assert written.keys() == fields.keys()
-    for name, field in fields.items():
-        assert ("| null" in written[name]) == ("None" in str(field.type)), name
 
 
 def test_lock_file_names_no_host() -> None:

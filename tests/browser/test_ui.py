@@ -143,7 +143,7 @@ async def test_failed_answer_says_why_and_can_be_retried(service: RunningService
     await ask(page, "Hello")
     await expect(page.get_by_role("alert")).to_contain_text("Start the engine")
     service.call("POST", "/api/llama-server/start")
-    await page.get_by_role("button", name="Regenerate").click()
+    await page.get_by_role("button", name="Retry").click()
     await expect(answer(page)).to_contain_text("tokens/s", timeout=30_000)
     await expect(page.get_by_role("alert")).to_have_count(0)
 
@@ -221,6 +221,7 @@ async def test_no_page_has_an_accessibility_fault(
         await page.get_by_role("heading", name=title, level=1).wait_for()
         await page.get_by_role("link", name="Connected").wait_for()
         assert await violations(page) == [], path
+    await page.goto(f"{service.url}/chat")
     await choose(page, "chat")
     await ask(page, "Hello")
     await expect(answer(page)).to_contain_text("tokens/s", timeout=30_000)
@@ -276,7 +277,7 @@ async def test_lost_connection_is_said_dated_and_resumed(start_service: ServiceF
     await expect(page.get_by_text(re.compile(r"^as of \d\d:\d\d:\d\d$"))).to_be_visible()
     await expect(page.get_by_role("button", name="Restart")).to_be_disabled()
     service.start()
-    await page.get_by_role("button", name="Regenerate").click()
+    await page.get_by_role("button", name="Retry").click()
     await expect(page.get_by_role("link", name="Connected")).to_be_visible(timeout=15_000)
     await expect(page.get_by_text("as of")).to_have_count(0)
     await expect(page.get_by_role("button", name="Restart")).to_be_enabled()
@@ -293,7 +294,7 @@ async def test_code_that_could_not_be_loaded_is_asked_for_again(service: Running
             refused.set()
             await route.abort()
 
-    await page.route(re.compile(r"/assets/chart-"), refuse_once)
+    await page.route(re.compile(r"/assets/line_chart-"), refuse_once)
     await page.get_by_role("link", name="Dashboard", exact=True).click()
     await asyncio.wait_for(refused.wait(), timeout=15)
     await expect(page.get_by_role("img", name=re.compile("CPU")).locator("canvas")).to_be_visible(timeout=15_000)

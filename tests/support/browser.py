@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable
+from pathlib import Path
 from typing import Any, Protocol
 
 from playwright.async_api import Page
 
-PAGES = {"/": "Dashboard", "/models": "Models", "/chat": "Chat"}
-"""Path and title."""
+PAGE_TABLE = Path(__file__).parents[2] / "frontend" / "src" / "app" / "pages.ts"
+PAGES = dict(re.findall(r'paths: \["([^"]+)".*\],\n    label: "(.+)",', PAGE_TABLE.read_text()))
+"""First path and title of every page of the UI."""
 
 
 class OpenPage(Protocol):

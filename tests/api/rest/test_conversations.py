@@ -425,7 +425,7 @@ async def test_two_pages_see_the_same_tokens(at: ServiceHarness, tmp_path: Path)
             grown = [i for delta in page.all("delta") for i in delta["items"] if i["kind"] == "grow"]
             assert grown[-1] == {
                 "kind": "grow", "id": begun["answer"]["id"], "content": f" {gate}", "reasoning": "",
-                "contentAt": 4, "reasoningAt": 0,
+                "content_at": 4, "reasoning_at": 0,
             }  # fmt: skip
         titled = [i for delta in early.all("delta") for i in delta["items"] if i["kind"] == "upsert"]
         assert titled[-1]["conversation"]["title"].startswith("wait")

@@ -18,8 +18,6 @@ from llama_async_proxy.operations.operation import Effect
 from llama_async_proxy.operations.table import OPERATIONS
 from llama_async_proxy.records.requests import RequestRecord
 
-PROTOCOL = Path(__file__).parents[3] / "frontend/src/lib/protocol.ts"
-
 
 @pytest.fixture
 async def at(tmp_path: Path, model_files: Path) -> AsyncIterator[ServiceHarness]:
@@ -45,7 +43,7 @@ async def test_models_come_as_a_snapshot_and_then_as_changes(at: ServiceHarness,
     snapshot = await page.until("snapshot")
     assert snapshot["topic"] == "models"
     [chat] = [model for model in snapshot["data"]["models"] if model["slug"] == "chat"]
-    assert (chat["status"], chat["kind"], chat["progress"], chat["logTail"]) == ("unloaded", "chat", None, [])
+    assert (chat["status"], chat["kind"], chat["progress"], chat["log_tail"]) == ("unloaded", "chat", None, [])
     result = await page.ask("call", {"operation": "models.load", "input": {"id": chat["id"]}})
     assert result["ok"]
     delta = await page.until("delta", lambda d: d["items"][-1]["model"]["status"] == "ready")
@@ -79,12 +77,12 @@ async def test_the_sampler_runs_at_the_watched_pace_while_a_client_has_joined(at
     assert isinstance(snapshot["data"]["samples"], list)
     delta = await page.until("delta")
     sample = delta["items"][-1]
-    assert sample["memoryTotal"] > 1 << 20
+    assert sample["memory_total_bytes"] > 1 << 20
     assert sample["gpus"] == []
     async with client(at, "/ui") as second:
         await second.ask("join", {"topic": "metrics"})
         joined = await second.until("snapshot")
-        moments = [sample["t"] for sample in joined["data"]["samples"]]
+        moments = [sample["timestamp_ms"] for sample in joined["data"]["samples"]]
         assert moments == sorted(moments)
         assert moments
         await page.ask("leave", {"topic": "metrics"})
@@ -101,7 +99,7 @@ async def test_a_returning_client_gets_the_samples_it_missed(at: ServiceHarness,
     async with client(at, "/ui") as back:
         await back.ask("join", {"topic": "metrics", "since": first["seq"]})
         gap = await back.until("delta")
-        assert gap["items"][0]["t"] > first["items"][-1]["t"]
+        assert gap["items"][0]["timestamp_ms"] > first["items"][-1]["timestamp_ms"]
         assert back.all("snapshot") == []
 
 
@@ -115,7 +113,7 @@ async def test_finished_requests_are_sent_and_kept_for_later_clients(at: Service
         await late.ask("join", {"topic": "requests"})
         records = (await late.until("snapshot"))["data"]["records"]
     assert [r["id"] for r in records] == [f"r{i}" for i in range(10, 60)]
-    assert records[0]["totalMs"] == 12.5
+    assert records[0]["total_ms"] == 12.5
 
 
 async def test_requests_in_flight_are_sent_until_they_end(at: ServiceHarness, page: Client) -> None:
@@ -142,7 +140,7 @@ async def test_snapshots_hold_samples_and_requests_from_before_a_restart(tmp_pat
                 await asyncio.sleep(0.01)  # it is being read
         assert [r["id"] for r in records] == ["old"]
         samples = (await snapshot_of(page, "metrics"))["samples"]
-        assert samples[0]["t"] == sample.timestamp_ms
+        assert samples[0]["timestamp_ms"] == sample.timestamp_ms
 
 
 async def snapshot_of(page: Client, topic: str) -> Any:
@@ -155,12 +153,12 @@ async def snapshot_of(page: Client, topic: str) -> Any:
 async def test_the_engine_comes_with_its_settings(at: ServiceHarness, page: Client, tmp_path: Path) -> None:
     await page.ask("join", {"topic": "engine"})
     engine = (await page.until("snapshot"))["data"]["engine"]
-    assert (engine["status"], engine["modelsDir"]) == ("running", str(at.models_dir))
+    assert (engine["status"], engine["models_dir"]) == ("running", str(at.models_dir))
     await page.ask("call", {"operation": "engine.stop", "input": {}})
     await page.until("delta", lambda d: d["items"][-1]["status"] == "idle")
     changes = {"basePath": str(tmp_path)}
     await page.ask("call", {"operation": "config.update", "input": {"changes": changes}})
-    await page.until("delta", lambda d: d["items"][-1]["modelsDir"] == str(tmp_path))
+    await page.until("delta", lambda d: d["items"][-1]["models_dir"] == str(tmp_path))
 
 
 async def test_a_client_that_left_receives_no_more(at: ServiceHarness, page: Client) -> None:
@@ -194,6 +192,15 @@ async def test_every_reading_operation_can_be_called(page: Client) -> None:
 
 def _required(input_type: type) -> list[str]:
     return [field.name for field in msgspec.structs.fields(input_type) if field.required]
+
+
+async def test_a_record_has_the_same_fields_in_a_topic_and_in_an_answer(at: ServiceHarness, page: Client) -> None:
+    at.context.store.requests.append([record("r")])
+    listed = await page.ask("call", {"operation": "requests.list", "input": {}})
+    await page.ask("join", {"topic": "requests"})
+    at.context.bus.publish(RequestsFinished((record("r"),)))
+    delta = await page.until("delta")
+    assert listed["data"]["recent"] == delta["items"] == [record("r")._asdict()]
 
 
 async def test_a_refused_call_says_why(page: Client) -> None:
@@ -235,20 +242,9 @@ async def test_an_unexpected_error_is_answered_with_a_trace_id(
     def fail(*_: object) -> None:
         raise RuntimeError("secret of the inside")
 
-    monkeypatch.setattr(schema, "ui_model", fail)
+    monkeypatch.setattr(schema, "model_summary", fail)
     with caplog.at_level(logging.ERROR, "llama_async_proxy"):
         result = await page.ask("join", {"topic": "models"})
     assert result["error"]["code"] == "INTERNAL_ERROR"
     assert "trace" in result["error"]["message"]
     assert "secret of the inside" in caplog.text
-
-
-# --- types ------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", ["UiModel", "UiGpu", "UiSample", "UiEngine", "UiRequest"])
-def test_the_browsers_types_have_the_same_fields(name: str) -> None:
-    text = PROTOCOL.read_text()
-    body = text[text.index(f"interface {name} {{") :].partition("{")[2].partition("\n}")[0]
-    fields = {line.partition(":")[0].strip() for line in body.splitlines() if ":" in line and "*" not in line[:6]}
-    assert fields == set(getattr(schema, name).__struct_encode_fields__)

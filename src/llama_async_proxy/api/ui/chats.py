@@ -105,12 +105,14 @@ class ChatTopics:
         """Pass an event of a type in CHAT_EVENTS on to the topics."""
         match event:
             case ConversationChanged(conversation):
-                upsert = schema.ChatUpsert(schema.ui_conversation(conversation))
+                upsert = schema.ConversationUpsert(conversation)
                 self._publish(conversation.id, upsert, key="conversation", listed=True)
             case ConversationDeleted(conversation_id):
-                self._publish(conversation_id, schema.ChatRemove(conversation_id), key="conversation", listed=True)
+                self._publish(
+                    conversation_id, schema.ConversationRemove(conversation_id), key="conversation", listed=True
+                )
             case MessageChanged(message):
-                item = schema.MessageUpsert(schema.ui_message(message))
+                item = schema.MessageUpsert(message)
                 self._publish(message.conversation_id, item, key=f"{message.id} {message.status}")
                 if message.model is not None:
                     self._publish_answering(message.conversation_id, message.status is MessageStatus.GENERATING)
@@ -124,9 +126,9 @@ class ChatTopics:
                 self._publish(conversation_id, schema.MessageRemove(message_id), key=f"{message_id} removed")
                 self._publish_answering(conversation_id, False)
             case AnswerFailed(conversation_id, error):
-                self._publish(conversation_id, schema.Failure(error.rest_code, error.message), key="failure")
+                self._publish(conversation_id, schema.AnswerFailure(error.rest_code, error.message), key="failure")
             case BranchChosen(conversation_id):
-                self._publish(conversation_id, schema.Branches(), key="branches")
+                self._publish(conversation_id, schema.BranchesChanged(), key="branches")
 
     def _publish(self, conversation_id: int, item: msgspec.Struct, *, key: str, listed: bool = False) -> None:
         plain = msgspec.to_builtins(item)
@@ -137,14 +139,13 @@ class ChatTopics:
             topic.publish(plain, key=key)
 
     def _publish_answering(self, conversation_id: int, is_answering: bool) -> None:
-        item = schema.Answering(conversation_id, is_answering)
+        item = schema.ConversationAnswering(conversation_id, is_answering)
         self._list.publish(msgspec.to_builtins(item), key=f"{conversation_id} answering")
 
     async def _answering_now(self) -> object:
         running = await list_running_answers(self._context(), ListRunningAnswers())
-        return {"answering": list(running.conversation_ids)}
+        return msgspec.to_builtins(schema.ConversationsSnapshot(list(running.conversation_ids)))
 
     async def _answer_now(self, conversation_id: int) -> object:
         running = await get_running_answer(self._context(), GetRunningAnswer(conversation_id))
-        message = running.message
-        return {"answer": None if message is None else msgspec.to_builtins(schema.ui_message(message))}
+        return msgspec.to_builtins(schema.AnswerSnapshot(running.message))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from types import MappingProxyType
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -13,6 +11,7 @@ from llama_async_proxy.api.boundary import explanation, report
 from llama_async_proxy.api.decode import decode
 from llama_async_proxy.api.socketio.emitter import Emitter, Unreadable
 from llama_async_proxy.api.socketio.namespace import Namespace
+from llama_async_proxy.api.ui.render import rendered_error, rendered_output
 from llama_async_proxy.api.ui.topics import Topics
 from llama_async_proxy.errors import InvalidInput, NotFound, ServiceError
 from llama_async_proxy.operations.context import Context
@@ -52,9 +51,9 @@ class UiNamespace(Namespace):
         try:
             return {"ok": True, "data": await self._answer(client, event, payload)}
         except ServiceError as error:
-            return {"ok": False, "error": _error(error)}
+            return {"ok": False, "error": rendered_error(error)}
         except Exception:  # the boundary for faults of the service
-            return {"ok": False, "error": _error(ServiceError(explanation(report(repr(event)))))}
+            return {"ok": False, "error": rendered_error(ServiceError(explanation(report(repr(event)))))}
 
     async def _answer(self, client: str, event: object, payload: object) -> object:
         if isinstance(payload, Unreadable):
@@ -78,22 +77,4 @@ class UiNamespace(Namespace):
         if operation is None:
             raise NotFound("operation", call.operation, f"There is no operation {call.operation[:100]!r}.")
         request = decode(call.input, operation.input)
-        return msgspec.to_builtins(await operation(self._context(), request), enc_hook=_plain)
-
-
-def _error(error: ServiceError) -> Mapping[str, str]:
-    shown = {"code": error.rest_code, "message": error.message}
-    if isinstance(error, InvalidInput) and error.field:
-        shown["field"] = error.field
-    if error.details:
-        shown["details"] = error.details
-    return shown
-
-
-def _plain(value: object) -> object:
-    """JSON values of types that msgspec does not know."""
-    if isinstance(value, MappingProxyType):
-        return dict(value)
-    if isinstance(value, Path):
-        return str(value)
-    raise NotImplementedError(f"no JSON for {type(value)}")
+        return rendered_output(await operation(self._context(), request))

@@ -1,39 +1,33 @@
-"""Records on the namespace of the web UI; the same types as in frontend/src/lib/protocol.ts.
+"""Messages of the web UI's namespace. frontend/src/live/protocol.gen.ts is generated from this file: run `make docs`.
 
-Sizes are bytes, times milliseconds since the epoch unless the name says otherwise; null always means "not known".
+A record travels with the field names that it has in the service; a summary below leaves fields out and keeps the names
+of the others. Units are part of a name (`_ms`, `_bytes`, `_percent`); null means "not known".
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import NamedTuple, TypeAlias
 
-from msgspec import Struct
+from msgspec import UNSET, Struct, UnsetType
 
 from llama_async_proxy import __version__
 from llama_async_proxy.operations.engine import EngineView
 from llama_async_proxy.operations.models import ModelView
 from llama_async_proxy.records.chats import Conversation, Message
-from llama_async_proxy.records.machine import GpuSample, Sample
+from llama_async_proxy.records.engine import EngineStatus
+from llama_async_proxy.records.machine import Sample
 from llama_async_proxy.records.models import ModelKind
-from llama_async_proxy.records.requests import RequestRecord
+from llama_async_proxy.records.requests import LiveRequest, RequestRecord
 from llama_async_proxy.records.runtime import LoadProgress, ModelStatus, QueueState
 from llama_async_proxy.settings import Settings
 
-
-class UiProgress(Struct, rename="camel"):
-    stage: str
-    fraction: float
-    started_at_ms: int
+# --- models -----------------------------------------------------------------------------------------------------------
 
 
-class UiQueue(Struct, rename="camel"):
-    position: int
-    requests: int
-    reason: str
-    since_ms: int
+class ModelSummary(Struct):
+    """A row of the model list: a model and its process, without the header's metadata and the process's address."""
 
-
-class UiModel(Struct, rename="camel"):
     id: int
     slug: str
     name: str
@@ -47,8 +41,8 @@ class UiModel(Struct, rename="camel"):
     is_favorite: bool
     sees_images: bool
     status: ModelStatus
-    queue: UiQueue | None
-    progress: UiProgress | None
+    queue: QueueState | None
+    progress: LoadProgress | None
     error: str | None
     log_tail: tuple[str, ...]
     loaded_at_ms: int | None
@@ -61,47 +55,27 @@ class UiModel(Struct, rename="camel"):
     last_used_at_ms: int | None
 
 
-class Upsert(Struct):
-    model: UiModel
-    kind: Literal["upsert"] = "upsert"
+class ModelsSnapshot(Struct):
+    models: list[ModelSummary]
 
 
-class Remove(Struct):
+class ModelUpsert(Struct, tag_field="kind", tag="upsert"):
+    model: ModelSummary
+
+
+class ModelRemove(Struct, tag_field="kind", tag="remove"):
     id: int
-    kind: Literal["remove"] = "remove"
 
 
-class UiGpu(Struct, rename="camel"):
-    index: int
-    name: str
-    vendor: str
-    usage: float | None
-    memory_used: int | None
-    memory_total: int | None
-    temperature: float | None
-    power: float | None
+# --- machine, engine, requests ----------------------------------------------------------------------------------------
 
 
-class UiSample(Struct, rename="camel"):
-    t: int
-    cpu: float
-    memory_used: int
-    memory_total: int
-    swap_used: int
-    swap_total: int
-    disk_used: int
-    disk_total: int
-    gpus: list[UiGpu]
-    models_loaded: int
-    models_memory: int
-    requests_total: int
-    requests_active: int
-    response_ms: float | None
-    uptime_s: float
+class MetricsSnapshot(Struct):
+    samples: list[Sample]
 
 
-class UiEngine(Struct, rename="camel"):
-    status: str
+class EngineSummary(Struct):
+    status: EngineStatus
     kind: str
     binary: str | None
     version: str | None
@@ -112,140 +86,115 @@ class UiEngine(Struct, rename="camel"):
     url: str
 
 
-class UiRequest(Struct, rename="camel"):
-    id: str
-    t: int
-    route: str
-    model: str
-    status: int
-    streamed: bool
-    first_token_ms: float | None
-    total_ms: float
-    prompt_tokens: int | None
-    completion_tokens: int | None
-    tokens_per_second: float | None
-    error: str | None
+class EngineSnapshot(Struct):
+    engine: EngineSummary
 
 
-class UiConversation(Struct, rename="camel"):
+class RequestsSnapshot(Struct):
+    records: list[RequestRecord]
+
+
+class LiveSnapshot(Struct):
+    live: list[LiveRequest]
+
+
+# --- conversations ----------------------------------------------------------------------------------------------------
+
+
+class ConversationsSnapshot(Struct):
+    """Ids of the conversations in which an answer is being generated; the list itself is what chats.list gives."""
+
+    answering: list[int]
+
+
+class ConversationUpsert(Struct, tag_field="kind", tag="upsert"):
+    conversation: Conversation
+
+
+class ConversationRemove(Struct, tag_field="kind", tag="remove"):
     id: int
-    title: str
-    model: str
-    is_pinned: bool
-    is_archived: bool
-    created_at_ms: int
-    updated_at_ms: int
 
 
-class UiAttachment(Struct, rename="camel"):
-    id: int
-    media_type: str
-    name: str
-    size_bytes: int
-
-
-class UiMessage(Struct, rename="camel"):
-    id: int
-    parent_id: int | None
-    role: str
-    content: str
-    reasoning: str | None
-    model: str | None
-    status: str
-    created_at_ms: int
-    response_ms: float | None
-    prompt_tokens: int | None
-    tokens: int | None
-    tokens_per_second: float | None
-    attachments: list[UiAttachment]
-
-
-class ChatUpsert(Struct):
-    conversation: UiConversation
-    kind: Literal["upsert"] = "upsert"
-
-
-class ChatRemove(Struct):
-    id: int
-    kind: Literal["remove"] = "remove"
-
-
-class Answering(Struct, rename="camel"):
+class ConversationAnswering(Struct, tag_field="kind", tag="answering"):
     """An answer has begun or ended in a conversation."""
 
     id: int
     is_answering: bool
-    kind: Literal["answering"] = "answering"
 
 
-class MessageUpsert(Struct):
-    message: UiMessage
-    kind: Literal["message"] = "message"
+class AnswerSnapshot(Struct):
+    """The answer that is being generated, with the text that is not stored yet; chats.get gives the stored messages."""
+
+    answer: Message | None
 
 
-class MessageGrow(Struct, rename="camel"):
-    """Text that a message gained; `...At` are the lengths, in characters, that it had before."""
+class MessageUpsert(Struct, tag_field="kind", tag="message"):
+    message: Message
+
+
+class MessageGrow(Struct, tag_field="kind", tag="grow"):
+    """More text of a message; `content_at` and `reasoning_at` are the lengths, in characters, that it had before."""
 
     id: int
     content: str
     reasoning: str
     content_at: int
     reasoning_at: int
-    kind: Literal["grow"] = "grow"
 
 
-class MessageRemove(Struct):
+class MessageRemove(Struct, tag_field="kind", tag="remove_message"):
     id: int
-    kind: Literal["removeMessage"] = "removeMessage"
 
 
-class Failure(Struct):
+class AnswerFailure(Struct, tag_field="kind", tag="failure"):
     """The reason why an answer is incomplete or missing."""
 
     code: str
     message: str
-    kind: Literal["failure"] = "failure"
 
 
-class Branches(Struct):
-    """Another branch is active: read the messages again."""
-
-    kind: Literal["branches"] = "branches"
+class BranchesChanged(Struct, tag_field="kind", tag="branches"):
+    """Another branch is active: the reader asks for the messages again."""
 
 
-def ui_conversation(conversation: Conversation) -> UiConversation:
-    return UiConversation(
-        id=conversation.id,
-        title=conversation.title,
-        model=conversation.model,
-        is_pinned=conversation.is_pinned,
-        is_archived=conversation.is_archived,
-        created_at_ms=conversation.created_at_ms,
-        updated_at_ms=conversation.updated_at_ms,
-    )
+# --- topics and calls -------------------------------------------------------------------------------------------------
 
 
-def ui_message(message: Message) -> UiMessage:
-    return UiMessage(
-        id=message.id,
-        parent_id=message.parent_id,
-        role=message.role,
-        content=message.content,
-        reasoning=message.reasoning,
-        model=message.model,
-        status=message.status,
-        created_at_ms=message.created_at_ms,
-        response_ms=message.response_ms,
-        prompt_tokens=message.prompt_tokens,
-        tokens=message.tokens,
-        tokens_per_second=message.tokens_per_second,
-        attachments=[UiAttachment(a.id, a.media_type, a.name, a.size_bytes) for a in message.attachments],
-    )
+class CallError(Struct):
+    code: str
+    message: str
+    field: str | UnsetType = UNSET
+    """Name of the input field that is at fault."""
+    details: str | UnsetType = UNSET
 
 
-def ui_model(view: ModelView) -> UiModel:
+class TopicTypes(NamedTuple):
+    data: object
+    """Type of a snapshot's data."""
+    item: object
+    """Type of one item of a delta."""
+
+
+ConversationItem: TypeAlias = ConversationUpsert | ConversationRemove
+TOPICS: Mapping[str, TopicTypes] = {
+    "models": TopicTypes(ModelsSnapshot, ModelUpsert | ModelRemove),
+    "metrics": TopicTypes(MetricsSnapshot, Sample),
+    "engine": TopicTypes(EngineSnapshot, EngineSummary),
+    "requests": TopicTypes(RequestsSnapshot, RequestRecord),
+    # Each item is the whole list, newest first.
+    "live": TopicTypes(LiveSnapshot, list[LiveRequest]),
+    "chats": TopicTypes(ConversationsSnapshot, ConversationItem | ConversationAnswering),
+    "chat:ID": TopicTypes(
+        AnswerSnapshot,
+        ConversationItem | MessageUpsert | MessageGrow | MessageRemove | AnswerFailure | BranchesChanged,
+    ),
+}
+"""Every topic that a page can join. ID stands for the number of a conversation."""
+
+
+def model_summary(view: ModelView) -> ModelSummary:
     model, runtime = view.model, view.runtime
-    return UiModel(
+    return ModelSummary(
         id=model.id,
         slug=model.slug,
         name=model.name,
@@ -259,8 +208,8 @@ def ui_model(view: ModelView) -> UiModel:
         is_favorite=model.is_favorite,
         sees_images=model.mmproj_path is not None,
         status=runtime.status,
-        queue=_queue(runtime.queue),
-        progress=_progress(runtime.progress),
+        queue=runtime.queue,
+        progress=runtime.progress,
         error=runtime.error,
         log_tail=runtime.log_tail,
         loaded_at_ms=runtime.loaded_at_ms,
@@ -274,54 +223,9 @@ def ui_model(view: ModelView) -> UiModel:
     )
 
 
-def _queue(queue: QueueState | None) -> UiQueue | None:
-    if queue is None:
-        return None
-    return UiQueue(queue.position, queue.requests, queue.reason, queue.since_ms)
-
-
-def _progress(progress: LoadProgress | None) -> UiProgress | None:
-    if progress is None:
-        return None
-    return UiProgress(progress.stage, progress.fraction, progress.started_at_ms)
-
-
-def ui_sample(sample: Sample) -> UiSample:
-    return UiSample(
-        t=sample.timestamp_ms,
-        cpu=sample.cpu_percent,
-        memory_used=sample.memory_used_bytes,
-        memory_total=sample.memory_total_bytes,
-        swap_used=sample.swap_used_bytes,
-        swap_total=sample.swap_total_bytes,
-        disk_used=sample.disk_used_bytes,
-        disk_total=sample.disk_total_bytes,
-        gpus=[_gpu(gpu) for gpu in sample.gpus],
-        models_loaded=sample.models_loaded,
-        models_memory=sample.models_memory_bytes,
-        requests_total=sample.requests.total,
-        requests_active=sample.requests.active,
-        response_ms=sample.requests.average_response_ms,
-        uptime_s=sample.uptime_s,
-    )
-
-
-def _gpu(gpu: GpuSample) -> UiGpu:
-    return UiGpu(
-        index=gpu.index,
-        name=gpu.name,
-        vendor=gpu.vendor,
-        usage=gpu.usage_percent,
-        memory_used=gpu.memory_used_bytes,
-        memory_total=gpu.memory_total_bytes,
-        temperature=gpu.temperature_c,
-        power=gpu.power_w,
-    )
-
-
-def ui_engine(view: EngineView, settings: Settings) -> UiEngine:
+def engine_summary(view: EngineView, settings: Settings) -> EngineSummary:
     state = view.state
-    return UiEngine(
+    return EngineSummary(
         status=state.status,
         kind=state.kind,
         binary=state.binary,
@@ -334,18 +238,6 @@ def ui_engine(view: EngineView, settings: Settings) -> UiEngine:
     )
 
 
-def ui_request(record: RequestRecord) -> UiRequest:
-    return UiRequest(
-        id=record.id,
-        t=record.arrived_at_ms,
-        route=record.route,
-        model=record.model,
-        status=record.status,
-        streamed=record.streamed,
-        first_token_ms=record.first_token_ms,
-        total_ms=record.total_ms,
-        prompt_tokens=record.prompt_tokens,
-        completion_tokens=record.completion_tokens,
-        tokens_per_second=record.tokens_per_second,
-        error=record.error,
-    )
+def rendered_request(record: RequestRecord) -> object:
+    """An object with the record's field names; msgspec makes an array of a named tuple."""
+    return record._asdict()

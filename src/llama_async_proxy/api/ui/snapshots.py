@@ -28,7 +28,7 @@ class Snapshots:
 
     def __init__(self, context: Callable[[], Context]) -> None:
         self._context = context
-        self._samples: deque[object] = deque(maxlen=_MOST_SAMPLES)
+        self._samples: deque[Sample] = deque(maxlen=_MOST_SAMPLES)
         self._requests: deque[RequestRecord] = deque(maxlen=_MOST_REQUESTS)
 
     async def read_history(self) -> None:
@@ -41,12 +41,12 @@ class Snapshots:
         except StoreUnavailable as exc:
             logger.warning("The UI begins without stored samples and requests: %s", exc.message)
             return
-        self._samples.extend(rendered_sample(sample) for sample in reversed(stored.samples))
+        self._samples.extend(reversed(stored.samples))
         self._requests.extend(reversed(listed.recent))
 
-    def add_sample(self, rendered: object) -> None:
-        """Keep a rendered sample."""
-        self._samples.append(rendered)
+    def add_sample(self, sample: Sample) -> None:
+        """Keep a sample."""
+        self._samples.append(sample)
 
     def add_requests(self, records: Iterable[RequestRecord]) -> None:
         """Keep finished requests."""
@@ -54,7 +54,7 @@ class Snapshots:
 
     async def models(self) -> object:
         listed = await models.list_models(self._context(), models.ListModels())
-        return {"models": [msgspec.to_builtins(schema.ui_model(view)) for view in listed.models]}
+        return msgspec.to_builtins(schema.ModelsSnapshot([schema.model_summary(view) for view in listed.models]))
 
     async def engine(self) -> object:
         return {"engine": await self.engine_item()}
@@ -63,27 +63,14 @@ class Snapshots:
         """The engine as an item of its topic."""
         context = self._context()
         view = await engine.get_engine(context, engine.GetEngine())
-        return msgspec.to_builtins(schema.ui_engine(view, context.settings))
+        return msgspec.to_builtins(schema.engine_summary(view, context.settings))
 
     async def metrics(self) -> object:
-        return {"samples": list(self._samples)}
+        return msgspec.to_builtins(schema.MetricsSnapshot(list(self._samples)))
 
     async def requests(self) -> object:
-        return {"records": [rendered_request(record) for record in self._requests]}
+        return {"records": [schema.rendered_request(record) for record in self._requests]}
 
     async def live(self) -> object:
         listed = await requests.list_requests(self._context(), requests.ListRequests(limit=0))
-        return {"live": rendered_live(listed.live[:MOST_PUBLISHED])}
-
-
-def rendered_sample(sample: Sample) -> object:
-    return msgspec.to_builtins(schema.ui_sample(sample))
-
-
-def rendered_request(record: RequestRecord) -> object:
-    return msgspec.to_builtins(schema.ui_request(record))
-
-
-def rendered_live(live: object) -> object:
-    """Requests in flight, a sequence of LiveRequest."""
-    return msgspec.to_builtins(live)
+        return msgspec.to_builtins(schema.LiveSnapshot(list(listed.live[:MOST_PUBLISHED])))

@@ -14,8 +14,8 @@ from starlette.datastructures import Headers
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-PAGES = frozenset({"/", "/dashboard", "/models", "/chat", "/chat/:id"})
-"""Paths of the UI's pages, with `:id` for a number; the same table as in frontend/src/lib/routes.ts."""
+from llama_async_proxy.api.ui.pages import PAGES
+
 _PAGE = re.compile("|".join(page.replace(":id", r"[1-9]\d{0,18}") for page in PAGES))
 
 _SECURITY = {

@@ -12,7 +12,7 @@ from llama_async_proxy.api.socketio.emitter import Emitter
 from llama_async_proxy.api.socketio.watch import Watch
 from llama_async_proxy.api.ui import schema
 from llama_async_proxy.api.ui.chats import CHAT_EVENTS, ChatTopics
-from llama_async_proxy.api.ui.snapshots import Snapshots, rendered_live, rendered_request, rendered_sample
+from llama_async_proxy.api.ui.snapshots import Snapshots
 from llama_async_proxy.api.ui.topic import Delivery, Snapshot, Topic
 from llama_async_proxy.errors import InvalidInput, NotFound
 from llama_async_proxy.events import (
@@ -55,12 +55,14 @@ class Topics:
         self._now = Snapshots(context)
         self._models = self._topic("models", self._now.models, Delivery(interval_s=0.1, lossy=False))
         self._engine = self._topic("engine", self._now.engine, Delivery(interval_s=0.1, lossy=False))
-        self._metrics = self._topic("metrics", self._now.metrics, Delivery(interval_s=1.0, lossy=True))
+        self._metrics = self._topic(
+            "metrics", self._now.metrics, Delivery(interval_s=1.0, lossy=True, render=msgspec.to_builtins)
+        )
         self._finished = self._topic(
-            "requests", self._now.requests, Delivery(interval_s=0.2, lossy=True, render=rendered_request)
+            "requests", self._now.requests, Delivery(interval_s=0.2, lossy=True, render=schema.rendered_request)
         )
         self._live = self._topic(
-            "live", self._now.live, Delivery(interval_s=0.1, lossy=False, kept=1, render=rendered_live)
+            "live", self._now.live, Delivery(interval_s=0.1, lossy=False, kept=1, render=msgspec.to_builtins)
         )
         self._by_name = {
             topic.name: topic for topic in (self._models, self._engine, self._metrics, self._finished, self._live)
@@ -121,7 +123,7 @@ class Topics:
     async def _publish(self, event: Event) -> None:
         match event:
             case ModelDeleted(model):
-                self._models.publish(msgspec.to_builtins(schema.Remove(model.id)), key=model.id)
+                self._models.publish(msgspec.to_builtins(schema.ModelRemove(model.id)), key=model.id)
             case ModelCreated(model) | ModelUpdated(model):
                 await self._publish_model(model.id)
             case ModelRuntimeChanged(runtime):
@@ -129,9 +131,8 @@ class Topics:
             case EngineChanged() | SettingsChanged():
                 self._engine.publish(await self._now.engine_item(), key=0)
             case SampleTaken(sample):
-                item = rendered_sample(sample)
-                self._now.add_sample(item)
-                self._metrics.publish(item, key=sample.timestamp_ms)
+                self._now.add_sample(sample)
+                self._metrics.publish(sample, key=sample.timestamp_ms)
             case RequestsFinished(records):
                 self._now.add_requests(records)
                 self._finished.publish_all({record.id: record for record in records})
@@ -143,4 +144,4 @@ class Topics:
     async def _publish_model(self, model_id: int) -> None:
         with contextlib.suppress(NotFound):  # deleted meanwhile; that event follows
             view = await models.get_model(self._context(), models.GetModel(model_id))
-            self._models.publish(msgspec.to_builtins(schema.Upsert(schema.ui_model(view))), key=model_id)
+            self._models.publish(msgspec.to_builtins(schema.ModelUpsert(schema.model_summary(view))), key=model_id)

@@ -1,4 +1,0 @@
-import type { Choice } from "../lib/theme.svelte";
-import type { IconName } from "../ui/icons";
-
-export const themeIcons: Record<Choice, IconName> = { system: "monitor", light: "sun", dark: "moon" };
