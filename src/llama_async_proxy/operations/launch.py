@@ -121,7 +121,13 @@ class LaunchPlanner:
             load_timeout_s=settings.load_timeout_s,
             command=command_of(settings, model),
             stop_timeout_s=self._stop_timeout_s(model),
+            served_name=self.served_name(model),
         )
+
+    def served_name(self, model: Model) -> str:
+        """The name that llama-server's router would give the model: its section of the preset, else its file's stem."""
+        section = self.preset.section_of(model) if self.preset is not None else None
+        return section or model.slug
 
     def effective(self, model: Model) -> tuple[EffectiveOption, ...]:
         """Every option with a value, the engine's defaults too, in the catalogue's order."""
