@@ -146,3 +146,35 @@ def test_the_real_binary_is_recognised(llama_server: Path) -> None:
     launcher = binary_launcher(llama_server)
     assert launcher.version
     assert launcher.binary == str(llama_server)
+
+
+SINGLE = """#!/bin/sh
+[ "$1" = serve ] || { echo "unknown command $1" >&2; exit 1; }
+shift
+[ "$1" = --version ] && { echo 'version: 77 (fedcba)' >&2; exit 0; }
+echo "--help of serve"
+"""
+
+
+def test_the_single_binary_of_newer_installers_is_found_and_run_as_a_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = program(tmp_path / "llama", SINGLE)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    launcher = find_launcher("auto", "")
+    assert (launcher.kind, launcher.version, launcher.binary) == ("workers", "77 (fedcba)", str(path))
+    assert launcher.argv[-2:] == (str(path), "serve")
+    assert discovery.help_text(str(path)) == "--help of serve\n"
+
+
+def test_llama_server_is_taken_before_the_single_binary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program(tmp_path / "llama", SINGLE)
+    program(tmp_path / "llama-server", GOOD)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert find_launcher("auto", "").binary == str(tmp_path / "llama-server")
+
+
+def test_another_program_of_that_name_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program(tmp_path / "llama", "#!/bin/sh\necho 'llama: a zoo'\n")
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert find_launcher("auto", "").kind == "embedded"

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
+import pytest
 
 from llama_async_proxy.monitor.host import HostProbe
 
@@ -90,3 +91,15 @@ def test_reading_starts_no_thread(tmp_path: Path) -> None:
     before = threading.active_count()
     HostProbe(tmp_path, root=NO_CGROUPS).read()
     assert threading.active_count() == before
+
+
+def test_a_sandbox_that_forbids_proc_does_not_stop_the_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Termux, where reading /proc/stat is denied; psutil passes the error on."""
+
+    def denied() -> None:
+        raise PermissionError(13, "Permission denied: '/proc/stat'")
+
+    for name in ("cpu_times", "virtual_memory", "swap_memory"):
+        monkeypatch.setattr(psutil, name, denied)
+    reading = HostProbe(tmp_path).read()
+    assert (reading.cpu_percent, reading.memory.total_bytes) == (0.0, 0)

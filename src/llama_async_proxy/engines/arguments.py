@@ -66,7 +66,8 @@ def command_line(spec: LaunchSpec, endpoint: Endpoint) -> list[str]:
     chosen = {SYNONYMS.get(key, key): value for key, value in spec.options.items()}
     companion: dict[str, OptionValue] = {"mmproj": spec.mmproj_path} if spec.mmproj_path else {}
     merged = {"metrics": True, **KIND_OPTIONS[spec.kind], **companion, **chosen}
-    own = ["--host", endpoint.host, "--port", str(endpoint.port), "--model", spec.path, "--alias", spec.alias]
+    name = spec.served_name or spec.alias
+    own = ["--host", endpoint.host, "--port", str(endpoint.port), "--model", spec.path, "--alias", name]
     return own + [item for key, value in merged.items() for item in _flag(key, value)]
 
 

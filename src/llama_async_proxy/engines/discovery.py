@@ -31,6 +31,8 @@ from llama_async_proxy.engines.program_trust import advice, safe_directory, untr
 from llama_async_proxy.errors import EngineMissing
 
 BINARY_NAME = "llama-server"
+SINGLE_BINARY_NAME = "llama"
+"""The single program that llama.cpp's newer installers bring; `llama serve` takes the options of llama-server."""
 COMMON_PLACES = (
     "/usr/local/bin",
     "/usr/bin",
@@ -104,10 +106,16 @@ def binary_launcher(path: Path) -> Launcher:
     """Launcher of the llama-server at `path`, which is run once for its version. Raises EngineMissing."""
     _check_file(path)
     version = _version(path)
-    argv: tuple[str, ...] = (str(path),)
+    argv = server_command(path)
     if sys.platform == "linux":
         argv = (sys.executable, "-I", "-S", str(Path(parent_guard.__file__)), "--family", *argv)
     return Launcher("workers", argv, version, str(path))
+
+
+def server_command(path: Path | str) -> tuple[str, ...]:
+    """The program and the argument, if any, that make it a server."""
+    name = Path(path).name
+    return (str(path), "serve") if name.removesuffix(".exe") == SINGLE_BINARY_NAME else (str(path),)
 
 
 def found_binaries() -> tuple[Path, ...]:
@@ -118,12 +126,13 @@ def found_binaries() -> tuple[Path, ...]:
 def _candidates() -> Iterator[Path]:
     """Existing files named llama-server, PATH first, without duplicates."""
     seen: set[Path] = set()
-    on_path = shutil.which(BINARY_NAME)
-    places = (Path(place).expanduser() / BINARY_NAME for place in COMMON_PLACES)
-    for path in (Path(on_path).absolute(), *places) if on_path else places:
-        if path.is_file() and path.resolve() not in seen:
-            seen.add(path.resolve())
-            yield path
+    for name in (BINARY_NAME, SINGLE_BINARY_NAME):
+        on_path = shutil.which(name)
+        places = (Path(place).expanduser() / name for place in COMMON_PLACES)
+        for path in (Path(on_path).absolute(), *places) if on_path else places:
+            if path.is_file() and path.resolve() not in seen:
+                seen.add(path.resolve())
+                yield path
 
 
 def _check_file(path: Path) -> None:
@@ -162,7 +171,7 @@ def help_text(binary: str | None) -> str:
     """Output of `--help` of the llama-server at `binary`, or of the built-in worker. Raises EngineMissing."""
     if binary:
         _check_trust(Path(binary))
-    command = [binary] if binary else [sys.executable, "-m", "llama_async_proxy.engines.embedded"]
+    command = server_command(binary) if binary else (sys.executable, "-m", "llama_async_proxy.engines.embedded")
     code, output = _output([*command, "--help"], stderr=subprocess.DEVNULL)
     if code != 0:
         outcome = "did not end in time" if code is None else f"failed with {describe_exit(code)}"
@@ -172,7 +181,7 @@ def help_text(binary: str | None) -> str:
 
 def _run_version(path: Path) -> tuple[int | None, str]:
     """Exit code and output of `--version`. The code is None when the program took too long."""
-    return _output([str(path), "--version"], stderr=subprocess.STDOUT)
+    return _output([*server_command(path), "--version"], stderr=subprocess.STDOUT)
 
 
 def _output(command: list[str], *, stderr: int) -> tuple[int | None, str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from llama_async_proxy.engines.discovery import Launcher
+from llama_async_proxy.engines.discovery import Launcher, server_command
 from llama_async_proxy.engines.environment import passed_environment
 from llama_async_proxy.engines.process import Child, describe_exit
 from llama_async_proxy.engines.program import router_program
@@ -87,7 +87,7 @@ class LocalRouter:
     async def _run(self, binary: str, options: RouterOptions, specs: Sequence[LaunchSpec], on_log: OnLog) -> None:
         await self._write(preset_ini(specs))
         self._log = log = RouterLog(on_log)
-        program = router_program((binary, *_arguments(options, self._preset_path)), self._environment)
+        program = router_program((*server_command(binary), *_arguments(options, self._preset_path)), self._environment)
         try:
             self._child = child = await Child.spawn(
                 program.argv, lambda _, line: log.feed(line), program.environment, program.directory

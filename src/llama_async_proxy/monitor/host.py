@@ -75,7 +75,10 @@ class HostProbe:
 
         Under a control group's limit, total is the limit and used the group's working set.
         """
-        host = psutil.virtual_memory()
+        try:
+            host = psutil.virtual_memory()
+        except (OSError, RuntimeError, ValueError):
+            return Memory(0, 0, 0)
         group = self._cgroup.memory()
         if group is None or group.limit_bytes >= host.total:
             return Memory(host.total - host.available, host.total, host.available)
@@ -107,8 +110,11 @@ class _CpuMeter:
 
 
 def _cpu_seconds() -> tuple[float, float]:
-    """(busy, busy and idle) seconds of all cores since boot."""
-    times = psutil.cpu_times()
+    """(busy, busy and idle) seconds of all cores since boot; zeros where a sandbox forbids to read them."""
+    try:
+        times = psutil.cpu_times()
+    except (OSError, RuntimeError, ValueError):  # Termux and hardened containers deny /proc/stat
+        return 0.0, 0.0
     # Linux counts guest time in user time already, and time waiting for a disk is idle.
     total = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
     idle = times.idle + getattr(times, "iowait", 0.0)

@@ -13,7 +13,7 @@ from msgspec import Struct
 
 from llama_async_proxy.errors import InvalidInput
 from llama_async_proxy.events import EventBus, SettingsChanged
-from llama_async_proxy.settings import BY_FILE_KEY, SETTINGS, Settings, Source, updated
+from llama_async_proxy.settings import BY_FILE_KEY, BY_NAME, SETTINGS, Settings, Source, updated
 from llama_async_proxy.store import config_file
 
 
@@ -44,6 +44,8 @@ class Configuration:
         self._started_with = settings
         self._bus = bus
         self._lock = asyncio.Lock()
+        self._configured_max_models: int | None = None
+        """The configured number of models while a start's own number holds."""
 
     @property
     def settings(self) -> Settings:
@@ -58,6 +60,19 @@ class Configuration:
         """A callable for rooms that need live settings but not this object."""
         return lambda: self._settings
 
+    def hold_max_models(self, number: int | None) -> None:
+        """Let at most `number` models be loaded until this is called again; None: as the configuration says.
+
+        Nothing is written: the number belongs to one start of the engine. Raises InvalidInput for one that is none.
+        """
+        configured = self._settings.max_models if self._configured_max_models is None else self._configured_max_models
+        if number is None and self._configured_max_models is None:
+            return
+        wanted = configured if number is None else number
+        self._settings = updated(self._settings, {BY_NAME["max_models"].file_key: wanted})
+        self._configured_max_models = None if number is None else configured
+        self._bus.publish(SettingsChanged(("max_models",)))
+
     async def update(self, changes: Mapping[str, Any]) -> ConfigurationChange:
         """Apply `changes`, by dotted file key or alias. All or nothing.
 
@@ -71,6 +86,8 @@ class Configuration:
             by_file_key = {setting.file_key: value for setting, value in settings if not setting.by_hand}
             await asyncio.to_thread(config_file.merge_write, new.config_path, by_file_key)
             self._settings = new
+            if "max_models" in changed:
+                self._configured_max_models = None
         if changed:
             self._bus.publish(SettingsChanged(changed))
         return ConfigurationChange(

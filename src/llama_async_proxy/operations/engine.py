@@ -14,6 +14,7 @@ from llama_async_proxy.operations.context import Context
 from llama_async_proxy.operations.models import ModelRef, find
 from llama_async_proxy.operations.operation import Effect, operation
 from llama_async_proxy.records.engine import EngineState, EngineStatus
+from llama_async_proxy.records.options import NO_OPTIONS
 from llama_async_proxy.records.runtime import Endpoint
 
 _RESTART_PAUSE_S = 2.0
@@ -98,6 +99,8 @@ async def get_command_line(context: Context, request: GetCommandLine) -> Command
 
 @operation("engine.start", Effect.MANAGE)
 async def start_engine(context: Context, _: StartEngine) -> EngineView:
+    if context.engine.state.status is not EngineStatus.RUNNING:
+        forget_start_options(context)
     await context.engine.start()
     return view(context)
 
@@ -115,8 +118,15 @@ async def stop_engine(context: Context, _: StopEngine) -> EngineView:
 async def restart_engine(context: Context, _: RestartEngine) -> EngineView:
     await _stop(context)
     await asyncio.sleep(_RESTART_PAUSE_S)
+    forget_start_options(context)
     await context.engine.start()
     return view(context)
+
+
+def forget_start_options(context: Context) -> None:
+    """What was given with one start holds until the next."""
+    context.planner.start_options = NO_OPTIONS
+    context.configuration.hold_max_models(None)
 
 
 async def _stop(context: Context) -> None:

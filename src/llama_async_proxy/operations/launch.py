@@ -1,6 +1,7 @@
 """From settings, preset, model and a load's own wishes to what the engine is asked to run.
 
-Later wins: engine default < configuration < engine options < preset's [*] < group < preset's model < model < this load.
+Later wins: engine default < configuration < engine options < preset's [*] < group < preset's model < model < this load
+< the options of the engine's last start.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from llama_async_proxy.operations.option_policy import OptionPolicy
 from llama_async_proxy.presets.catalogue import BadValue, Catalogue, default_value, typed
 from llama_async_proxy.presets.inheritance import Layers, layers, model_sections
 from llama_async_proxy.presets.ini import Document
+from llama_async_proxy.presets.option_limits import is_passed
 from llama_async_proxy.records.models import IDLE_TTL, Model
 from llama_async_proxy.records.options import NO_OPTIONS, OptionType, OptionValue
 from llama_async_proxy.records.runtime import LaunchSpec
@@ -51,6 +53,8 @@ class OptionSource(StrEnum):
     PRESET_MODEL = "preset model"
     MODEL = "model"
     LOAD = "load"
+    START = "start"
+    """Given with the engine's last start, over everything, until its next."""
 
 
 class EffectiveOption(Struct, frozen=True):
@@ -86,6 +90,8 @@ class LaunchPlanner:
         self._settings = settings
         self.policy = policy
         self.preset: RunningPreset | None = None
+        self.start_options: Mapping[str, OptionValue] = NO_OPTIONS
+        """Options of the engine's last start, by long name."""
         self.catalogue = NO_CATALOGUE
         """Of the installed engine; without one, options keep the names they were given."""
 
@@ -110,12 +116,18 @@ class LaunchPlanner:
             alias=model.slug,
             path=model.path,
             kind=model.facts.kind,
-            options={name: value for name, value in chosen.items() if self._can_be_passed(name, value)},
+            options={n: value for n, value in chosen.items() if is_passed(value) and self._can_be_passed(n, value)},
             mmproj_path=model.mmproj_path,
             load_timeout_s=settings.load_timeout_s,
             command=command_of(settings, model),
             stop_timeout_s=self._stop_timeout_s(model),
+            served_name=self.served_name(model),
         )
+
+    def served_name(self, model: Model) -> str:
+        """The name that llama-server's router would give the model: its section of the preset, else its file's stem."""
+        section = self.preset.section_of(model) if self.preset is not None else None
+        return section or model.slug
 
     def effective(self, model: Model) -> tuple[EffectiveOption, ...]:
         """Every option with a value, the engine's defaults too, in the catalogue's order."""
@@ -149,6 +161,7 @@ class LaunchPlanner:
             (OptionSource.PRESET_MODEL, self._passable(preset.own)),
             (OptionSource.MODEL, _from_model(model)),
             (OptionSource.LOAD, options),
+            (OptionSource.START, self.start_options),
         )
 
     def _preset_layers(self, model: Model) -> Layers:

@@ -35,6 +35,8 @@ class ModelView(Struct, frozen=True):
 
     model: Model
     runtime: ModelRuntime
+    served_name: str
+    """The name that llama-server's router would give the model."""
 
 
 class ListModels(Struct, frozen=True):
@@ -147,7 +149,11 @@ def find(context: Context, ref: ModelRef) -> Model:
 
 def view(context: Context, model: Model) -> ModelView:
     runtime = _with_gpu_bytes(context, context.scheduler.runtime(model.id))
-    return ModelView(context.store.models.with_last_use(model), runtime)
+    return _view(context, context.store.models.with_last_use(model), runtime)
+
+
+def _view(context: Context, model: Model, runtime: ModelRuntime) -> ModelView:
+    return ModelView(model, runtime, context.planner.served_name(model))
 
 
 def _with_gpu_bytes(context: Context, runtime: ModelRuntime) -> ModelRuntime:
@@ -267,7 +273,7 @@ async def load_model(context: Context, request: LoadModel) -> ModelView:
     runtime = await context.scheduler.load(model, request.options, force=request.force)
     context.store.models.touch(model.id, context.now_ms())
     model = context.store.models.with_last_use(context.store.models.get(model.id))
-    return ModelView(model, _with_gpu_bytes(context, runtime))
+    return _view(context, model, _with_gpu_bytes(context, runtime))
 
 
 @operation("models.unload", Effect.MANAGE)
@@ -276,7 +282,7 @@ async def unload_model(context: Context, request: UnloadModel) -> ModelView:
     model = find(context, request.id)
     if not context.scheduler.runtime(model.id).status.in_use:
         raise Conflict(f"Model {model.name!r} is not loaded.")
-    return ModelView(model, await context.scheduler.unload(model))
+    return _view(context, model, await context.scheduler.unload(model))
 
 
 @operation("models.scan", Effect.MANAGE)

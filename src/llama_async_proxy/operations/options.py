@@ -15,7 +15,9 @@ from llama_async_proxy.operations.launch import EffectiveOption, parse_engine_op
 from llama_async_proxy.operations.models import ModelRef, find
 from llama_async_proxy.operations.operation import Effect, operation
 from llama_async_proxy.presets.catalogue import BadValue, Catalogue, OptionGroup, as_text, typed
+from llama_async_proxy.presets.option_limits import is_passed
 from llama_async_proxy.presets.validation import checked_name
+from llama_async_proxy.records.engine import EngineStatus
 from llama_async_proxy.records.models import Model
 from llama_async_proxy.records.options import OptionValue
 
@@ -64,7 +66,7 @@ class ConfigureEngine(Struct, frozen=True):
 
 
 class StartWithPreset(Struct, frozen=True):
-    """`max_models` and `options` are as for ConfigureEngine: what the preset says outranks them."""
+    """`max_models` and `options` are of this start: they outrank everything until the engine's next start."""
 
     name: str
     max_models: int | None = None
@@ -129,7 +131,7 @@ def _checked(key: str, value: OptionValue | None, catalogue: Catalogue) -> tuple
         raise InvalidInput(key, f"is not an option of the installed engine{hint}")
     if option.is_reserved:
         raise InvalidInput(key, "is set by the engine and cannot be chosen")
-    if value is None:
+    if value is None or not is_passed(value):
         return option.name, None
     try:
         return option.name, typed(option, key, as_text(value))
@@ -144,12 +146,29 @@ async def start_with_preset(context: Context, request: StartWithPreset) -> Engin
     Models whose effective options stay the same stay loaded. Raises PresetNotFound, PresetInvalid, EngineMissing.
     """
     name = checked_name(request.name)
+    was_running = context.engine.state.status is EngineStatus.RUNNING
+    await asyncio.to_thread(context.store.presets.read, name)  # which needs no engine
     await context.engine.start()
-    await context.active_preset.check(name)
-    if request.max_models is not None or request.options:
-        await configure_engine(context, ConfigureEngine(request.max_models, request.options))
-    await context.active_preset.choose(name)
+    try:
+        await context.active_preset.check(name)
+        options = await _start_options(context, request.options)
+        context.configuration.hold_max_models(request.max_models)
+        context.planner.start_options = options
+        await context.active_preset.choose(name)
+    except BaseException:
+        # A start that fails leaves nothing done.
+        if not was_running:
+            await context.engine.stop()
+        raise
     return view(context)
+
+
+async def _start_options(context: Context, given: Mapping[str, OptionValue | None]) -> Mapping[str, OptionValue]:
+    catalogue = await context.active_preset.catalogue()
+    checked = [_checked(key, value, catalogue) for key, value in given.items()]
+    options = {name: value for name, value in checked if value is not None}
+    await asyncio.to_thread(context.planner.policy.check, options, catalogue)
+    return options
 
 
 @operation("presets.leave", Effect.MANAGE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from itertools import islice
+from pathlib import Path
 
 from msgspec import Struct
 
@@ -237,7 +238,13 @@ async def validate_preset(context: Context, request: ValidatePreset) -> Validati
 def _with_owner_problems(context: Context, document: Document, verdict: Verdict, catalogue: Catalogue) -> Verdict:
     """The verdict with the lines that may not come over the network."""
     found = islice(context.planner.policy.preset_problems(document, None, catalogue), MAX_PROBLEMS)
-    return Verdict((*verdict.errors, *found), verdict.warnings)
+    missing = (
+        Problem(f"there is no file {entry.value} (yet)", section.name, entry.key, entry.line, entry.column)
+        for section in document.sections()
+        for entry in section.entries
+        if entry.key == "model" and Path(entry.value).is_absolute() and not Path(entry.value).exists()
+    )
+    return Verdict((*verdict.errors, *found), (*verdict.warnings, *islice(missing, MAX_PROBLEMS)))
 
 
 @operation("presets.versions", Effect.READ)

@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from msgspec import Struct
 
+from llama_async_proxy.presets.option_limits import limit_fault
 from llama_async_proxy.records.options import EngineOption, OptionType, OptionValue
 
 _TRUE = frozenset({"on", "enabled", "true", "1"})
@@ -154,7 +155,10 @@ def typed(option: EngineOption, key: str, text: str) -> OptionValue:
     if option.type is OptionType.BOOL:
         return _switch(text) is not (key in option.negatives)
     if option.type in (OptionType.INTEGER, OptionType.FLOAT):
-        return _number(option, text)
+        number = _number(option, text)
+        if fault := limit_fault(option.name, number):
+            raise BadValue(fault)
+        return number
     if option.type is OptionType.ENUM:
         return _choice(option, text)
     if not text:

@@ -5,6 +5,7 @@ One unknown key keeps llama-server's whole router from starting, and a value is 
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from llama_async_proxy.errors import InvalidInput
 from llama_async_proxy.presets.catalogue import BadValue, Catalogue, typed
 from llama_async_proxy.presets.inheritance import GROUP_KEY, GROUP_PREFIX, VERSION_KEY, is_group, is_model
 from llama_async_proxy.presets.ini import GLOBAL, Document, Entry, IniError, Section
+from llama_async_proxy.presets.option_limits import doubt
 from llama_async_proxy.records.options import EngineOption
 
 MAX_PROBLEMS = 100
@@ -154,6 +156,10 @@ def _doubts(section: Section, entry: Entry, option: EngineOption) -> Iterator[st
             yield "model is a relative path; it is looked for in the models directory"
     elif option.is_reserved:
         yield f"{entry.key} is the service's own business and is ignored"
+    else:
+        with contextlib.suppress(BadValue):
+            if unusual := doubt(option.name, typed(option, entry.key, entry.value)):
+                yield f"{entry.key} {unusual}"
 
 
 def _repeated(document: Document) -> Iterator[Problem]:

@@ -138,3 +138,5 @@ class LaunchSpec(Struct, frozen=True):
     """Set for a model that is no llama.cpp's; `options` are then ignored."""
     stop_timeout_s: float | None = None
     """How long it may take to end in order before it is killed; None: as the engine likes."""
+    served_name: str | None = None
+    """The name that `model` in answers shows, where that is not the alias: llama-server's router would give it."""

@@ -21,6 +21,8 @@ from llama_async_proxy.api.prometheus import Family, PrometheusApp, render
 from llama_async_proxy.api.ui.static import is_navigation
 from llama_async_proxy.engines.router_schema import parse_event, parse_models
 from llama_async_proxy.monitor.totals import InferenceTotals
+from llama_async_proxy.operations.options import StartWithPreset, start_with_preset
+from llama_async_proxy.operations.presets import ImportPreset, import_preset
 from llama_async_proxy.records.requests import RequestRecord
 from support.asgi import serving
 
@@ -233,3 +235,21 @@ def test_names_that_strangers_invent_are_counted_together() -> None:
         totals.add([record(f"no{i}", 404)])
     assert len(totals.prompt_tokens) == 1001
     assert totals.requests["other", 404] == 1100
+
+
+async def test_a_model_is_called_as_the_router_would_call_it(site: RouterSite) -> None:
+    """Clients of the router load a name and wait for that name in lists, events and answers."""
+    name = "ggml-org/tinygemma3-GGUF:Q8_0"
+    [path] = [str(file) for file in site.house.models_dir.glob("chat.gguf")]
+    created = ImportPreset("hub", f"[{name}]\nmodel = {Path(path).resolve()}\n")
+    await import_preset(site.house.context, created)
+    await start_with_preset(site.house.context, StartWithPreset("hub"))
+    entry = await site.entry(name)
+    assert entry["status"]["value"] == "unloaded"
+    async with site.events() as events:
+        assert (await site.call("POST", "/models/load", {"model": name}))[1] == {"success": True}
+        seen = await events.until(name, "loaded")
+    assert {event["model"] for event in seen} == {name}
+    loaded = (await site.entry(name))["status"]
+    assert loaded["value"] == "loaded"
+    assert loaded["args"][loaded["args"].index("--alias") + 1] == name

@@ -237,7 +237,7 @@ def _error(status: int, message: str, kind: str) -> dict[str, object]:
 async def _list_entry(context: Context, view: ModelView) -> dict[str, object]:
     """One model of the list: its entry in /v1/models, and the fields that only a router has."""
     model, runtime = view.model, view.runtime
-    fields = model_list.entry(model, runtime)
+    fields = {**model_list.entry(model, runtime), "id": view.served_name}
     status: dict[str, object] = {"value": "unloaded", **_mapping(fields["status"]), **await _launch(context, view)}
     if status.get("failed"):
         status["exit_code"] = _exit_code(runtime)
@@ -304,9 +304,9 @@ async def _change(context: Context, event: ModelRuntimeChanged) -> _RouterEvent 
     except NotFound:
         return None
     if runtime.status in _COMING_UP and previous.status not in _COMING_UP:
-        return {"model": view.model.slug, "event": "model_status", "data": {"status": "loading"}}
+        return {"model": view.served_name, "event": "model_status", "data": {"status": "loading"}}
     data = _details(view, runtime, previous)
-    return None if data is None else {"model": view.model.slug, "event": "status_change", "data": data}
+    return None if data is None else {"model": view.served_name, "event": "status_change", "data": data}
 
 
 def _details(view: ModelView, runtime: ModelRuntime, previous: ModelRuntime) -> dict[str, object] | None:
@@ -316,7 +316,7 @@ def _details(view: ModelView, runtime: ModelRuntime, previous: ModelRuntime) -> 
             stages = {"stages": [progress.stage], "current": progress.stage, "value": progress.fraction}
             return {"status": "loading", "progress": stages}
         case ModelStatus.READY if is_new:
-            return {"status": "loaded", "info": model_list.entry(view.model, runtime)}
+            return {"status": "loaded", "info": {**model_list.entry(view.model, runtime), "id": view.served_name}}
         case ModelStatus.SLEEPING if is_new:
             return {"status": "sleeping"}
         case ModelStatus.UNLOADED if is_new:
