@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from llama_async_proxy.api.rest.route_policy import RoutePolicy
+from llama_async_proxy.api.rest.routing import RoutePolicy
 from llama_async_proxy.errors import InvalidInput, ServiceError, TooLarge
 
 
