@@ -9,6 +9,13 @@ export interface Amount {
   used: number;
 }
 
+export interface AnswerStopped {
+  message: MessageInfo | null;
+  /** An answer was being generated. */
+  stopped: boolean;
+  success?: true;
+}
+
 export interface ApplicationStatus {
   /** Always production: there is but one way to run the service. */
   environment: string;
@@ -18,7 +25,7 @@ export interface ApplicationStatus {
   version: string;
 }
 
-export interface AttachmentWire {
+export interface AttachmentInfo {
   id: number;
   media_type: string;
   name: string;
@@ -27,12 +34,12 @@ export interface AttachmentWire {
   url: string;
 }
 
-export interface Broken {
+export interface BrokenModelFile {
   path: string;
   reason: string;
 }
 
-export interface Cancelled {
+export interface CancelledData {
   /** Several when clients gave them the same id. */
   cancelled: RunningRequest[];
 }
@@ -82,14 +89,14 @@ export interface ChatMetrics {
   total_tokens: number;
 }
 
-export interface CleanedUp {
+export interface CleanedUpModels {
   deleted: string[];
   deletedCount: number;
 }
 
 export interface ConfigAnswer {
   data: EngineConfig;
-  model_options: ModelOptions;
+  model_options: SamplingDefaults;
   performance: Performance;
   response_optimization: ResponseOptimization;
   /** Every setting, nested as in the configuration file. */
@@ -124,15 +131,15 @@ export interface ConfigUpdatedAnswer {
 
 export interface ConversationAnswer {
   conversation: ConversationDetails;
-  messages: MessageWire[];
-  stats: StatsWire;
+  messages: MessageInfo[];
+  stats: ConversationTotals;
 }
 
 /** What is absent keeps its value. A system_prompt of null is the setting's; `options` replaces all of them. */
 export interface ConversationChangesBody {
   archived?: boolean;
   model?: string;
-  options?: SamplingWire;
+  options?: SamplingOptions;
   pinned?: boolean;
   system_prompt?: string | null;
   title?: string;
@@ -149,7 +156,7 @@ export interface ConversationDetails {
   created_at: string;
   id: number;
   model: string;
-  options: SamplingWire;
+  options: SamplingOptions;
   pinned: boolean;
   /** null: the setting chat.systemPrompt. */
   system_prompt: string | null;
@@ -157,17 +164,7 @@ export interface ConversationDetails {
   updated_at: string;
 }
 
-export interface ConversationStats {
-  by_role: RoleStats[];
-  summary: StatsWire;
-}
-
-export interface ConversationUpdated {
-  success?: true;
-  title: string;
-}
-
-export interface ConversationWire {
+export interface ConversationInfo {
   /** An answer is being generated. */
   answering: boolean;
   archived: boolean;
@@ -179,8 +176,26 @@ export interface ConversationWire {
   updated_at: string;
 }
 
+export interface ConversationStats {
+  by_role: RoleStats[];
+  summary: ConversationTotals;
+}
+
+export interface ConversationTotals {
+  assistant_messages: number;
+  /** Milliseconds. */
+  avg_response_time: number | null;
+  total_messages: number;
+  total_tokens: number;
+}
+
+export interface ConversationUpdated {
+  success?: true;
+  title: string;
+}
+
 export interface ConversationsAnswer {
-  conversations: ConversationWire[];
+  conversations: ConversationInfo[];
 }
 
 export interface Cpu {
@@ -243,15 +258,11 @@ export interface DiscoverBody {
   recursive?: boolean;
 }
 
-export interface Discovered {
+export interface DiscoveredModels {
   discovered: FoundModel[];
-  failed: Broken[];
+  failed: BrokenModelFile[];
   scannedPaths: string[];
   totalFound: number;
-}
-
-export interface Done {
-  success?: true;
 }
 
 export interface EditBody {
@@ -328,16 +339,6 @@ export interface EngineOptionsBody {
   maxModels?: number | null;
   /** By option; null removes one. */
   options?: Record<string, string | number | boolean | null>;
-}
-
-export interface Fault {
-  column?: number | null;
-  key?: string | null;
-  /** invalid: the engine would refuse it. owner: only the machine's owner may say it, in the file. */
-  kind?: ProblemKind;
-  line?: number | null;
-  message: string;
-  section?: string | null;
 }
 
 export type FileFormat = "json" | "markdown";
@@ -419,11 +420,11 @@ export interface ImportBody {
 }
 
 export interface ImportedAnswer {
-  conversations: ConversationWire[];
+  conversations: ConversationInfo[];
   count: number;
 }
 
-export interface Inherited {
+export interface InheritedOptions {
   finalConfig: Record<string, string | number | boolean>;
   inheritancePath: string[];
   /** default, global, group or model, by the same keys. */
@@ -472,10 +473,10 @@ export interface MemoryFootprint {
   weights: number;
 }
 
-export interface MessageWire {
+export interface MessageInfo {
   /** Part of the branch that is read and continued. */
   active: boolean;
-  attachments: AttachmentWire[];
+  attachments: AttachmentInfo[];
   content: string;
   conversation_id: number;
   /** The engine's count where it gave one. */
@@ -546,17 +547,6 @@ export interface ModelMemory {
   withDraft: MachineMemory;
 }
 
-/** Of answers in conversations that say nothing else; null: the model's own default rules. */
-export interface ModelOptions {
-  min_p?: number | null;
-  num_predict?: number | null;
-  repeat_penalty?: number | null;
-  stop?: string[] | null;
-  temperature?: number | null;
-  top_k?: number | null;
-  top_p?: number | null;
-}
-
 export interface ModelUsage {
   /** Milliseconds. */
   avg_response_time: number | null;
@@ -578,21 +568,21 @@ export interface ModelVariant {
   systemPrompt?: string | null;
 }
 
-export interface Models {
-  count: number;
-  models: RegisteredModel[];
-  /** The first scan since the start has not ended: models may be missing here. */
-  scanning: boolean;
-}
-
 /** The same list twice: whole in `data`, and as file names beside it. */
 export interface ModelsAnswer {
   count: number;
-  data: Models;
+  data: ModelsData;
   llamacpp_url: string;
   models: string[];
   success?: true;
   timestamp?: string;
+}
+
+export interface ModelsData {
+  count: number;
+  models: RegisteredModel[];
+  /** The first scan since the start has not ended: models may be missing here. */
+  scanning: boolean;
 }
 
 export interface ModelsUse {
@@ -617,7 +607,7 @@ export interface MonitoringData {
 
 export interface NewConversationBody {
   model: string;
-  options?: SamplingWire;
+  options?: SamplingOptions;
   system_prompt?: string | null;
   /** null: named after what is said first. */
   title: string | null;
@@ -651,6 +641,12 @@ export interface NewPresetBody {
   template?: string | null;
 }
 
+export interface OptionCatalogue {
+  binary?: string | null;
+  groups: OptionGroupInfo[];
+  version?: string | null;
+}
+
 export interface OptionGroupInfo {
   name: string;
   options: OptionInfo[];
@@ -670,12 +666,6 @@ export interface OptionInfo {
   name: string;
   negativeAliases: string[];
   type: string;
-}
-
-export interface Options {
-  binary?: string | null;
-  groups: OptionGroupInfo[];
-  version?: string | null;
 }
 
 export interface OptionsOfEngine {
@@ -723,7 +713,7 @@ export interface PresetDetails {
   /** The INI file's text. */
   content: string;
   description: string;
-  errors: Fault[];
+  errors: PresetProblem[];
   file: string;
   /** The engine runs with it. */
   isActive: boolean;
@@ -738,7 +728,7 @@ export interface PresetDetails {
   title: string;
   /** What the sections say, typed. */
   values: Record<string, Record<string, string | number | boolean>>;
-  warnings: Fault[];
+  warnings: PresetProblem[];
 }
 
 export interface PresetFileText {
@@ -763,14 +753,24 @@ export interface PresetInfo {
   title: string;
 }
 
+export interface PresetProblem {
+  column?: number | null;
+  key?: string | null;
+  /** invalid: the engine would refuse it. owner: only the machine's owner may say it, in the file. */
+  kind?: ProblemKind;
+  line?: number | null;
+  message: string;
+  section?: string | null;
+}
+
 export interface PresetRemoved {
   name: string;
 }
 
 export interface PresetVerdict {
-  errors: Fault[];
+  errors: PresetProblem[];
   valid: boolean;
-  warnings: Fault[];
+  warnings: PresetProblem[];
 }
 
 export interface Presets {
@@ -792,11 +792,6 @@ export interface RegenerateBody {
   /** null: the conversation's. */
   model?: string | null;
   stream?: boolean;
-}
-
-export interface Registered {
-  models: RegisteredModel[];
-  registered: number;
 }
 
 export interface RegisteredModel {
@@ -831,7 +826,12 @@ export interface RegisteredModel {
   version?: string | null;
 }
 
-export interface Removed {
+export interface RegisteredModels {
+  models: RegisteredModel[];
+  registered: number;
+}
+
+export interface RemovedModel {
   modelId: string;
 }
 
@@ -854,23 +854,6 @@ export interface ResponseOptimization {
   keep_alive: string;
   /** Whether /api/chat streams when it is not told to. */
   stream: boolean;
-}
-
-export interface ResultWire {
-  /** Of the message; empty for a conversation that was found by its title. */
-  content: string;
-  estimated_tokens: number | null;
-  /** Of the conversation. */
-  id: number;
-  message_id: number | null;
-  model: string;
-  response_time_ms: number | null;
-  role: "system" | "user" | "assistant" | null;
-  /** HTML: the surroundings of the match, matches in <mark>, all else escaped. */
-  snippet: string;
-  timestamp: string;
-  title: string;
-  updated_at: string;
 }
 
 export interface RoleStats {
@@ -896,8 +879,19 @@ export interface RunningRequest {
   tokens: number;
 }
 
+/** Of answers in conversations that say nothing else; null: the model's own default rules. */
+export interface SamplingDefaults {
+  min_p?: number | null;
+  num_predict?: number | null;
+  repeat_penalty?: number | null;
+  stop?: string[] | null;
+  temperature?: number | null;
+  top_k?: number | null;
+  top_p?: number | null;
+}
+
 /** null: the setting's value, or the model's own default. */
-export interface SamplingWire {
+export interface SamplingOptions {
   /** Newest messages the model sees; 0: all. */
   context_history_limit?: number | null;
   frequency_penalty?: number | null;
@@ -913,8 +907,8 @@ export interface SamplingWire {
   top_p?: number | null;
 }
 
-export interface Scanned {
-  failed: Broken[];
+export interface ScannedModels {
+  failed: BrokenModelFile[];
   /** New models. */
   scanned: number;
   total: number;
@@ -925,7 +919,24 @@ export interface Scanned {
 export interface SearchAnswer {
   count: number;
   query: string;
-  results: ResultWire[];
+  results: SearchResult[];
+}
+
+export interface SearchResult {
+  /** Of the message; empty for a conversation that was found by its title. */
+  content: string;
+  estimated_tokens: number | null;
+  /** Of the conversation. */
+  id: number;
+  message_id: number | null;
+  model: string;
+  response_time_ms: number | null;
+  role: "system" | "user" | "assistant" | null;
+  /** HTML: the surroundings of the match, matches in <mark>, all else escaped. */
+  snippet: string;
+  timestamp: string;
+  title: string;
+  updated_at: string;
 }
 
 export interface SectionBody {
@@ -977,14 +988,6 @@ export interface StartBody {
   preset: string;
 }
 
-export interface StatsWire {
-  assistant_messages: number;
-  /** Milliseconds. */
-  avg_response_time: number | null;
-  total_messages: number;
-  total_tokens: number;
-}
-
 export interface StatusData {
   application: ApplicationStatus;
   models: ModelCounts;
@@ -993,10 +996,7 @@ export interface StatusData {
   websocket: WebsocketStatus;
 }
 
-export interface Stopped {
-  message: MessageWire | null;
-  /** An answer was being generated. */
-  stopped: boolean;
+export interface SuccessAnswer {
   success?: true;
 }
 
@@ -1107,7 +1107,7 @@ export const exportConversations = (): Request<Blob> => ({ method: "GET", path: 
 export const importConversations = (body: Record<string, unknown> | unknown[]): Request<ImportedAnswer> => ({ method: "POST", path: "/api/conversations/import", body });
 
 /** Delete a conversation and all its messages; an answer that is being generated ends. */
-export const deleteConversation = (conversationId: number): Request<Done> => ({ method: "DELETE", path: pathOf("/api/conversations/{conversation_id}", { conversation_id: conversationId }) });
+export const deleteConversation = (conversationId: number): Request<SuccessAnswer> => ({ method: "DELETE", path: pathOf("/api/conversations/{conversation_id}", { conversation_id: conversationId }) });
 
 /** A conversation with its messages, oldest first. */
 export const getConversation = (conversationId: number, options: { branches?: boolean } = {}): Request<ConversationAnswer> => ({ method: "GET", path: pathOf("/api/conversations/{conversation_id}", { conversation_id: conversationId }), query: { "branches": options.branches } });
@@ -1128,7 +1128,7 @@ export const editMessage = (conversationId: number, messageId: number, body: Edi
 export const regenerateAnswer = (conversationId: number, messageId: number, body?: RegenerateBody | null): Request<ChatAnswer> => ({ method: "POST", path: pathOf("/api/conversations/{conversation_id}/messages/{message_id}/regenerate", { conversation_id: conversationId, message_id: messageId }), body });
 
 /** End the answer that is being generated; what there is of it is kept. */
-export const stopAnswer = (conversationId: number): Request<Stopped> => ({ method: "POST", path: pathOf("/api/conversations/{conversation_id}/stop", { conversation_id: conversationId }) });
+export const stopAnswer = (conversationId: number): Request<AnswerStopped> => ({ method: "POST", path: pathOf("/api/conversations/{conversation_id}/stop", { conversation_id: conversationId }) });
 
 /** The answer that is being generated, or the rest of the one that was being read; 204 when there is no more. */
 export const resumeStream = (conversationId: number, options: { lastEventId?: string | null } = {}): Request<Blob> => ({ method: "GET", path: pathOf("/api/conversations/{conversation_id}/stream", { conversation_id: conversationId }), headers: { "last-event-id": options.lastEventId } });
@@ -1152,7 +1152,7 @@ export const leavePreset = (): Request<EngineData> => ({ method: "DELETE", path:
 export const startWithPreset = (body: StartBody): Request<EngineData> => ({ method: "POST", path: "/api/llama-server/preset", body, isWrapped: true });
 
 /** Register the new files of the models directory and refresh the changed ones. */
-export const rescan = (): Request<Scanned> => ({ method: "POST", path: "/api/llama-server/rescan", isWrapped: true });
+export const rescan = (): Request<ScannedModels> => ({ method: "POST", path: "/api/llama-server/rescan", isWrapped: true });
 
 /** Stop, wait two seconds, start. */
 export const restartEngine = (): Request<EngineData> => ({ method: "POST", path: "/api/llama-server/restart", isWrapped: true });
@@ -1173,22 +1173,22 @@ export const updateLogger = (body: LoggerBody): Request<LoggerData> => ({ method
 export const listModels = (): Request<ModelsAnswer> => ({ method: "GET", path: "/api/models" });
 
 /** Register model files: all of them or none. */
-export const createModels = (body: NewModelsBody): Request<Registered> => ({ method: "POST", path: "/api/models", body, isWrapped: true });
+export const createModels = (body: NewModelsBody): Request<RegisteredModels> => ({ method: "POST", path: "/api/models", body, isWrapped: true });
 
 /** The files of the models directory, and the GPU memory each would take. */
 export const listModelsDirectory = (): Request<DirectoryInfo> => ({ method: "GET", path: "/api/models-directory", isWrapped: true });
 
 /** Forget the models whose file is gone. */
-export const cleanUpModels = (): Request<CleanedUp> => ({ method: "POST", path: "/api/models/cleanup", isWrapped: true });
+export const cleanUpModels = (): Request<CleanedUpModels> => ({ method: "POST", path: "/api/models/cleanup", isWrapped: true });
 
 /** Look for model files without registering them. */
-export const discoverModels = (body?: DiscoverBody | null): Request<Discovered> => ({ method: "POST", path: "/api/models/discover", body, isWrapped: true });
+export const discoverModels = (body?: DiscoverBody | null): Request<DiscoveredModels> => ({ method: "POST", path: "/api/models/discover", body, isWrapped: true });
 
 /** Register the new files of the models directory and refresh the changed ones. */
-export const scanModels = (): Request<Scanned> => ({ method: "POST", path: "/api/models/scan", isWrapped: true });
+export const scanModels = (): Request<ScannedModels> => ({ method: "POST", path: "/api/models/scan", isWrapped: true });
 
 /** Forget a model. Its file stays. */
-export const deleteModel = (modelId: string): Request<Removed> => ({ method: "DELETE", path: pathOf("/api/models/{model_id}", { model_id: modelId }), isWrapped: true });
+export const deleteModel = (modelId: string): Request<RemovedModel> => ({ method: "DELETE", path: pathOf("/api/models/{model_id}", { model_id: modelId }), isWrapped: true });
 
 /** One model, by its id or any other name of it. */
 export const getModel = (modelId: string): Request<RegisteredModel> => ({ method: "GET", path: pathOf("/api/models/{model_id}", { model_id: modelId }), isWrapped: true });
@@ -1221,7 +1221,7 @@ export const getMetrics = (): Request<MonitoringData> => ({ method: "GET", path:
 export const getHistory = (options: { hours?: number; resolution?: string } = {}): Request<HistoryData> => ({ method: "GET", path: "/api/monitoring/history", query: { "hours": options.hours, "resolution": options.resolution }, isWrapped: true });
 
 /** Every option of the installed engine, grouped for people. */
-export const listOptions = (): Request<Options> => ({ method: "GET", path: "/api/options", isWrapped: true });
+export const listOptions = (): Request<OptionCatalogue> => ({ method: "GET", path: "/api/options", isWrapped: true });
 
 /** Make a preset of the text of a file. */
 export const importPreset = (body: ImportBody): Request<PresetDetails> => ({ method: "POST", path: "/api/preset-import", body, isWrapped: true });
@@ -1263,7 +1263,7 @@ export const diffPresets = (name: string, options: { other?: string | null; vers
 export const exportPreset = (name: string, options: { flat?: boolean } = {}): Request<PresetFileText> => ({ method: "GET", path: pathOf("/api/presets/{name}/export", { name: name }), query: { "flat": options.flat }, isWrapped: true });
 
 /** What holds for a model of a preset after all, and where each value comes from. */
-export const showInheritance = (name: string, options: { model: string }): Request<Inherited> => ({ method: "GET", path: pathOf("/api/presets/{name}/inheritance", { name: name }), query: { "model": options.model }, isWrapped: true });
+export const showInheritance = (name: string, options: { model: string }): Request<InheritedOptions> => ({ method: "GET", path: pathOf("/api/presets/{name}/inheritance", { name: name }), query: { "model": options.model }, isWrapped: true });
 
 /** The models of a preset, with what they inherit. */
 export const listPresetModels = (name: string): Request<Sections> => ({ method: "GET", path: pathOf("/api/presets/{name}/models", { name: name }), isWrapped: true });
@@ -1290,7 +1290,7 @@ export const restorePreset = (name: string, version: number): Request<PresetDeta
 export const listRequests = (options: { limit?: number; model?: string | null } = {}): Request<Requests> => ({ method: "GET", path: "/api/requests", query: { "limit": options.limit, "model": options.model }, isWrapped: true });
 
 /** Break off a running request. Its client gets an error, its slot is free after the token then computed. */
-export const cancelRequest = (requestId: string): Request<Cancelled> => ({ method: "DELETE", path: pathOf("/api/requests/{request_id}", { request_id: requestId }), isWrapped: true });
+export const cancelRequest = (requestId: string): Request<CancelledData> => ({ method: "DELETE", path: pathOf("/api/requests/{request_id}", { request_id: requestId }), isWrapped: true });
 
 /** Find messages, and conversations by their title. */
 export const search = (options: { q: string; limit?: number; sort?: "rank" | "newest"; typing?: boolean; client?: string }): Request<SearchAnswer> => ({ method: "GET", path: "/api/search", query: { "q": options.q, "limit": options.limit, "sort": options.sort, "typing": options.typing, "client": options.client } });

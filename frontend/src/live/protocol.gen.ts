@@ -847,6 +847,7 @@ export interface ModelUpsert {
 export interface ModelView {
   model: Model;
   runtime: ModelRuntime;
+  served_name: string;
 }
 
 export interface ModelsDirectory {
@@ -881,7 +882,7 @@ export interface OptionList {
   version: string | null;
 }
 
-export type OptionSource = "engine" | "configuration" | "engine options" | "preset" | "preset group" | "preset model" | "model" | "load";
+export type OptionSource = "engine" | "configuration" | "engine options" | "preset" | "preset group" | "preset model" | "model" | "load" | "start";
 
 export type OptionType = "bool" | "int" | "float" | "string" | "path" | "enum";
 
@@ -1218,6 +1219,7 @@ export interface Settings {
   first_token_timeout_s: number;
   idle_timeout_s: number;
   max_body_mib: number;
+  request_memory_mib: number;
   chat_system_prompt: string;
   chat_history_limit: number;
   chat_titles: string;

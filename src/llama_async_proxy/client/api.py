@@ -15,6 +15,13 @@ class Amount(TypedDict):
     used: float
 
 
+class AnswerStopped(TypedDict):
+    message: MessageInfo | None
+    stopped: bool
+    """An answer was being generated."""
+    success: NotRequired[Literal[True]]
+
+
 class ApplicationStatus(TypedDict):
     environment: str
     """Always production: there is but one way to run the service."""
@@ -24,7 +31,7 @@ class ApplicationStatus(TypedDict):
     version: str
 
 
-class AttachmentWire(TypedDict):
+class AttachmentInfo(TypedDict):
     id: int
     media_type: str
     name: str
@@ -33,12 +40,12 @@ class AttachmentWire(TypedDict):
     url: str
 
 
-class Broken(TypedDict):
+class BrokenModelFile(TypedDict):
     path: str
     reason: str
 
 
-class Cancelled(TypedDict):
+class CancelledData(TypedDict):
     cancelled: list[RunningRequest]
     """Several when clients gave them the same id."""
 
@@ -89,14 +96,14 @@ class ChatMetrics(TypedDict):
     total_tokens: int
 
 
-class CleanedUp(TypedDict):
+class CleanedUpModels(TypedDict):
     deleted: list[str]
     deletedCount: int
 
 
 class ConfigAnswer(TypedDict):
     data: EngineConfig
-    model_options: ModelOptions
+    model_options: SamplingDefaults
     performance: Performance
     response_optimization: ResponseOptimization
     settings: Mapping[str, object]
@@ -132,8 +139,8 @@ class ConfigUpdatedAnswer(TypedDict):
 
 class ConversationAnswer(TypedDict):
     conversation: ConversationDetails
-    messages: list[MessageWire]
-    stats: StatsWire
+    messages: list[MessageInfo]
+    stats: ConversationTotals
 
 
 class ConversationChangesBody(TypedDict):
@@ -141,7 +148,7 @@ class ConversationChangesBody(TypedDict):
 
     archived: NotRequired[bool]
     model: NotRequired[str]
-    options: NotRequired[SamplingWire]
+    options: NotRequired[SamplingOptions]
     pinned: NotRequired[bool]
     system_prompt: NotRequired[str | None]
     title: NotRequired[str]
@@ -158,7 +165,7 @@ class ConversationDetails(TypedDict):
     created_at: str
     id: int
     model: str
-    options: SamplingWire
+    options: SamplingOptions
     pinned: bool
     system_prompt: str | None
     """null: the setting chat.systemPrompt."""
@@ -166,17 +173,7 @@ class ConversationDetails(TypedDict):
     updated_at: str
 
 
-class ConversationStats(TypedDict):
-    by_role: list[RoleStats]
-    summary: StatsWire
-
-
-class ConversationUpdated(TypedDict):
-    success: NotRequired[Literal[True]]
-    title: str
-
-
-class ConversationWire(TypedDict):
+class ConversationInfo(TypedDict):
     answering: bool
     """An answer is being generated."""
     archived: bool
@@ -188,8 +185,26 @@ class ConversationWire(TypedDict):
     updated_at: str
 
 
+class ConversationStats(TypedDict):
+    by_role: list[RoleStats]
+    summary: ConversationTotals
+
+
+class ConversationTotals(TypedDict):
+    assistant_messages: int
+    avg_response_time: float | None
+    """Milliseconds."""
+    total_messages: int
+    total_tokens: int
+
+
+class ConversationUpdated(TypedDict):
+    success: NotRequired[Literal[True]]
+    title: str
+
+
 class ConversationsAnswer(TypedDict):
-    conversations: list[ConversationWire]
+    conversations: list[ConversationInfo]
 
 
 class Cpu(TypedDict):
@@ -252,15 +267,11 @@ class DiscoverBody(TypedDict):
     recursive: NotRequired[bool]
 
 
-class Discovered(TypedDict):
+class DiscoveredModels(TypedDict):
     discovered: list[FoundModel]
-    failed: list[Broken]
+    failed: list[BrokenModelFile]
     scannedPaths: list[str]
     totalFound: int
-
-
-class Done(TypedDict):
-    success: NotRequired[Literal[True]]
 
 
 class EditBody(TypedDict):
@@ -339,16 +350,6 @@ class EngineOptionsBody(TypedDict):
     maxModels: NotRequired[int | None]
     options: NotRequired[dict[str, str | int | float | bool | None]]
     """By option; null removes one."""
-
-
-class Fault(TypedDict):
-    column: NotRequired[int | None]
-    key: NotRequired[str | None]
-    kind: NotRequired[ProblemKind]
-    """invalid: the engine would refuse it. owner: only the machine's owner may say it, in the file."""
-    line: NotRequired[int | None]
-    message: str
-    section: NotRequired[str | None]
 
 
 FileFormat = Literal["json", "markdown"]
@@ -433,11 +434,11 @@ class ImportBody(TypedDict):
 
 
 class ImportedAnswer(TypedDict):
-    conversations: list[ConversationWire]
+    conversations: list[ConversationInfo]
     count: int
 
 
-class Inherited(TypedDict):
+class InheritedOptions(TypedDict):
     finalConfig: dict[str, str | int | float | bool]
     inheritancePath: list[str]
     sources: dict[str, str]
@@ -490,10 +491,10 @@ class MemoryFootprint(TypedDict):
     weights: float
 
 
-class MessageWire(TypedDict):
+class MessageInfo(TypedDict):
     active: bool
     """Part of the branch that is read and continued."""
-    attachments: list[AttachmentWire]
+    attachments: list[AttachmentInfo]
     content: str
     conversation_id: int
     estimated_tokens: int
@@ -566,18 +567,6 @@ class ModelMemory(TypedDict):
     """The estimate, and what a draft model takes."""
 
 
-class ModelOptions(TypedDict):
-    """Of answers in conversations that say nothing else; null: the model's own default rules."""
-
-    min_p: NotRequired[float | None]
-    num_predict: NotRequired[int | None]
-    repeat_penalty: NotRequired[float | None]
-    stop: NotRequired[list[str] | None]
-    temperature: NotRequired[float | None]
-    top_k: NotRequired[int | None]
-    top_p: NotRequired[float | None]
-
-
 class ModelUsage(TypedDict):
     avg_response_time: float | None
     """Milliseconds."""
@@ -599,22 +588,22 @@ class ModelVariant(TypedDict):
     """For conversations that have none."""
 
 
-class Models(TypedDict):
-    count: int
-    models: list[RegisteredModel]
-    scanning: bool
-    """The first scan since the start has not ended: models may be missing here."""
-
-
 class ModelsAnswer(TypedDict):
     """The same list twice: whole in `data`, and as file names beside it."""
 
     count: int
-    data: Models
+    data: ModelsData
     llamacpp_url: str
     models: list[str]
     success: NotRequired[Literal[True]]
     timestamp: NotRequired[str]
+
+
+class ModelsData(TypedDict):
+    count: int
+    models: list[RegisteredModel]
+    scanning: bool
+    """The first scan since the start has not ended: models may be missing here."""
 
 
 class ModelsUse(TypedDict):
@@ -639,7 +628,7 @@ class MonitoringData(TypedDict):
 
 class NewConversationBody(TypedDict):
     model: str
-    options: NotRequired[SamplingWire]
+    options: NotRequired[SamplingOptions]
     system_prompt: NotRequired[str | None]
     title: str | None
     """null: named after what is said first."""
@@ -673,6 +662,12 @@ class NewPresetBody(TypedDict):
     """Name of a template; absent: an empty preset."""
 
 
+class OptionCatalogue(TypedDict):
+    binary: NotRequired[str | None]
+    groups: list[OptionGroupInfo]
+    version: NotRequired[str | None]
+
+
 class OptionGroupInfo(TypedDict):
     name: str
     options: list[OptionInfo]
@@ -692,12 +687,6 @@ class OptionInfo(TypedDict):
     name: str
     negativeAliases: list[str]
     type: str
-
-
-class Options(TypedDict):
-    binary: NotRequired[str | None]
-    groups: list[OptionGroupInfo]
-    version: NotRequired[str | None]
 
 
 class OptionsOfEngine(TypedDict):
@@ -746,7 +735,7 @@ class PresetDetails(TypedDict):
     content: str
     """The INI file's text."""
     description: str
-    errors: list[Fault]
+    errors: list[PresetProblem]
     file: str
     isActive: bool
     """The engine runs with it."""
@@ -761,7 +750,7 @@ class PresetDetails(TypedDict):
     title: str
     values: dict[str, dict[str, str | int | float | bool]]
     """What the sections say, typed."""
-    warnings: list[Fault]
+    warnings: list[PresetProblem]
 
 
 class PresetFileText(TypedDict):
@@ -786,14 +775,24 @@ class PresetInfo(TypedDict):
     title: str
 
 
+class PresetProblem(TypedDict):
+    column: NotRequired[int | None]
+    key: NotRequired[str | None]
+    kind: NotRequired[ProblemKind]
+    """invalid: the engine would refuse it. owner: only the machine's owner may say it, in the file."""
+    line: NotRequired[int | None]
+    message: str
+    section: NotRequired[str | None]
+
+
 class PresetRemoved(TypedDict):
     name: str
 
 
 class PresetVerdict(TypedDict):
-    errors: list[Fault]
+    errors: list[PresetProblem]
     valid: bool
-    warnings: list[Fault]
+    warnings: list[PresetProblem]
 
 
 class Presets(TypedDict):
@@ -816,11 +815,6 @@ class RegenerateBody(TypedDict):
     model: NotRequired[str | None]
     """null: the conversation's."""
     stream: NotRequired[bool]
-
-
-class Registered(TypedDict):
-    models: list[RegisteredModel]
-    registered: int
 
 
 class RegisteredModel(TypedDict):
@@ -855,7 +849,12 @@ class RegisteredModel(TypedDict):
     version: NotRequired[str | None]
 
 
-class Removed(TypedDict):
+class RegisteredModels(TypedDict):
+    models: list[RegisteredModel]
+    registered: int
+
+
+class RemovedModel(TypedDict):
     modelId: str
 
 
@@ -881,23 +880,6 @@ class ResponseOptimization(TypedDict):
     """Whether /api/chat streams when it is not told to."""
 
 
-class ResultWire(TypedDict):
-    content: str
-    """Of the message; empty for a conversation that was found by its title."""
-    estimated_tokens: int | None
-    id: int
-    """Of the conversation."""
-    message_id: int | None
-    model: str
-    response_time_ms: int | None
-    role: Literal["system", "user", "assistant"] | None
-    snippet: str
-    """HTML: the surroundings of the match, matches in <mark>, all else escaped."""
-    timestamp: str
-    title: str
-    updated_at: str
-
-
 class RoleStats(TypedDict):
     avg_length: float
     """Characters."""
@@ -921,7 +903,19 @@ class RunningRequest(TypedDict):
     """Pieces of the answer so far: one for each token."""
 
 
-class SamplingWire(TypedDict):
+class SamplingDefaults(TypedDict):
+    """Of answers in conversations that say nothing else; null: the model's own default rules."""
+
+    min_p: NotRequired[float | None]
+    num_predict: NotRequired[int | None]
+    repeat_penalty: NotRequired[float | None]
+    stop: NotRequired[list[str] | None]
+    temperature: NotRequired[float | None]
+    top_k: NotRequired[int | None]
+    top_p: NotRequired[float | None]
+
+
+class SamplingOptions(TypedDict):
     """null: the setting's value, or the model's own default."""
 
     context_history_limit: NotRequired[int | None]
@@ -939,8 +933,8 @@ class SamplingWire(TypedDict):
     top_p: NotRequired[float | None]
 
 
-class Scanned(TypedDict):
-    failed: list[Broken]
+class ScannedModels(TypedDict):
+    failed: list[BrokenModelFile]
     scanned: int
     """New models."""
     total: int
@@ -951,7 +945,24 @@ class Scanned(TypedDict):
 class SearchAnswer(TypedDict):
     count: int
     query: str
-    results: list[ResultWire]
+    results: list[SearchResult]
+
+
+class SearchResult(TypedDict):
+    content: str
+    """Of the message; empty for a conversation that was found by its title."""
+    estimated_tokens: int | None
+    id: int
+    """Of the conversation."""
+    message_id: int | None
+    model: str
+    response_time_ms: int | None
+    role: Literal["system", "user", "assistant"] | None
+    snippet: str
+    """HTML: the surroundings of the match, matches in <mark>, all else escaped."""
+    timestamp: str
+    title: str
+    updated_at: str
 
 
 class SectionBody(TypedDict):
@@ -1003,14 +1014,6 @@ class StartBody(TypedDict):
     preset: str
 
 
-class StatsWire(TypedDict):
-    assistant_messages: int
-    avg_response_time: float | None
-    """Milliseconds."""
-    total_messages: int
-    total_tokens: int
-
-
 class StatusData(TypedDict):
     application: ApplicationStatus
     models: ModelCounts
@@ -1019,10 +1022,7 @@ class StatusData(TypedDict):
     websocket: WebsocketStatus
 
 
-class Stopped(TypedDict):
-    message: MessageWire | None
-    stopped: bool
-    """An answer was being generated."""
+class SuccessAnswer(TypedDict):
     success: NotRequired[Literal[True]]
 
 
@@ -1152,7 +1152,7 @@ def import_conversations(body: Mapping[str, object] | list[object]) -> Request[I
     return Request("POST", "/api/conversations/import", body=body)
 
 
-def delete_conversation(conversation_id: int) -> Request[Done]:
+def delete_conversation(conversation_id: int) -> Request[SuccessAnswer]:
     """Delete a conversation and all its messages; an answer that is being generated ends."""
     return Request("DELETE", path_of("/api/conversations/{conversation_id}", conversation_id=conversation_id))
 
@@ -1218,7 +1218,7 @@ def regenerate_answer(conversation_id: int, message_id: int, body: RegenerateBod
     )
 
 
-def stop_answer(conversation_id: int) -> Request[Stopped]:
+def stop_answer(conversation_id: int) -> Request[AnswerStopped]:
     """End the answer that is being generated; what there is of it is kept."""
     return Request("POST", path_of("/api/conversations/{conversation_id}/stop", conversation_id=conversation_id))
 
@@ -1263,7 +1263,7 @@ def start_with_preset(body: StartBody) -> Request[EngineData]:
     return Request("POST", "/api/llama-server/preset", body=body, is_wrapped=True)
 
 
-def rescan() -> Request[Scanned]:
+def rescan() -> Request[ScannedModels]:
     """Register the new files of the models directory and refresh the changed ones."""
     return Request("POST", "/api/llama-server/rescan", is_wrapped=True)
 
@@ -1298,7 +1298,7 @@ def list_models() -> Request[ModelsAnswer]:
     return Request("GET", "/api/models")
 
 
-def create_models(body: NewModelsBody) -> Request[Registered]:
+def create_models(body: NewModelsBody) -> Request[RegisteredModels]:
     """Register model files: all of them or none."""
     return Request("POST", "/api/models", body=body, is_wrapped=True)
 
@@ -1308,22 +1308,22 @@ def list_models_directory() -> Request[DirectoryInfo]:
     return Request("GET", "/api/models-directory", is_wrapped=True)
 
 
-def clean_up_models() -> Request[CleanedUp]:
+def clean_up_models() -> Request[CleanedUpModels]:
     """Forget the models whose file is gone."""
     return Request("POST", "/api/models/cleanup", is_wrapped=True)
 
 
-def discover_models(body: DiscoverBody | None = None) -> Request[Discovered]:
+def discover_models(body: DiscoverBody | None = None) -> Request[DiscoveredModels]:
     """Look for model files without registering them."""
     return Request("POST", "/api/models/discover", body=body, is_wrapped=True)
 
 
-def scan_models() -> Request[Scanned]:
+def scan_models() -> Request[ScannedModels]:
     """Register the new files of the models directory and refresh the changed ones."""
     return Request("POST", "/api/models/scan", is_wrapped=True)
 
 
-def delete_model(model_id: str) -> Request[Removed]:
+def delete_model(model_id: str) -> Request[RemovedModel]:
     """Forget a model. Its file stays."""
     return Request("DELETE", path_of("/api/models/{model_id}", model_id=model_id), is_wrapped=True)
 
@@ -1390,7 +1390,7 @@ def get_history(*, hours: float | None = None, resolution: str | None = None) ->
     return Request("GET", "/api/monitoring/history", query={"hours": hours, "resolution": resolution}, is_wrapped=True)
 
 
-def list_options() -> Request[Options]:
+def list_options() -> Request[OptionCatalogue]:
     """Every option of the installed engine, grouped for people."""
     return Request("GET", "/api/options", is_wrapped=True)
 
@@ -1465,7 +1465,7 @@ def export_preset(name: str, *, flat: bool | None = None) -> Request[PresetFileT
     return Request("GET", path_of("/api/presets/{name}/export", name=name), query={"flat": flat}, is_wrapped=True)
 
 
-def show_inheritance(name: str, model: str) -> Request[Inherited]:
+def show_inheritance(name: str, model: str) -> Request[InheritedOptions]:
     """What holds for a model of a preset after all, and where each value comes from."""
     return Request(
         "GET", path_of("/api/presets/{name}/inheritance", name=name), query={"model": model}, is_wrapped=True
@@ -1521,7 +1521,7 @@ def list_requests(*, limit: int | None = None, model: str | None = None) -> Requ
     return Request("GET", "/api/requests", query={"limit": limit, "model": model}, is_wrapped=True)
 
 
-def cancel_request(request_id: str) -> Request[Cancelled]:
+def cancel_request(request_id: str) -> Request[CancelledData]:
     """Break off a running request. Its client gets an error, its slot is free after the token then
     computed."""
     return Request("DELETE", path_of("/api/requests/{request_id}", request_id=request_id), is_wrapped=True)

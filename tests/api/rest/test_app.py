@@ -14,7 +14,8 @@ from fastapi.openapi.models import OpenAPI
 from msgspec.structs import replace
 
 from api.harness import ServiceHarness, house
-from llama_async_proxy.api.rest import status_schema as wire
+from llama_async_proxy.api.rest import monitoring
+from llama_async_proxy.api.rest import status as status_routes
 from llama_async_proxy.operations.metrics import History, Metrics
 from llama_async_proxy.records.machine import GpuSample, HistoryPoint, Sample
 from llama_async_proxy.records.runtime import ModelStatus
@@ -429,7 +430,7 @@ def test_units_of_monitoring() -> None:
         GpuSample(0, "Known", "nvidia", 50.0, 4 << 20, 8 << 20, 60.0, 100.0),
         GpuSample(1, "Silent", "intel"),
     )
-    data = wire.monitoring_data(Metrics(sample(gpus=gpus), 7)).model_dump(by_alias=True, exclude_none=True)
+    data = monitoring.monitoring_data(Metrics(sample(gpus=gpus), 7)).model_dump(by_alias=True, exclude_none=True)
     assert data["cpu"] == {"usage": 12.3, "cores": 2, "loadAverage": [0, 0, 0]}
     assert data["memory"] == {"used": 3, "total": 4, "free": 1, "usagePercent": 75}
     assert data["disk"] == {"used": 1, "total": 3, "free": 2, "usagePercent": 33.3}
@@ -444,13 +445,13 @@ def test_the_summary_weighs_response_times_by_requests() -> None:
     def point(cpu: float, requests: int, response_ms: float | None) -> HistoryPoint:
         return HistoryPoint(60_000, cpu, 50, 10, 0, None, None, None, requests, response_ms)
 
-    data = wire.history_data(History(0, 1000, "1m", (point(10, 1, 100), point(20, 3, 200), point(60, 0, None))))
+    data = monitoring.history_data(History(0, 1000, "1m", (point(10, 1, 100), point(20, 3, 200), point(60, 0, None))))
     assert data.summary.avg_cpu == 30
     assert data.summary.max_cpu == 60
     assert data.summary.total_requests == 4
     assert data.summary.avg_response_time == 175
     assert data.metrics[0].timestamp == "1970-01-01T00:01:00.000Z"
-    assert wire.history_data(History(0, 1000, "1m", ())).summary.avg_response_time == 0
+    assert monitoring.history_data(History(0, 1000, "1m", ())).summary.avg_response_time == 0
 
 
 # --- the engine -------------------------------------------------------------------------------------------------------
@@ -555,7 +556,7 @@ async def test_what_nobody_expected_is_500_with_a_trace_that_is_logged(
     def fail(*_: object) -> None:
         raise RuntimeError("secret of the inside")
 
-    monkeypatch.setattr(wire, "status_data", fail)
+    monkeypatch.setattr(status_routes, "status_data", fail)
     with caplog.at_level(logging.ERROR, "llama_async_proxy"):
         status, answer = await at.call("GET", "/api/status")
     assert status == 500

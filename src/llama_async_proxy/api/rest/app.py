@@ -1,6 +1,6 @@
-"""The REST door under /api: each route reads its input, runs one operation and renders what it answers.
+"""The REST API under /api: each route reads its input, runs one operation and renders the output.
 
-Every failure, the framework's own included, is the one error answer of rest_wire. The OpenAPI document says the same.
+Every failure, FastAPI's own included, is rendered by the policy of its path. The OpenAPI document says the same.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse
 from fastapi.routing import APIRoute
@@ -18,36 +18,56 @@ from starlette.types import Scope
 
 from llama_async_proxy import __version__
 from llama_async_proxy.api.boundary import AsgiBoundary
+from llama_async_proxy.api.rest import (
+    answers,
+    archive,
+    config,
+    conversations,
+    engine,
+    logger,
+    model_memory,
+    models,
+    models_directory,
+    monitoring,
+    options,
+    preset_sections,
+    presets,
+    requests,
+    search,
+    status,
+    usage,
+)
 from llama_async_proxy.api.rest.body_limit import BodyLimitMiddleware
-from llama_async_proxy.api.rest.config import config_routes
-from llama_async_proxy.api.rest.conversations import chat_routes
 from llama_async_proxy.api.rest.docs_page import POLICY, docs_page
-from llama_async_proxy.api.rest.engine import engine_routes
-from llama_async_proxy.api.rest.logger import logger_routes
-from llama_async_proxy.api.rest.models import model_routes
-from llama_async_proxy.api.rest.presets import preset_routes
-from llama_async_proxy.api.rest.requests import request_routes
-from llama_async_proxy.api.rest.route_policy import ResourceRoute, RoutePolicy, failure
-from llama_async_proxy.api.rest.status import health_routes, monitoring_routes
+from llama_async_proxy.api.rest.openapi import RestApplication
+from llama_async_proxy.api.rest.routing import PolicyRoute, RoutePolicy, RouteTable, failure
 from llama_async_proxy.errors import InvalidInput, MethodNotAllowed, NotFound, ServiceError
 from llama_async_proxy.operations.context import Context
 
-_RESOURCES: tuple[Callable[[], APIRouter], ...] = (
-    config_routes,
-    logger_routes,
-    model_routes,
-    health_routes,
-    monitoring_routes,
-    engine_routes,
-    chat_routes,
-    request_routes,
-    preset_routes,
+_TABLES: tuple[RouteTable, ...] = (
+    *config.TABLES,
+    *logger.TABLES,
+    *models.TABLES,
+    *model_memory.TABLES,
+    *models_directory.TABLES,
+    *status.TABLES,
+    *monitoring.TABLES,
+    *engine.TABLES,
+    *archive.TABLES,  # before conversations, whose ids would match "export"
+    *conversations.TABLES,
+    *answers.TABLES,
+    *search.TABLES,
+    *usage.TABLES,
+    *requests.TABLES,
+    *presets.TABLES,
+    *preset_sections.TABLES,
+    *options.TABLES,
 )
 
 
 def create_rest(context: Callable[[], Context]) -> FastAPI:
-    """The application for /api. `context` is asked for at every request, so it may be built later."""
-    app = _Rest(
+    """The application for /api. `context` is called for every request, so that it may be built later."""
+    app = RestApplication(
         title="Llama Async Proxy",
         version=__version__,
         summary="Finds GGUF models, runs llama.cpp for them, and tells how they and the machine are doing.",
@@ -58,7 +78,7 @@ def create_rest(context: Callable[[], Context]) -> FastAPI:
         swagger_ui_oauth2_redirect_url=None,
     )
     app.state.context = context
-    routers = [routes_of() for routes_of in _RESOURCES]
+    routers = [table.router() for table in _TABLES]
     for router in routers:
         app.include_router(router)
     app.state.routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
@@ -69,19 +89,6 @@ def create_rest(context: Callable[[], Context]) -> FastAPI:
     app.add_middleware(BodyLimitMiddleware, policy=partial(_policy, app))
     app.add_middleware(AsgiBoundary, error_answer=partial(_error_answer, app))
     return app
-
-
-class _Rest(FastAPI):
-    def openapi(self) -> dict[str, Any]:
-        """The document without the 422 that FastAPI promises for every route with input: ours are 400."""
-        if self.openapi_schema is None:
-            document = super().openapi()
-            for operations in document["paths"].values():
-                for operation in operations.values():
-                    operation["responses"].pop("422", None)
-            for unused in ("HTTPValidationError", "ValidationError"):
-                document["components"]["schemas"].pop(unused, None)
-        return super().openapi()
 
 
 async def _docs(app: FastAPI) -> HTMLResponse:
@@ -107,10 +114,10 @@ async def _on_invalid_request(request: Request, error: RequestValidationError) -
 
 
 def _problem(problem: Mapping[str, Any]) -> tuple[str, str]:
-    """(field as the caller spelled it, what is wrong with it)."""
+    """(field as the caller spelled it, reason why its value is refused)."""
     if problem["type"] == "json_invalid":
         return "body", f"is not valid JSON: {problem['ctx']['error']}"
-    _, *path = problem["loc"]  # the first part says where it was: body, query, path
+    _, *path = problem["loc"]  # the first part is body, query or path
     field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
     text: str = problem["msg"]
     return field or "body", text[:1].lower() + text[1:]
@@ -136,5 +143,5 @@ def _methods(app: FastAPI, path: str) -> tuple[str, ...]:
 
 def _policy(app: FastAPI, path: str) -> RoutePolicy:
     routes: list[APIRoute] = app.state.routes
-    found = (route for route in routes if isinstance(route, ResourceRoute) and route.path_regex.match(path))
-    return next(found, ResourceRoute).policy
+    found = (route for route in routes if isinstance(route, PolicyRoute) and route.path_regex.match(path))
+    return next(found, PolicyRoute).policy

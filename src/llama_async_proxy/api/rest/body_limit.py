@@ -8,7 +8,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from llama_async_proxy.api.body import read_body
 from llama_async_proxy.api.decode import check_json
-from llama_async_proxy.api.rest.route_policy import RoutePolicy
+from llama_async_proxy.api.rest.routing import RoutePolicy
 from llama_async_proxy.errors import InvalidInput, ServiceError
 
 

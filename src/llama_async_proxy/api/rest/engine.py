@@ -1,52 +1,92 @@
-"""The routes of the engine as a whole."""
+"""The engine as a whole: state, start, stop, restart."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from typing import Literal
 
-from llama_async_proxy.api.rest.engine_schema import EngineData, engine_data
-from llama_async_proxy.api.rest.models import scan_models
-from llama_async_proxy.api.rest.models_schema import Scanned
-from llama_async_proxy.api.rest.route_policy import Live, Route, routes_of
-from llama_async_proxy.api.rest.schema import Answer
+from pydantic import Field
+
+from llama_async_proxy.api.rest.models import ScannedModels, scan_models
+from llama_async_proxy.api.rest.routing import RestRoute, RouteTable, ServiceContext
+from llama_async_proxy.api.rest.schema import CamelModel, RestAnswer
+from llama_async_proxy.api.units import iso_time
 from llama_async_proxy.operations import engine as engine_operations
 from llama_async_proxy.operations.engine import EngineView, GetEngine, RestartEngine, StartEngine, StopEngine
 
+# --- schema -----------------------------------------------------------------------------------------------------------
 
-async def get_engine(context: Live) -> Answer[EngineData]:
+
+class EngineData(CamelModel):
+    status: Literal["idle", "running", "error"]
+    mode: Literal["router"] = "router"
+    kind: str = Field(description="How models are run: workers, embedded, router.")
+    host: str
+    port: int
+    url: str = Field(description="Where inference is answered.")
+    binary: str | None = None
+    version: str | None = None
+    error: str | None = None
+    started_at: str | None = None
+    preset: str | None = Field(None, description="The one it runs with.")
+
+
+# --- mapping ----------------------------------------------------------------------------------------------------------
+
+
+def engine_data(view: EngineView) -> EngineData:
+    state = view.state
+    return EngineData(
+        status=state.status.value,
+        kind=state.kind,
+        host=view.host,
+        port=view.port,
+        url=view.url,
+        binary=state.binary,
+        version=state.version,
+        error=state.error,
+        started_at=iso_time(state.started_at_ms),
+        preset=view.preset,
+    )
+
+
+# --- routes -----------------------------------------------------------------------------------------------------------
+
+
+async def get_engine(context: ServiceContext) -> RestAnswer[EngineData]:
     """What runs the models, and where inference is answered."""
-    return _engine(await engine_operations.get_engine(context, GetEngine()))
+    return engine_answer(await engine_operations.get_engine(context, GetEngine()))
 
 
-async def start_engine(context: Live) -> Answer[EngineData]:
+async def start_engine(context: ServiceContext) -> RestAnswer[EngineData]:
     """Be ready to load models; nothing happens when it is."""
-    return _engine(await engine_operations.start_engine(context, StartEngine()), "Engine started")
+    return engine_answer(await engine_operations.start_engine(context, StartEngine()), "Engine started")
 
 
-async def stop_engine(context: Live) -> Answer[EngineData]:
+async def stop_engine(context: ServiceContext) -> RestAnswer[EngineData]:
     """Unload all models and refuse to load any until the next start."""
-    return _engine(await engine_operations.stop_engine(context, StopEngine()), "Engine stopped")
+    return engine_answer(await engine_operations.stop_engine(context, StopEngine()), "Engine stopped")
 
 
-async def restart_engine(context: Live) -> Answer[EngineData]:
+async def restart_engine(context: ServiceContext) -> RestAnswer[EngineData]:
     """Stop, wait two seconds, start."""
-    return _engine(await engine_operations.restart_engine(context, RestartEngine()), "Engine restarted")
+    return engine_answer(await engine_operations.restart_engine(context, RestartEngine()), "Engine restarted")
 
 
-def _engine(view: EngineView, message: str | None = None) -> Answer[EngineData]:
-    return Answer(data=engine_data(view), message=message)
+def engine_answer(view: EngineView, message: str | None = None) -> RestAnswer[EngineData]:
+    return RestAnswer(data=engine_data(view), message=message)
 
 
-_ENGINE = Answer[EngineData]
+_ENGINE = RestAnswer[EngineData]
 
-_ROUTES: tuple[Route, ...] = (
-    Route("GET", "/api/llama-server", get_engine, _ENGINE),
-    Route("POST", "/api/llama-server/start", start_engine, _ENGINE, (503,)),
-    Route("POST", "/api/llama-server/stop", stop_engine, _ENGINE, (409,)),
-    Route("POST", "/api/llama-server/restart", restart_engine, _ENGINE, (503,)),
-    Route("POST", "/api/llama-server/rescan", scan_models, Answer[Scanned], (400, 503), "rescan"),
+TABLES = (
+    RouteTable(
+        "engine",
+        (
+            RestRoute("GET", "/api/llama-server", get_engine, _ENGINE),
+            RestRoute("POST", "/api/llama-server/start", start_engine, _ENGINE, (503,)),
+            RestRoute("POST", "/api/llama-server/stop", stop_engine, _ENGINE, (409,)),
+            RestRoute("POST", "/api/llama-server/restart", restart_engine, _ENGINE, (503,)),
+            RestRoute("POST", "/api/llama-server/rescan", scan_models, RestAnswer[ScannedModels], (400, 503), "rescan"),
+        ),
+    ),
 )
-
-
-def engine_routes() -> APIRouter:
-    return routes_of("engine", _ROUTES)

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from typing import Literal
 
-from fastapi import APIRouter
 from pydantic import Field
 
-from llama_async_proxy.api.rest.route_policy import BODY, Live, Route, routes_of
-from llama_async_proxy.api.rest.schema import Answer, CamelWire
+from llama_async_proxy.api.rest.routing import BODY, RestRoute, RouteTable, ServiceContext
+from llama_async_proxy.api.rest.schema import CamelModel, RestAnswer
 from llama_async_proxy.operations.config import GetConfig, UpdateConfig, get_config, update_config
 from llama_async_proxy.settings import Settings
 
 
-class LoggerData(CamelWire):
+class LoggerData(CamelModel):
     level: str = Field(description="Least severe level that is logged.")
     console: bool
     file: bool
     max_files: int = Field(description="Rotated files that are kept of each log.")
 
 
-class LoggerBody(CamelWire):
+class LoggerBody(CamelModel):
     """Any part of it; what is absent keeps its value."""
 
     # Factories, so that the document shows neither null, which is refused, nor a default, which there is none.
@@ -30,17 +29,17 @@ class LoggerBody(CamelWire):
     max_files: int = Field(default_factory=int, ge=0, le=1000)
 
 
-async def get_logger(context: Live) -> Answer[LoggerData]:
+async def get_logger(context: ServiceContext) -> RestAnswer[LoggerData]:
     """What is logged, and where to."""
     view = await get_config(context, GetConfig())
-    return Answer(data=_logger_data(view.settings))
+    return RestAnswer(data=_logger_data(view.settings))
 
 
-async def update_logger(context: Live, body: LoggerBody) -> Answer[LoggerData]:
+async def update_logger(context: ServiceContext, body: LoggerBody) -> RestAnswer[LoggerData]:
     """Change what is logged and where to, at once and for later starts."""
     changes = body.model_dump(exclude_unset=True, by_alias=True)
     updated = await update_config(context, UpdateConfig({"logging": changes}))
-    return Answer(data=_logger_data(updated.settings), message="Logger updated successfully")
+    return RestAnswer(data=_logger_data(updated.settings), message="Logger updated successfully")
 
 
 def _logger_data(settings: Settings) -> LoggerData:
@@ -52,11 +51,12 @@ def _logger_data(settings: Settings) -> LoggerData:
     )
 
 
-_ROUTES: tuple[Route, ...] = (
-    Route("GET", "/api/logger", get_logger, Answer[LoggerData]),
-    Route("POST", "/api/logger", update_logger, Answer[LoggerData], (*BODY, 403, 503)),
+TABLES = (
+    RouteTable(
+        "config",
+        (
+            RestRoute("GET", "/api/logger", get_logger, RestAnswer[LoggerData]),
+            RestRoute("POST", "/api/logger", update_logger, RestAnswer[LoggerData], (*BODY, 403, 503)),
+        ),
+    ),
 )
-
-
-def logger_routes() -> APIRouter:
-    return routes_of("config", _ROUTES)

@@ -1,38 +1,17 @@
-"""The routes of /api for presets and engine options."""
+"""Presets as files: list, create, read, save, copy, compare, restore. Times are ISO 8601 in UTC, sizes bytes."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import Query
+from pydantic import Field
 
-from llama_async_proxy.api.rest import presets_schema as wire
-from llama_async_proxy.api.rest.engine_schema import EngineData, engine_data
-from llama_async_proxy.api.rest.route_policy import BODY, Live, Route, routes_of
-from llama_async_proxy.api.rest.schema import Answer
-from llama_async_proxy.operations import models_directory as models_directory_operations
-from llama_async_proxy.operations import options as option_operations
-from llama_async_proxy.operations import preset_sections as section_operations
+from llama_async_proxy.api.rest.routing import BODY, RestRoute, RouteTable, ServiceContext
+from llama_async_proxy.api.rest.schema import CamelModel, Options, RestAnswer, StrictModel, Text
+from llama_async_proxy.api.units import iso_time
 from llama_async_proxy.operations import presets as preset_operations
-from llama_async_proxy.operations.engine import EngineView
-from llama_async_proxy.operations.models_directory import ListModelsDirectory
-from llama_async_proxy.operations.options import (
-    ConfigureEngine,
-    GetEngineOptions,
-    GetModelOptions,
-    LeavePreset,
-    ListOptions,
-    StartWithPreset,
-)
-from llama_async_proxy.operations.preset_sections import (
-    AddPresetModel,
-    GetPresetDefaults,
-    GetPresetModels,
-    RemovePresetModel,
-    ShowInheritance,
-    UpdatePresetDefaults,
-    UpdatePresetModel,
-)
 from llama_async_proxy.operations.presets import (
     ClonePreset,
     CreatePreset,
@@ -43,252 +22,338 @@ from llama_async_proxy.operations.presets import (
     ListPresets,
     ListPresetVersions,
     ListTemplates,
+    PresetDiff,
+    PresetList,
+    PresetSummary,
+    PresetVersions,
     PresetView,
     ReadPreset,
     RenamePreset,
     RestorePreset,
     SavePreset,
+    TemplateList,
     ValidatePreset,
+    Validation,
 )
+from llama_async_proxy.presets.validation import Problem, ProblemKind
 
-# --- files ------------------------------------------------------------------------------------------------------------
+Config = dict[str, Options]
+PresetText = Annotated[str, Field(description="The INI file's text.")]
+
+# --- schema -----------------------------------------------------------------------------------------------------------
 
 
-async def list_presets(context: Live) -> Answer[wire.Presets]:
+class NewPresetBody(StrictModel):
+    name: Text
+    description: Text | None = None
+    template: Text | None = Field(None, description="Name of a template; absent: an empty preset.")
+
+
+class PresetBody(StrictModel):
+    """Either of the two."""
+
+    config: Config | None = Field(None, description="Values by section and key. Comments in the file are kept.")
+    content: PresetText | None = None
+
+
+class ImportBody(StrictModel):
+    name: Text
+    content: PresetText
+    replace: bool = Field(default=False, description="Replace a preset of that name.")
+
+
+class NewNameBody(StrictModel):
+    name: Text
+
+
+class PresetInfo(CamelModel):
+    name: str
+    title: str
+    description: str
+    path: str
+    file: str
+    size: int
+    modified_at: str
+    is_active: bool = Field(description="The engine runs with it.")
+    sections: dict[str, dict[str, str]] = Field(description="Values as written, by section and key.")
+    problem: str | None = Field(None, description="Why the file is no preset.")
+
+
+class Presets(StrictModel):
+    presets: list[PresetInfo]
+    active: str | None = None
+    problem: str | None = Field(None, description="Why the chosen preset is not in force.")
+
+
+class PresetProblem(StrictModel):
+    message: str
+    section: str | None = None
+    key: str | None = None
+    line: int | None = None
+    column: int | None = None
+    kind: ProblemKind = Field(
+        ProblemKind.INVALID,
+        description="invalid: the engine would refuse it. owner: only the machine's owner may say it, in the file.",
+    )
+
+
+class PresetDetails(PresetInfo):
+    content: PresetText
+    values: Config = Field(description="What the sections say, typed.")
+    errors: list[PresetProblem]
+    warnings: list[PresetProblem]
+
+
+class PresetVerdict(StrictModel):
+    valid: bool
+    errors: list[PresetProblem]
+    warnings: list[PresetProblem]
+
+
+class PresetRemoved(StrictModel):
+    name: str
+
+
+class PresetFileText(StrictModel):
+    file: str
+    content: PresetText
+
+
+class VersionInfo(CamelModel):
+    id: int
+    replaced_at: str
+    size: int
+
+
+class Versions(StrictModel):
+    name: str
+    versions: list[VersionInfo] = Field(description="Newest first.")
+
+
+class Change(StrictModel):
+    section: str
+    key: str
+    before: str | None = Field(None, description="Absent: it was not there.")
+    after: str | None = None
+
+
+class Difference(StrictModel):
+    changes: list[Change]
+    text: str = Field(description="As diff -u prints it.")
+
+
+class TemplateInfo(StrictModel):
+    name: str
+    title: str
+    description: str
+    content: PresetText
+
+
+class Templates(StrictModel):
+    templates: list[TemplateInfo]
+
+
+# --- mapping ----------------------------------------------------------------------------------------------------------
+
+
+def _info(summary: PresetSummary) -> Mapping[str, object]:
+    return {
+        "name": summary.name,
+        "title": summary.title,
+        "description": summary.description,
+        "path": summary.path,
+        "file": summary.file,
+        "size": summary.size_bytes,
+        "modified_at": iso_time(summary.modified_at_ms),
+        "is_active": summary.is_active,
+        "sections": summary.sections,
+        "problem": summary.problem,
+    }
+
+
+def preset_list(listed: PresetList) -> Presets:
+    infos = [PresetInfo.model_validate(_info(summary)) for summary in listed.presets]
+    return Presets(presets=infos, active=listed.active, problem=listed.problem)
+
+
+def preset_details(view: PresetView) -> PresetDetails:
+    return PresetDetails.model_validate(
+        {
+            **_info(view.summary),
+            "content": view.content,
+            "values": view.values,
+            "errors": [_problem(problem) for problem in view.verdict.errors],
+            "warnings": [_problem(problem) for problem in view.verdict.warnings],
+        }
+    )
+
+
+def _problem(problem: Problem) -> PresetProblem:
+    return PresetProblem(
+        message=problem.message,
+        section=problem.section or None,
+        key=problem.key or None,
+        line=problem.line or None,
+        column=problem.column or None,
+        kind=problem.kind,
+    )
+
+
+def preset_verdict(validation: Validation) -> PresetVerdict:
+    return PresetVerdict(
+        valid=validation.is_valid,
+        errors=[_problem(problem) for problem in validation.verdict.errors],
+        warnings=[_problem(problem) for problem in validation.verdict.warnings],
+    )
+
+
+def preset_versions(found: PresetVersions) -> Versions:
+    versions = [VersionInfo(id=v.id, replaced_at=iso_time(v.id), size=v.size_bytes) for v in found.versions]
+    return Versions(name=found.name, versions=versions)
+
+
+def preset_difference(diff: PresetDiff) -> Difference:
+    changes = [Change(section=c.section, key=c.key, before=c.before, after=c.after) for c in diff.changes]
+    return Difference(changes=changes, text=diff.text)
+
+
+def template_list(listed: TemplateList) -> Templates:
+    return Templates(
+        templates=[
+            TemplateInfo(name=t.name, title=t.title, description=t.description, content=t.content)
+            for t in listed.templates
+        ]
+    )
+
+
+# --- routes -----------------------------------------------------------------------------------------------------------
+
+
+async def list_presets(context: ServiceContext) -> RestAnswer[Presets]:
     """Every preset, and which of them the engine runs with."""
-    return Answer(data=wire.preset_list(await preset_operations.list_presets(context, ListPresets())))
+    return RestAnswer(data=preset_list(await preset_operations.list_presets(context, ListPresets())))
 
 
-async def create_preset(context: Live, body: wire.NewPresetBody) -> Answer[wire.PresetDetails]:
+async def create_preset(context: ServiceContext, body: NewPresetBody) -> RestAnswer[PresetDetails]:
     """Make a preset, empty or from a template."""
     request = CreatePreset(body.name, body.description, body.template)
-    return _preset(await preset_operations.create_preset(context, request), "Preset created")
+    return preset_answer(await preset_operations.create_preset(context, request), "Preset created")
 
 
-async def read_preset(context: Live, name: str) -> Answer[wire.PresetDetails]:
+async def read_preset(context: ServiceContext, name: str) -> RestAnswer[PresetDetails]:
     """One preset: its text, what it says, and what is wrong with it."""
-    return _preset(await preset_operations.read_preset(context, ReadPreset(name)))
+    return preset_answer(await preset_operations.read_preset(context, ReadPreset(name)))
 
 
-async def save_preset(context: Live, name: str, body: wire.PresetBody) -> Answer[wire.PresetDetails]:
+async def save_preset(context: ServiceContext, name: str, body: PresetBody) -> RestAnswer[PresetDetails]:
     """Make or replace a preset; what the engine would refuse changes nothing."""
-    return _preset(
+    return preset_answer(
         await preset_operations.save_preset(context, SavePreset(name, body.config, body.content)), "Preset saved"
     )
 
 
-async def delete_preset(context: Live, name: str) -> Answer[wire.PresetRemoved]:
+async def delete_preset(context: ServiceContext, name: str) -> RestAnswer[PresetRemoved]:
     """Delete a preset. Its versions stay, so that it can be restored."""
     deleted = await preset_operations.delete_preset(context, DeletePreset(name))
-    return Answer(data=wire.PresetRemoved(name=deleted.name), message="Preset deleted")
+    return RestAnswer(data=PresetRemoved(name=deleted.name), message="Preset deleted")
 
 
-async def clone_preset(context: Live, name: str, body: wire.NewNameBody) -> Answer[wire.PresetDetails]:
+async def clone_preset(context: ServiceContext, name: str, body: NewNameBody) -> RestAnswer[PresetDetails]:
     """Copy a preset."""
-    return _preset(await preset_operations.clone_preset(context, ClonePreset(name, body.name)), "Preset copied")
+    return preset_answer(await preset_operations.clone_preset(context, ClonePreset(name, body.name)), "Preset copied")
 
 
-async def rename_preset(context: Live, name: str, body: wire.NewNameBody) -> Answer[wire.PresetDetails]:
+async def rename_preset(context: ServiceContext, name: str, body: NewNameBody) -> RestAnswer[PresetDetails]:
     """Rename a preset; its versions go with it."""
-    return _preset(await preset_operations.rename_preset(context, RenamePreset(name, body.name)), "Preset renamed")
+    return preset_answer(
+        await preset_operations.rename_preset(context, RenamePreset(name, body.name)), "Preset renamed"
+    )
 
 
-async def import_preset(context: Live, body: wire.ImportBody) -> Answer[wire.PresetDetails]:
+async def import_preset(context: ServiceContext, body: ImportBody) -> RestAnswer[PresetDetails]:
     """Make a preset of the text of a file."""
     request = ImportPreset(body.name, body.content, body.replace)
-    return _preset(await preset_operations.import_preset(context, request), "Preset imported")
+    return preset_answer(await preset_operations.import_preset(context, request), "Preset imported")
 
 
 async def export_preset(
-    context: Live,
+    context: ServiceContext,
     name: str,
     flat: Annotated[bool, Query(description="As llama-server reads it: groups written out.")] = False,
-) -> Answer[wire.PresetFileText]:
+) -> RestAnswer[PresetFileText]:
     """A preset's file."""
     exported = await preset_operations.export_preset(context, ExportPreset(name, flat))
-    return Answer(data=wire.PresetFileText(file=exported.file, content=exported.content))
+    return RestAnswer(data=PresetFileText(file=exported.file, content=exported.content))
 
 
-async def validate_preset(context: Live, body: wire.PresetBody) -> Answer[wire.PresetVerdict]:
+async def validate_preset(context: ServiceContext, body: PresetBody) -> RestAnswer[PresetVerdict]:
     """What the engine would refuse. Nothing is stored."""
     request = ValidatePreset(body.config, body.content)
-    return Answer(data=wire.preset_verdict(await preset_operations.validate_preset(context, request)))
+    return RestAnswer(data=preset_verdict(await preset_operations.validate_preset(context, request)))
 
 
-async def list_preset_versions(context: Live, name: str) -> Answer[wire.Versions]:
+async def list_preset_versions(context: ServiceContext, name: str) -> RestAnswer[Versions]:
     """Earlier texts of a preset, at most ten; of a deleted one, too."""
-    return Answer(
-        data=wire.preset_versions(await preset_operations.list_preset_versions(context, ListPresetVersions(name)))
+    return RestAnswer(
+        data=preset_versions(await preset_operations.list_preset_versions(context, ListPresetVersions(name)))
     )
 
 
-async def restore_preset(context: Live, name: str, version: int) -> Answer[wire.PresetDetails]:
+async def restore_preset(context: ServiceContext, name: str, version: int) -> RestAnswer[PresetDetails]:
     """Make an earlier text the present one."""
-    return _preset(await preset_operations.restore_preset(context, RestorePreset(name, version)), "Preset restored")
+    return preset_answer(
+        await preset_operations.restore_preset(context, RestorePreset(name, version)), "Preset restored"
+    )
 
 
 async def diff_presets(
-    context: Live, name: str, other: str | None = None, version: int | None = None
-) -> Answer[wire.Difference]:
+    context: ServiceContext, name: str, other: str | None = None, version: int | None = None
+) -> RestAnswer[Difference]:
     """What changes from a preset to another one, or to an earlier version of itself."""
-    return Answer(
-        data=wire.preset_difference(await preset_operations.diff_presets(context, DiffPresets(name, other, version)))
+    return RestAnswer(
+        data=preset_difference(await preset_operations.diff_presets(context, DiffPresets(name, other, version)))
     )
 
 
-async def list_preset_templates(context: Live) -> Answer[wire.Templates]:
+async def list_preset_templates(context: ServiceContext) -> RestAnswer[Templates]:
     """Presets to begin with."""
-    return Answer(data=wire.template_list(await preset_operations.list_templates(context, ListTemplates())))
+    return RestAnswer(data=template_list(await preset_operations.list_templates(context, ListTemplates())))
 
 
-def _preset(view: PresetView, message: str | None = None) -> Answer[wire.PresetDetails]:
-    return Answer(data=wire.preset_details(view), message=message)
+def preset_answer(view: PresetView, message: str | None = None) -> RestAnswer[PresetDetails]:
+    return RestAnswer(data=preset_details(view), message=message)
 
 
-# --- parts ------------------------------------------------------------------------------------------------------------
+PRESET = RestAnswer[PresetDetails]
+READ_ERRORS = (400, 403, 404, 503)
+WRITE_ERRORS = (*BODY, 403, 404, 409, 503)
+_PRESETS = "/api/presets"
+_PRESET_PATH = _PRESETS + "/{name}"
 
-
-async def list_preset_models(context: Live, name: str) -> Answer[wire.Sections]:
-    """The models of a preset, with what they inherit."""
-    return Answer(data=wire.preset_sections(await section_operations.get_preset_models(context, GetPresetModels(name))))
-
-
-async def add_preset_model(context: Live, name: str, body: wire.SectionBody) -> Answer[wire.PresetDetails]:
-    """Add a model's section."""
-    request = AddPresetModel(name, body.name, body.config)
-    return _preset(await section_operations.add_preset_model(context, request), "Model added")
-
-
-async def update_preset_model(
-    context: Live, name: str, model_name: str, body: wire.ChangesBody
-) -> Answer[wire.PresetDetails]:
-    """Change some values of a model's section."""
-    request = UpdatePresetModel(name, model_name, body.config)
-    return _preset(await section_operations.update_preset_model(context, request), "Model updated")
-
-
-async def remove_preset_model(context: Live, name: str, model_name: str) -> Answer[wire.PresetDetails]:
-    """Remove a model's section."""
-    request = RemovePresetModel(name, model_name)
-    return _preset(await section_operations.remove_preset_model(context, request), "Model removed")
-
-
-async def get_preset_defaults(context: Live, name: str) -> Answer[wire.Defaults]:
-    """What a preset says for every model."""
-    found = await section_operations.get_preset_defaults(context, GetPresetDefaults(name))
-    return Answer(data=wire.Defaults(name=found.name, config=dict(found.config)))
-
-
-async def update_preset_defaults(context: Live, name: str, body: wire.ChangesBody) -> Answer[wire.PresetDetails]:
-    """Change some of what a preset says for every model."""
-    request = UpdatePresetDefaults(name, body.config)
-    return _preset(await section_operations.update_preset_defaults(context, request), "Defaults updated")
-
-
-async def show_inheritance(context: Live, name: str, model: str) -> Answer[wire.Inherited]:
-    """What holds for a model of a preset after all, and where each value comes from."""
-    return Answer(data=wire.inherited(await section_operations.show_inheritance(context, ShowInheritance(name, model))))
-
-
-# --- options, and the preset in force ---------------------------------------------------------------------------------
-
-
-async def list_options(context: Live) -> Answer[wire.Options]:
-    """Every option of the installed engine, grouped for people."""
-    return Answer(data=wire.option_list(await option_operations.list_options(context, ListOptions())))
-
-
-async def get_model_options(context: Live, model_id: str) -> Answer[wire.OptionsOfModel]:
-    """Every option that a load of the model would have, and who set it."""
-    return Answer(
-        data=wire.options_of_model(await option_operations.get_model_options(context, GetModelOptions(model_id)))
-    )
-
-
-async def get_engine_options(context: Live) -> Answer[wire.OptionsOfEngine]:
-    """What holds for every model, unless a preset, the model or a load says otherwise."""
-    return Answer(data=wire.options_of_engine(await option_operations.get_engine_options(context, GetEngineOptions())))
-
-
-async def configure_engine(context: Live, body: wire.EngineOptionsBody) -> Answer[wire.OptionsOfEngine]:
-    """Change it, from the next load of each model on."""
-    request = ConfigureEngine(body.max_models, body.options)
-    return Answer(data=wire.options_of_engine(await option_operations.configure_engine(context, request)))
-
-
-async def start_with_preset(context: Live, body: wire.StartBody) -> Answer[EngineData]:
-    """Run with a preset, over restarts too. Models whose effective options stay the same stay loaded."""
-    request = StartWithPreset(body.preset, body.max_models, body.options)
-    return _engine(
-        await option_operations.start_with_preset(context, request), f"The engine runs with preset {body.preset}"
-    )
-
-
-async def leave_preset(context: Live) -> Answer[EngineData]:
-    """Run without a preset."""
-    return _engine(await option_operations.leave_preset(context, LeavePreset()), "The engine runs without a preset")
-
-
-async def list_models_directory(context: Live) -> Answer[wire.DirectoryInfo]:
-    """The files of the models directory, and the GPU memory each would take."""
-    return Answer(
-        data=wire.directory_info(
-            await models_directory_operations.list_models_directory(context, ListModelsDirectory())
-        )
-    )
-
-
-def _engine(view: EngineView, message: str) -> Answer[EngineData]:
-    return Answer(data=engine_data(view), message=message)
-
-
-# --- the table --------------------------------------------------------------------------------------------------------
-
-
-_PRESET = Answer[wire.PresetDetails]
-_WRITE = (*BODY, 403, 404, 409, 503)
-
-_PRESETS: tuple[Route, ...] = (
-    Route("GET", "/api/presets", list_presets, Answer[wire.Presets], (403, 503)),
-    Route("POST", "/api/presets", create_preset, _PRESET, _WRITE),
-    Route("GET", "/api/preset-templates", list_preset_templates, Answer[wire.Templates]),
-    Route("POST", "/api/preset-validation", validate_preset, Answer[wire.PresetVerdict], (*BODY, 503)),
-    Route("POST", "/api/preset-import", import_preset, _PRESET, _WRITE),
-    Route("GET", "/api/presets/{name}", read_preset, _PRESET, (400, 403, 404, 503)),
-    Route("PUT", "/api/presets/{name}", save_preset, _PRESET, _WRITE),
-    Route("DELETE", "/api/presets/{name}", delete_preset, Answer[wire.PresetRemoved], (400, 403, 404, 409, 503)),
-    Route("POST", "/api/presets/{name}/clone", clone_preset, _PRESET, _WRITE),
-    Route("POST", "/api/presets/{name}/rename", rename_preset, _PRESET, _WRITE),
-    Route("GET", "/api/presets/{name}/export", export_preset, Answer[wire.PresetFileText], (400, 403, 404, 503)),
-    Route("GET", "/api/presets/{name}/versions", list_preset_versions, Answer[wire.Versions], (400, 404)),
-    Route("POST", "/api/presets/{name}/versions/{version}/restore", restore_preset, _PRESET, (400, 403, 404, 409, 503)),
-    Route("GET", "/api/presets/{name}/diff", diff_presets, Answer[wire.Difference], (400, 403, 404, 503)),
-    Route("GET", "/api/presets/{name}/models", list_preset_models, Answer[wire.Sections], (400, 403, 404, 503)),
-    Route("POST", "/api/presets/{name}/models", add_preset_model, _PRESET, _WRITE),
-    Route("PATCH", "/api/presets/{name}/models/{model_name:path}", update_preset_model, _PRESET, _WRITE),
-    Route("DELETE", "/api/presets/{name}/models/{model_name:path}", remove_preset_model, _PRESET, (400, 403, 404, 503)),
-    Route("GET", "/api/presets/{name}/defaults", get_preset_defaults, Answer[wire.Defaults], (400, 403, 404, 503)),
-    Route("PATCH", "/api/presets/{name}/defaults", update_preset_defaults, _PRESET, _WRITE),
-    Route("GET", "/api/presets/{name}/inheritance", show_inheritance, Answer[wire.Inherited], (400, 403, 404, 503)),
+TABLES = (
+    RouteTable(
+        "presets",
+        (
+            RestRoute("GET", _PRESETS, list_presets, RestAnswer[Presets], (403, 503)),
+            RestRoute("POST", _PRESETS, create_preset, PRESET, WRITE_ERRORS),
+            RestRoute("GET", "/api/preset-templates", list_preset_templates, RestAnswer[Templates]),
+            RestRoute("POST", "/api/preset-validation", validate_preset, RestAnswer[PresetVerdict], (*BODY, 503)),
+            RestRoute("POST", "/api/preset-import", import_preset, PRESET, WRITE_ERRORS),
+            RestRoute("GET", _PRESET_PATH, read_preset, PRESET, READ_ERRORS),
+            RestRoute("PUT", _PRESET_PATH, save_preset, PRESET, WRITE_ERRORS),
+            RestRoute("DELETE", _PRESET_PATH, delete_preset, RestAnswer[PresetRemoved], (400, 403, 404, 409, 503)),
+            RestRoute("POST", _PRESET_PATH + "/clone", clone_preset, PRESET, WRITE_ERRORS),
+            RestRoute("POST", _PRESET_PATH + "/rename", rename_preset, PRESET, WRITE_ERRORS),
+            RestRoute("GET", _PRESET_PATH + "/export", export_preset, RestAnswer[PresetFileText], READ_ERRORS),
+            RestRoute("GET", _PRESET_PATH + "/versions", list_preset_versions, RestAnswer[Versions], (400, 404)),
+            RestRoute(
+                "POST",
+                _PRESET_PATH + "/versions/{version}/restore",
+                restore_preset,
+                PRESET,
+                (400, 403, 404, 409, 503),
+            ),
+            RestRoute("GET", _PRESET_PATH + "/diff", diff_presets, RestAnswer[Difference], READ_ERRORS),
+        ),
+    ),
 )
-_OPTIONS: tuple[Route, ...] = (
-    Route("GET", "/api/options", list_options, Answer[wire.Options], (503,)),
-    Route("GET", "/api/models/{model_id}/options", get_model_options, Answer[wire.OptionsOfModel], (404,)),
-)
-_MODELS: tuple[Route, ...] = (
-    Route("GET", "/api/models-directory", list_models_directory, Answer[wire.DirectoryInfo], ()),
-)
-_ENGINE: tuple[Route, ...] = (
-    Route("GET", "/api/llama-server/options", get_engine_options, Answer[wire.OptionsOfEngine], (400,)),
-    Route("PATCH", "/api/llama-server/options", configure_engine, Answer[wire.OptionsOfEngine], (*BODY, 403, 503)),
-    Route("POST", "/api/llama-server/preset", start_with_preset, Answer[EngineData], (*BODY, 403, 404, 503)),
-    Route("DELETE", "/api/llama-server/preset", leave_preset, Answer[EngineData], (403, 503)),
-)
-
-
-def preset_routes() -> APIRouter:
-    router = APIRouter()
-    tagged = {"presets": _PRESETS, "options": _OPTIONS, "models": _MODELS, "engine": _ENGINE}
-    for tag, routes in tagged.items():
-        router.include_router(routes_of(tag, routes))
-    return router

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import Query
 from pydantic import Field
 
-from llama_async_proxy.api.rest.route_policy import Live, Route, routes_of
-from llama_async_proxy.api.rest.schema import Answer, CamelWire
+from llama_async_proxy.api.rest.routing import RestRoute, RouteTable, ServiceContext
+from llama_async_proxy.api.rest.schema import CamelModel, RestAnswer
 from llama_async_proxy.api.units import iso_time
 from llama_async_proxy.operations import requests as request_operations
 from llama_async_proxy.operations.requests import CancelRequest, ListRequests
 from llama_async_proxy.records.requests import LiveRequest, RequestPhase, RequestRecord
 
+# --- schema -----------------------------------------------------------------------------------------------------------
 
-class Waiting(CamelWire):
+
+class Waiting(CamelModel):
     position: int = Field(description="Of the model among all that wait, from 1.")
     requests: int = Field(description="How many wait for the model.")
     reason: str
 
 
-class RunningRequest(CamelWire):
+class RunningRequest(CamelModel):
     id: str = Field(description="Also in the answer's header X-Request-Id; the client's own if it sent one.")
     arrived_at: str
     client: str
@@ -33,7 +35,7 @@ class RunningRequest(CamelWire):
     elapsed_ms: float
 
 
-class EndedRequest(CamelWire):
+class EndedRequest(CamelModel):
     id: str
     arrived_at: str
     client: str
@@ -53,39 +55,16 @@ class EndedRequest(CamelWire):
     key: str | None = Field(description="First eight digits of the SHA-256 of the API key it came with.")
 
 
-class Requests(CamelWire):
+class Requests(CamelModel):
     live: list[RunningRequest]
     recent: list[EndedRequest]
 
 
-class Cancelled(CamelWire):
+class CancelledData(CamelModel):
     cancelled: list[RunningRequest] = Field(description="Several when clients gave them the same id.")
 
 
-async def list_requests(
-    context: Live,
-    limit: Annotated[int, Query(description="Of those that have ended; 0 to 1000.")] = 100,
-    model: Annotated[str | None, Query(description="Only requests to the model of this id.")] = None,
-) -> Answer[Requests]:
-    """Inference requests, running and ended, newest first."""
-    listed = await request_operations.list_requests(context, ListRequests(limit, model))
-    return Answer(data=Requests(live=[*map(_running, listed.live)], recent=[*map(_ended, listed.recent)]))
-
-
-async def cancel_request(context: Live, request_id: str) -> Answer[Cancelled]:
-    """Break off a running request. Its client gets an error, its slot is free after the token then computed."""
-    cancelled = await request_operations.cancel_request(context, CancelRequest(request_id))
-    return Answer(data=Cancelled(cancelled=[*map(_running, cancelled.requests)]), message="Request cancelled")
-
-
-_ROUTES: tuple[Route, ...] = (
-    Route("GET", "/api/requests", list_requests, Answer[Requests], (400, 503), shows_null=True),
-    Route("DELETE", "/api/requests/{request_id:path}", cancel_request, Answer[Cancelled], (404,), shows_null=True),
-)
-
-
-def request_routes() -> APIRouter:
-    return routes_of("requests", _ROUTES)
+# --- mapping ----------------------------------------------------------------------------------------------------------
 
 
 def _running(request: LiveRequest) -> RunningRequest:
@@ -123,3 +102,34 @@ def _ended(record: RequestRecord) -> EndedRequest:
         error=record.error,
         key=record.key,
     )
+
+
+# --- routes -----------------------------------------------------------------------------------------------------------
+
+
+async def list_requests(
+    context: ServiceContext,
+    limit: Annotated[int, Query(description="Of those that have ended; 0 to 1000.")] = 100,
+    model: Annotated[str | None, Query(description="Only requests to the model of this id.")] = None,
+) -> RestAnswer[Requests]:
+    """Inference requests, running and ended, newest first."""
+    listed = await request_operations.list_requests(context, ListRequests(limit, model))
+    return RestAnswer(data=Requests(live=[*map(_running, listed.live)], recent=[*map(_ended, listed.recent)]))
+
+
+async def cancel_request(context: ServiceContext, request_id: str) -> RestAnswer[CancelledData]:
+    """Break off a running request. Its client gets an error, its slot is free after the token then computed."""
+    cancelled = await request_operations.cancel_request(context, CancelRequest(request_id))
+    return RestAnswer(data=CancelledData(cancelled=[*map(_running, cancelled.requests)]), message="Request cancelled")
+
+
+TABLES = (
+    RouteTable(
+        "requests",
+        (
+            RestRoute("GET", "/api/requests", list_requests, RestAnswer[Requests], (400, 503)),
+            RestRoute("DELETE", "/api/requests/{request_id:path}", cancel_request, RestAnswer[CancelledData], (404,)),
+        ),
+        shows_null=True,
+    ),
+)

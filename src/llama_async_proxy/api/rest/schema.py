@@ -1,7 +1,7 @@
-"""What every route of /api has in common: how bodies are checked, the envelopes, numbers and times.
+"""Base classes of the schemas of /api, the envelopes of answers, and common types.
 
-Sizes of memory are MiB, of disks and files bytes; percentages 0 to 100, `errorRate` 0 to 1; times ISO 8601 in UTC.
-A field that is not known is absent, but for the ones that say null.
+Memory sizes are MiB, disk and file sizes bytes; percentages are 0 to 100, `errorRate` is 0 to 1; times are ISO 8601 in
+UTC. An unknown value is absent, except in the routes that say null.
 """
 
 from __future__ import annotations
@@ -15,39 +15,42 @@ from llama_async_proxy.api.units import iso_now
 
 Data = TypeVar("Data")
 Option = str | int | float | bool
+Options = dict[str, Option]
+OptionChanges = dict[str, Option | None]
+"""New values by name; None removes an option."""
 Text = Annotated[str, Field(max_length=4096)]
 
 
-class Wire(BaseModel):
+class StrictModel(BaseModel):
     """Types are checked, never converted: "8134" is no port."""
 
     model_config = ConfigDict(strict=True, populate_by_name=True)
 
 
-class CamelWire(Wire):
+class CamelModel(StrictModel):
     model_config = ConfigDict(alias_generator=to_camel)
 
 
-class Envelope(Wire, Generic[Data]):
+class Envelope(StrictModel, Generic[Data]):
     success: Literal[True] = True
     data: Data
     timestamp: str = Field(default_factory=iso_now)
 
 
-class Answer(Envelope[Data], Generic[Data]):
+class RestAnswer(Envelope[Data], Generic[Data]):
     """Every successful answer."""
 
     message: str | None = None
 
 
-class ErrorContent(Wire):
+class ErrorContent(StrictModel):
     code: str
     message: str = Field(description="One sentence for people: what failed, why, what to do.")
     type: str = Field(description="What clients of the OpenAI API look for.")
     details: str | None = None
 
 
-class ErrorAnswer(Wire):
+class ErrorAnswer(StrictModel):
     """Every other answer."""
 
     success: Literal[False] = False

@@ -1,19 +1,29 @@
-"""What travels on /api/stats: what one conversation, one model and one day amount to."""
+"""Statistics: one conversation, and all inference by model and by day."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
+from fastapi import Query
 from pydantic import Field
 
-from llama_async_proxy.api.rest.conversations_schema import ChatWire, RoleName, StatsWire, rounded, summary
-from llama_async_proxy.operations.chats import ConversationView
-from llama_async_proxy.operations.usage import Usage
+from llama_async_proxy.api.rest.chat_routing import ChatModel, ChatRoute, Id, RoleName, rounded
+from llama_async_proxy.api.rest.conversations import ConversationTotals, conversation_totals
+from llama_async_proxy.api.rest.routing import RestRoute, RouteTable, ServiceContext
+from llama_async_proxy.operations import chats as chat_operations
+from llama_async_proxy.operations import usage as usage_operations
+from llama_async_proxy.operations.chats import (
+    ConversationView,
+    GetConversation,
+)
+from llama_async_proxy.operations.usage import GetUsage, Usage
 from llama_async_proxy.store.requests import DayTotals
 
+# --- schema -----------------------------------------------------------------------------------------------------------
 
-class RoleStats(ChatWire):
+
+class RoleStats(ChatModel):
     role: RoleName
     count: int
     avg_length: float = Field(description="Characters.")
@@ -21,12 +31,12 @@ class RoleStats(ChatWire):
     avg_response_time: float | None
 
 
-class ConversationStats(ChatWire):
-    summary: StatsWire
+class ConversationStats(ChatModel):
+    summary: ConversationTotals
     by_role: list[RoleStats]
 
 
-class UsageTotals(ChatWire):
+class UsageTotals(ChatModel):
     requests: int
     errors: int
     prompt_tokens: int
@@ -48,7 +58,7 @@ class DayModelUsage(ModelUsage, DayUsage):
     pass
 
 
-class UsageAnswer(ChatWire):
+class UsageAnswer(ChatModel):
     days: int
     total: UsageTotals
     by_model: list[ModelUsage]
@@ -56,9 +66,12 @@ class UsageAnswer(ChatWire):
     by_day_and_model: list[DayModelUsage]
 
 
+# --- mapping ----------------------------------------------------------------------------------------------------------
+
+
 def conversation_stats(view: ConversationView) -> ConversationStats:
     return ConversationStats(
-        summary=summary(view.totals),
+        summary=conversation_totals(view.totals),
         by_role=[
             RoleStats(
                 role=total.role.value,
@@ -98,3 +111,33 @@ def _sums(totals: Sequence[DayTotals]) -> dict[str, Any]:
         "avg_response_time": round(sum(total.total_ms for total in totals) / requests, 1) if requests else None,
         "tokens_per_second": round(1000 * timed_tokens / generation_ms, 1) if generation_ms else None,
     }
+
+
+# --- routes -----------------------------------------------------------------------------------------------------------
+
+
+async def get_conversation_stats(context: ServiceContext, conversation_id: Id) -> ConversationStats:
+    """Messages, lengths, tokens and response times of one conversation."""
+    return conversation_stats(await chat_operations.get_conversation(context, GetConversation(conversation_id)))
+
+
+async def get_usage(
+    context: ServiceContext, days: Annotated[int, Query(description="Up to today, in UTC; 1 to 366.")] = 30
+) -> UsageAnswer:
+    """Requests, tokens and speed by model and by day, of all inference and not only of chats."""
+    return usage_answer(await usage_operations.get_usage(context, GetUsage(days)))
+
+
+TABLES = (
+    RouteTable(
+        "chats",
+        (
+            RestRoute("GET", "/api/stats", get_usage, UsageAnswer, (400, 503)),
+            RestRoute(
+                "GET", "/api/stats/{conversation_id}", get_conversation_stats, ConversationStats, (400, 404, 503)
+            ),
+        ),
+        ChatRoute,
+        shows_null=True,
+    ),
+)
