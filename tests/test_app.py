@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -41,8 +42,10 @@ async def test_inference_goes_through_a_model_that_is_loaded_for_it(at: ServiceH
     async with at.http.post(f"{at.url}/v1/chat/completions", json=body) as response:
         assert (response.status, response.content_type) == (200, "text/event-stream")
         assert (await response.text()).endswith("data: [DONE]\n\n")
-    answer = (await at.call("GET", "/api/requests"))[1]
-    assert [request["model"] for request in answer["data"]["recent"]] == ["chat"]
+    async with asyncio.timeout(10):  # the client may have read the last byte before the service has noted the end
+        while not (recent := (await at.call("GET", "/api/requests"))[1]["data"]["recent"]):
+            await asyncio.sleep(0.01)
+    assert [request["model"] for request in recent] == ["chat"]
 
 
 async def test_the_service_runs_what_the_seams_give_it(tmp_path: Path) -> None:

@@ -51,6 +51,7 @@ UNFINISHED_ARGUMENTS = {
     "operations/scan.py:scan_directories",
 }
 UNFINISHED_IMPORTS = {
+    "api/inference/app.py",
     "cli.py",
     "inference/completion.py",
     "inference/fast_path.py",
@@ -63,6 +64,7 @@ UNFINISHED_IMPORTS = {
     "operations/memory.py",
     "operations/models.py",
     "operations/option_policy.py",
+    "operations/options.py",
     "operations/presets.py",
 }
 

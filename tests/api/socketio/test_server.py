@@ -130,10 +130,15 @@ async def _over_polling(at: ServiceHarness, url: str) -> list[str]:
         assert response.status == 200
     async with at.http.get(f"{url}&sid={sid}") as response:
         assert (await response.text()).startswith("40")
+    received: list[str] = []
     waiting = asyncio.create_task(_poll(at, f"{url}&sid={sid}"))
     await asyncio.sleep(0.05)
+    while waiting.done():  # by a broadcast
+        received += waiting.result().split("\x1e")
+        waiting = asyncio.create_task(_poll(at, f"{url}&sid={sid}"))
+        await asyncio.sleep(0.05)
     await at.sockets.close()
-    return (await waiting).split("\x1e")
+    return [*received, *(await waiting).split("\x1e")]
 
 
 async def _poll(at: ServiceHarness, url: str) -> str:
