@@ -16,9 +16,8 @@ from llama_async_proxy.api.body import read_body
 from llama_async_proxy.api.boundary import AsgiBoundary
 from llama_async_proxy.errors import MethodNotAllowed, NotFound, ServiceError
 from llama_async_proxy.inference.proxy import Proxy
-from llama_async_proxy.inference.requests import model_list, routes
+from llama_async_proxy.inference.requests import forwarding, model_list, routes
 from llama_async_proxy.inference.requests.error_formats import error_body, format_of
-from llama_async_proxy.inference.requests.forwarding import InferenceRequest
 from llama_async_proxy.inference.requests.names import Names, choose
 from llama_async_proxy.inference.upstream.response_headers import Header
 from llama_async_proxy.records.runtime import ModelRuntime
@@ -66,7 +65,9 @@ class InferenceApp:
             return
         client = scope.get("client")
         peer: str = client[0] if client else ""
-        request = InferenceRequest(route, scope["method"], scope["query_string"], scope["headers"], b"", peer)
+        request = forwarding.InferenceRequest(
+            route, scope["method"], scope["query_string"], scope["headers"], b"", peer
+        )
         try:
             body = await read_body(scope, receive, self._settings().max_body_mib << 20, "inference.maxBodyMiB")
         except ServiceError as error:
