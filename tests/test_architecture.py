@@ -40,6 +40,7 @@ ALLOWED = {
     "__init__": set(),
 }
 ENTRY_POINTS = (
+    "api.rest.app",
     "cli",
     "client",
     "operations.doctor",

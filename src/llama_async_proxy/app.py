@@ -24,7 +24,7 @@ from llama_async_proxy.api.http.server import Goodbye, Server, listen
 from llama_async_proxy.api.inference.app import InferenceApp
 from llama_async_proxy.api.inference.llama_router import LlamaRouterApp
 from llama_async_proxy.api.prometheus import PrometheusApp
-from llama_async_proxy.api.rest.app import create_rest
+from llama_async_proxy.api.rest.mount import RestMount
 from llama_async_proxy.api.socketio.ack.namespace import AckNamespace
 from llama_async_proxy.api.socketio.server import SocketIoServer
 from llama_async_proxy.api.socketio.v1.namespace import V1Namespace
@@ -157,7 +157,7 @@ class Seams(Struct, frozen=True):
     option_classes: Mapping[str, OptionClass] = field(default_factory=lambda: OPTION_CLASSES)
     option_cache: Path | None = None
     """Directory of the options that engines' programs know; None: in the data directory."""
-    rest: Callable[[Callable[[], Context]], ASGIApp] = create_rest
+    rest: Callable[[Callable[[], Context]], ASGIApp] = RestMount
     """Makes the application below /api."""
     clock: Callable[[], float] = time.time
     """Seconds since the Unix epoch."""
