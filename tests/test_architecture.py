@@ -61,7 +61,7 @@ LIBRARIES = {  # library -> rooms or files that may import it
     "yaml": ("importers/llama_swap.py",),
     "psutil": ("monitor", "engines/process.py"),
     "pynvml": ("monitor",),
-    "subprocess": ("engines/process.py", "engines/discovery.py", "cli.py"),
+    "subprocess": ("engines/process.py", "engines/discovery.py"),
     "xllamacpp": ("engines/embedded.py",),
 }
 IMPURE = {"asyncio", "logging", "time", "threading", "socket", "subprocess", "datetime", "random"}

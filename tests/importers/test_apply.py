@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from api.harness import ServiceHarness, house
-from llama_async_proxy.cli import call_service
+from llama_async_proxy.cli.service_call import call_service
 from llama_async_proxy.importers.apply import Outcome, apply, registered_models
 from llama_async_proxy.importers.plan import PlannedModel
 from llama_async_proxy.records.models import Variant
