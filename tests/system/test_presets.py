@@ -46,7 +46,7 @@ def test_effective_options_reach_the_process_and_survive_a_restart(
     assert listed["chat"] == ["writer"]
     settings = generation(at, "writer")
     params = settings["params"]
-    assert settings["n_ctx"] == 256
+    assert settings["n_ctx"] == 512, "options of a start are over everything until the next"
     assert [round(params[name], 4) for name in ("temperature", "top_k", "min_p")] == [0.25, 3, 0.5]
     at.stop()
     at.start()

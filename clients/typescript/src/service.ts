@@ -23,20 +23,20 @@ export class ApiService {
     return (await this.#client.send(api.updateConfig(config))).data;
   }
 
-  async getModels(): Promise<api.Models> {
+  async getModels(): Promise<api.ModelsData> {
     return (await this.#client.send(api.listModels())).data;
   }
 
-  registerModels(models: Partial<api.RegisteredModel>[]): Promise<api.Registered> {
+  registerModels(models: Partial<api.RegisteredModel>[]): Promise<api.RegisteredModels> {
     // A model without a path is refused by the service, which says so better than a type.
     return this.#client.send(api.createModels({ models: models as api.NewModelBody[] }));
   }
 
-  discoverModels(paths: string[], options: DiscoverOptions = {}): Promise<api.Discovered> {
+  discoverModels(paths: string[], options: DiscoverOptions = {}): Promise<api.DiscoveredModels> {
     return this.#client.send(api.discoverModels({ paths, ...options }));
   }
 
-  removeModel(id: string): Promise<api.Removed> {
+  removeModel(id: string): Promise<api.RemovedModel> {
     return this.#client.send(api.deleteModel(id));
   }
 

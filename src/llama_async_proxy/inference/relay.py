@@ -303,9 +303,9 @@ class Relay(ABC):
             body = self._whole_events(data)
         if body and self._framing is Framing.RENEWED:
             body = _chunk(body)
-        self.start(head, body, head.length)
-        if data:
+        if data:  # before the client can have it: who asks right after the response finds what it took
             self.entry.received(data)
+        self.start(head, body, head.length)
 
     def _whole_events(self, data: bytes) -> bytes:
         """The whole events of the bytes held back and `data`; the beginning of the next is held back."""
@@ -354,6 +354,7 @@ class Relay(ABC):
         except UpstreamFailed as error:
             self.fail(error)
         else:
+            self.entry.aggregated(answer.body)
             headers = _aggregated_headers(self._head.headers if self._head is not None else (), answer)
             self._reply(answer.status, headers, answer.body)
 

@@ -121,6 +121,11 @@ class RequestLogEntry:
         self.events = 1
         self._body = body
 
+    def aggregated(self, body: bytes) -> None:
+        """Note a response put together from a stream; its body has the counts of a stream that came in one read."""
+        if self._usage is None:
+            self.answered(body)
+
     def received(self, chunk: bytes) -> None:
         """Count bytes of the engine's response, with chunk framing or without."""
         self._second_last, self._last = self._last, chunk
