@@ -284,6 +284,27 @@ async def test_lost_connection_is_said_dated_and_resumed(start_service: ServiceF
     await expect(page.get_by_role("button", name="Restart")).to_be_enabled()
 
 
+async def test_a_page_keeps_its_heading_until_the_next_one_is_loaded(
+    service: RunningService, open_page: OpenPage
+) -> None:
+    page = await open_page(service.url)
+    asked, released = asyncio.Event(), asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        asked.set()
+        await released.wait()
+        await route.continue_()
+
+    await page.route(re.compile(r"/assets/Page-.*\.js"), hold)
+    await page.get_by_role("link", name="Models", exact=True).click()
+    await asyncio.wait_for(asked.wait(), timeout=15)
+    await expect(page).to_have_url(f"{service.url}/models")
+    await expect(page.get_by_role("heading", level=1)).to_have_text("Dashboard")
+    released.set()
+    await expect(page.get_by_role("heading", level=1)).to_have_text("Models")
+    await expect(page.get_by_role("heading", level=1)).to_be_focused()
+
+
 async def test_code_that_could_not_be_loaded_is_asked_for_again(service: RunningService, open_page: OpenPage) -> None:
     page = await open_page(f"{service.url}/models", quiet=False)  # Chromium reports the failed request
     refused = asyncio.Event()
