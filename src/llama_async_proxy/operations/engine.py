@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from llama_async_proxy.engines.arguments import command_line
 from llama_async_proxy.engines.process import LOOPBACK
@@ -65,6 +66,8 @@ class CommandLine(Struct, frozen=True):
 def view(context: Context) -> EngineView:
     settings, state = context.configuration.started_with, context.engine.state
     where = state.endpoint or settings
+    if state.endpoint is not None:  # a router's key is for the service alone
+        state = replace(state, endpoint=replace(state.endpoint, api_key=None))
     return EngineView(state, where.host, where.port, context.active_preset.name)
 
 
